@@ -1,0 +1,44 @@
+# eventclip: `make` tells what there is. Every target makes what it needs first, beginning with .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format type bench wheel-check clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+
+install: $(READY)  ## make .venv and install the package with everything the tests need
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+test: lint type  ## style, types and all quick tests: under 10 minutes on two cores
+	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile
+
+test-slow: $(READY)  ## full-size towers, several processes, long training
+	$(BIN)/pytest -m slow
+
+lint: $(READY)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(READY)  ## every speed claim as a ratio, measured here and now
+	$(BIN)/python benchmarks/frames.py
+
+wheel-check: $(READY)  ## build the wheel, install it elsewhere, compose a configuration outside the checkout
+	$(BIN)/python tools/wheel_check.py
+
+clean:  ## remove what was built (not .venv)
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

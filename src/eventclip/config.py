@@ -1,0 +1,80 @@
+"""Where the YAML tree lies, what its root may hold, and how a user's mistake is told."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+from omegaconf.errors import OmegaConfBaseException
+
+from eventclip.errors import UserError
+
+T = TypeVar("T")
+
+_INSTALLED = Path(__file__).parent / "conf"
+_CHECKOUT = Path(__file__).parents[2] / "conf"
+CONFIG_DIR = str(_INSTALLED if _INSTALLED.is_dir() else _CHECKOUT)
+"""Absolute folder of the configuration: inside an installed wheel, or beside ``src/`` in a checkout."""
+
+
+@dataclass
+class TrainConfig:
+    """The root keys of ``conf/train.yaml``; any other key is refused when the configuration is composed."""
+
+    name: str = MISSING
+    seed: int = 0
+    resume: str | None = "auto"
+    data: dict[str, Any] = field(default_factory=dict)
+    fewshot: dict[str, Any] = field(default_factory=dict)
+    frames: dict[str, Any] = field(default_factory=dict)
+    views: dict[str, Any] = field(default_factory=dict)
+    clip: dict[str, Any] = field(default_factory=dict)
+    adapter: dict[str, Any] = field(default_factory=dict)
+    classifier: dict[str, Any] = field(default_factory=dict)
+    selection: dict[str, Any] = field(default_factory=dict)
+    optim: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Any] = field(default_factory=dict)
+
+
+def register_schema() -> None:
+    """Let Hydra check the root of every composed training configuration against :class:`TrainConfig`."""
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+
+
+def command(task: Callable[..., T]) -> Callable[..., T]:
+    """Wrap a command's task so that a user's mistake ends in one sentence on stderr and exit status 1.
+
+    Errors that are not the user's (anything but :class:`UserError` and OmegaConf's own) keep their traceback:
+    they are ours to mend.
+    """
+
+    @functools.wraps(task)
+    def told(*args: Any) -> T:
+        try:
+            return task(*args)
+        except UserError as error:
+            sentence = innermost_sentence(str(error))
+        except OmegaConfBaseException as error:
+            reason = (str(error.msg or error).splitlines() or [""])[0]
+            sentence = f"the configuration is wrong at '{error.full_key}': {reason}"
+        sys.stdout.flush()
+        raise SystemExit(f"eventclip: {sentence}")
+
+    return told
+
+
+def innermost_sentence(message: str) -> str:
+    """The sentence inside an error message that a data loader's worker may have wrapped in its traceback."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    line = lines[-1] if lines else message
+    kind, _, rest = line.partition(": ")
+    return rest if "." in kind and kind.endswith("Error") else line

@@ -1,0 +1,1 @@
+"""What to learn from: recordings, few-shot draws, views, data modules."""

@@ -1,0 +1,174 @@
+"""Events of one recording as one array, and the steps that move them about.
+
+Every function takes and returns (N,) arrays of :data:`EVENT_DTYPE` in order of time, returns a new array and
+leaves its argument as it was. N may be 0 everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eventclip.errors import UserError
+from eventclip.events.kernel import kernel
+
+EVENT_DTYPE: np.dtype[Any] = np.dtype([("t", np.int64), ("x", np.int16), ("y", np.int16), ("p", np.uint8)], align=True)
+"""t [µs], x to the right and y downwards [px], p 1 = ON (brighter) or 0 = OFF; 16 bytes an event.
+
+The layout of expelliarmus, so that its formats come in without a copy.
+"""
+
+Events: TypeAlias = NDArray[Any]
+"""(N,) array of EVENT_DTYPE; static types cannot name its fields."""
+
+_OPAQUE = np.dtype((np.void, EVENT_DTYPE.itemsize))
+
+
+def events_from_columns(t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) -> Events:
+    """Put four columns together to an event array.
+
+    Args:
+        t: (N,) times [µs]; whole numbers of any type, as all columns.
+        x: (N,) columns of the sensor [px].
+        y: (N,) rows of the sensor [px].
+        p: (N,) polarities, 1 = ON and 0 = OFF, or boolean.
+
+    Returns:
+        (N,) array of EVENT_DTYPE, in the order given.
+
+    Raises:
+        UserError: the columns differ in shape, or a value would not be the same in EVENT_DTYPE (a fraction,
+            NaN, too large, or a polarity other than 0 and 1); the first such row is named.
+    """
+    columns = {"t": np.asarray(t), "x": np.asarray(x), "y": np.asarray(y), "p": np.asarray(p)}
+    shapes = {name: column.shape for name, column in columns.items()}
+    if columns["t"].ndim != 1 or len(set(shapes.values())) != 1:
+        raise UserError(f"Columns of events must be one-dimensional and equally long, got shapes {shapes}.")
+    events = np.zeros(len(columns["t"]), EVENT_DTYPE)
+    for name, column in columns.items():
+        with np.errstate(invalid="ignore"):  # NaN and infinity are caught by the comparison
+            events[name] = column
+        altered = events[name] != column
+        if name == "p":
+            altered |= events["p"] > 1
+        if altered.any():
+            row = int(altered.argmax())
+            wanted = "0 or 1" if name == "p" else f"a whole number that fits {EVENT_DTYPE[name]}"
+            raise UserError(f"Row {row} has {name} = {column[row]}, expected {wanted}.")
+    return events
+
+
+def check_events(events: Events, sensor_hw: tuple[int, int]) -> None:
+    """Refuse what is not an event array, or does not fit the sensor.
+
+    Args:
+        events: (N,) array of EVENT_DTYPE.
+        sensor_hw: height and width of the sensor [px].
+
+    Raises:
+        UserError: wrong dtype or shape, an impossible sensor, or an event outside the sensor; the first such
+            event, its x and y and the sensor are named.
+    """
+    _opaque(events)
+    height, width = sensor_hw
+    if height < 1 or width < 1:
+        raise UserError(f"A sensor has at least one row and one column, got sensor_hw=({height}, {width}).")
+    first = _first_outside(events["x"], events["y"], height, width)
+    if first >= 0:
+        x, y = int(events["x"][first]), int(events["y"][first])
+        raise UserError(
+            f"Event {first} at x={x}, y={y} lies outside the sensor of {height} rows and {width} columns: "
+            f"give the sensor_hw=(height, width) the recording was made with."
+        )
+
+
+def centre(events: Events, sensor_hw: tuple[int, int]) -> Events:
+    """Move the events' bounding box to the middle of the sensor and let time begin at 0.
+
+    Args:
+        events: (N,) array of EVENT_DTYPE.
+        sensor_hw: height and width of the sensor [px].
+
+    Returns:
+        (N,) array: t − min t, and x − floor((x_max + x_min + 1 − W) / 2), y alike with H.
+    """
+    moved: Events = _opaque(events).copy().view(EVENT_DTYPE)
+    if len(events) == 0:
+        return moved
+    height, width = sensor_hw
+    moved["t"] -= events["t"].min()
+    moved["x"] -= (int(events["x"].max()) + int(events["x"].min()) + 1 - width) // 2
+    moved["y"] -= (int(events["y"].max()) + int(events["y"].min()) + 1 - height) // 2
+    return moved
+
+
+def mirror(events: Events, width: int) -> Events:
+    """Swap left and right: x becomes width − 1 − x.
+
+    Args:
+        events: (N,) array of EVENT_DTYPE.
+        width: columns of the sensor [px].
+
+    Returns:
+        (N,) array.
+    """
+    mirrored: Events = _opaque(events).copy().view(EVENT_DTYPE)
+    mirrored["x"] = width - 1 - events["x"]
+    return mirrored
+
+
+def shift(events: Events, dx: int, dy: int, sensor_hw: tuple[int, int]) -> Events:
+    """Move all events by whole pixels and drop what leaves the sensor.
+
+    Args:
+        events: (N,) array of EVENT_DTYPE.
+        dx: to the right [px], may be negative.
+        dy: downwards [px], may be negative.
+        sensor_hw: height and width of the sensor [px].
+
+    Returns:
+        (M,) array, M ≤ N, possibly empty.
+    """
+    height, width = sensor_hw
+    x = events["x"].astype(np.int32) + dx  # int16 would wrap round and bring events back on the other side
+    y = events["y"].astype(np.int32) + dy
+    stays = np.flatnonzero((x >= 0) & (x < width) & (y >= 0) & (y < height))
+    moved: Events = _opaque(events)[stays].view(EVENT_DTYPE)
+    moved["x"] = x[stays]
+    moved["y"] = y[stays]
+    return moved
+
+
+def flip_time(events: Events) -> Events:
+    """Let the recording run backwards: what came last comes first, and what became brighter becomes darker.
+
+    Args:
+        events: (N,) array of EVENT_DTYPE.
+
+    Returns:
+        (N,) array in reversed order, t_max − t, 1 − p.
+    """
+    flipped: Events = _opaque(events)[::-1].copy().view(EVENT_DTYPE)
+    if len(events):
+        flipped["t"] = events["t"].max() - flipped["t"]
+        flipped["p"] = 1 - flipped["p"]
+    return flipped
+
+
+def _opaque(events: Events) -> NDArray[np.void]:
+    """View events as opaque records: numpy copies those 15 times faster than field by field."""
+    if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
+        found = f"{events.dtype} {events.shape}" if isinstance(events, np.ndarray) else type(events).__name__
+        raise UserError(f"Events must be a one-dimensional array of EVENT_DTYPE, got {found}.")
+    return events.view(_OPAQUE)
+
+
+@kernel
+def _first_outside(x: NDArray[np.int16], y: NDArray[np.int16], height: int, width: int) -> int:
+    """Index of the first event outside the sensor, −1 where there is none."""
+    for i in range(np.uint64(len(x))):  # unsigned: one comparison finds negative and too large, twice as fast
+        if np.uint16(x[i]) >= width or np.uint16(y[i]) >= height:
+            return np.int64(i)
+    return -1

@@ -1,0 +1,1 @@
+"""CLIP, its adapters and the classifier made of them; usable without Lightning."""

@@ -1,0 +1,1 @@
+"""Lightning: the thin module, optimisation, callbacks, checkpoints."""
