@@ -170,5 +170,6 @@ def _first_outside(x: NDArray[np.int16], y: NDArray[np.int16], height: int, widt
     """Index of the first event outside the sensor, −1 where there is none."""
     for i in range(np.uint64(len(x))):  # unsigned: one comparison finds negative and too large, twice as fast
         if np.uint16(x[i]) >= width or np.uint16(y[i]) >= height:
-            return np.int64(i)
+            first: int = np.int64(i)  # signed again, as both ways out must have one type
+            return first
     return -1

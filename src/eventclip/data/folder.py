@@ -1,0 +1,62 @@
+"""Anyone's own recordings: class folders of files in any readable format, with or without split folders."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from eventclip.data.datamodule import EventDataModule
+from eventclip.data.randomness import generator
+from eventclip.data.recordings import Recordings, list_recordings
+from eventclip.errors import UserError
+from eventclip.events.readers import READABLE_SUFFIXES
+
+
+class FolderDataModule(EventDataModule):
+    """``root/<split>/<class>/<recording>``, or ``root/<class>/<recording>`` with a part held out for the test.
+
+    Split folders are found under their usual names (train or training, val or validation, test or testing), or
+    named by ``splits``. Without any, ``holdout`` of each class is tested on: which files depends on ``seed`` and on
+    the class's own file names alone.
+    """
+
+    USUAL: ClassVar[dict[str, tuple[str, ...]]] = {
+        "training": ("training", "train"),
+        "validation": ("validation", "valid", "val"),
+        "test": ("testing", "test"),
+    }
+
+    def list_split(self, split: str) -> Recordings:
+        """List a split's folder, or its part of the class folders where there are no split folders."""
+        folders = {name: self._folder(name) for name in self.USUAL}
+        folder = folders[split]
+        if folder is not None:
+            return list_recordings(self.root, folder, suffixes=READABLE_SUFFIXES)
+        if any(folders.values()) or split == "validation":
+            raise UserError(
+                f"{self.root} has no folder for its {split} split: expected one of {', '.join(self.USUAL[split])} "
+                f"with a folder for each class, or name yours with data.splits.{split}=FOLDER"
+            )
+        everything = list_recordings(self.root, ".", suffixes=READABLE_SUFFIXES)
+        held_out = self._held_out(everything)
+        return everything.subset(np.flatnonzero(held_out if split == "test" else ~held_out))
+
+    def _folder(self, split: str) -> str | None:
+        if split in self.splits:
+            return self.splits[split]
+        return next((name for name in self.USUAL[split] if (self.root / name).is_dir()), None)
+
+    def _held_out(self, everything: Recordings) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        held_out = np.zeros(len(everything), dtype=bool)
+        for label, folder in enumerate(everything.class_folders):
+            own = np.flatnonzero(everything.labels == label)
+            if len(own) < 2:
+                raise UserError(
+                    f"class {folder!r} of {self.root} has {len(own)} recording: at least 2 are needed to hold one out "
+                    f"for the test, or make folders train/ and test/"
+                )
+            count = min(max(1, round(self.holdout * len(own))), len(own) - 1)
+            order = generator(self.seed, f"holdout {folder}").permutation(own)
+            held_out[order[:count]] = True
+        return held_out

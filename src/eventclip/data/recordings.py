@@ -1,0 +1,120 @@
+"""What recordings exist: paths and labels of a split, listed without opening a single file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eventclip.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Recordings:
+    """Labelled recordings below one folder, as flat arrays: a million of them cost no Python objects.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        paths: (n,) relative POSIX paths, UTF-8 in fixed-width bytes.
+        labels: (n,) index of each recording's class.
+        class_folders: folder names of the K classes; a label is a place in them.
+    """
+
+    root: Path
+    paths: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
+    class_folders: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def relative(self, position: int) -> str:
+        """Path of one recording relative to the root."""
+        return bytes(self.paths[position]).decode("utf-8", "surrogateescape")
+
+    def path(self, position: int) -> Path:
+        """Path of one recording."""
+        return self.root / self.relative(position)
+
+    def subset(self, positions: ArrayLike) -> Recordings:
+        """The recordings at ``positions``, in that order; a position may come twice."""
+        chosen = np.asarray(positions, dtype=np.int64)
+        return Recordings(self.root, self.paths[chosen], self.labels[chosen], self.class_folders)
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """(K,) recordings of each class."""
+        return np.bincount(self.labels, minlength=len(self.class_folders)).astype(np.int64)
+
+    def checksum(self) -> str:
+        """sha256 of what is here, path and label, whatever the order and wherever the root lies."""
+        return self._checksum
+
+    @cached_property
+    def _checksum(self) -> str:
+        digest = hashlib.sha256()
+        for position in np.lexsort((self.labels, self.paths)):
+            digest.update(bytes(self.paths[position]) + b"\t%d\n" % self.labels[position])
+        return digest.hexdigest()
+
+
+def list_recordings(
+    root: str | Path, folder: str, *, class_folders: Sequence[str] | None = None, suffixes: Sequence[str]
+) -> Recordings:
+    """List ``root/folder/<class>/<recording>``: classes and files sorted by name, hidden ones left out.
+
+    Args:
+        root: the data set's folder, which paths are relative to.
+        folder: the split's folder below it; "." for class folders right below the root.
+        class_folders: the classes to list, in order of their labels; None takes all folders found.
+        suffixes: endings of files that are recordings, lower case with the dot; compared without case.
+
+    Raises:
+        UserError: the folder or a class folder is missing, a class has no recording, or a recording lies outside
+            the class folders.
+    """
+    root = Path(root)
+    top = root / folder
+    layout = f"expected {root / folder}/<class>/<recording> with recordings ending in {', '.join(suffixes)}"
+    if not top.is_dir():
+        missing = root if not root.is_dir() else top
+        raise UserError(f"there is no folder {missing}: {layout}; set data.root to the data set's folder")
+    endings = tuple(suffixes)
+    found, stray = _children(top, endings)
+    if stray:
+        raise UserError(f"{top / stray[0]} is a recording outside the class folders: {layout}")
+    names = sorted(found) if class_folders is None else list(class_folders)
+    if not names:
+        raise UserError(f"{top} has no class folders: {layout}")
+    prefix = "" if folder == "." else f"{folder}/"
+    paths: list[bytes] = []
+    labels = []
+    for label, name in enumerate(names):
+        if name not in found:
+            raise UserError(f"class folder {top / name} is missing: {layout}")
+        files = sorted(_children(top / name, endings)[1])
+        if not files:
+            raise UserError(f"class {name!r} has no recording in {top / name}: {layout}")
+        # Names need not be UTF-8 on Linux; such bytes come back as they were.
+        paths += [f"{prefix}{name}/{file}".encode("utf-8", "surrogateescape") for file in files]
+        labels.append(np.full(len(files), label, np.int64))
+    return Recordings(root, np.array(paths, dtype=np.bytes_), np.concatenate(labels), tuple(names))
+
+
+def _children(folder: Path, endings: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the recordings in a folder, unsorted, without hidden ones."""
+    folders, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(endings) and not entry.is_dir():
+                files.append(entry.name)
+            elif entry.is_dir():
+                folders.append(entry.name)
+    return folders, files

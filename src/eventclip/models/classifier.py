@@ -1,0 +1,90 @@
+"""Views of recordings in, class probabilities out: encoder, adapter, pooling. No Lightning needed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eventclip.errors import UserError
+from eventclip.models.encoder import ClipEncoder
+from eventclip.models.pooling import check_pooling, pool_logits, pool_probabilities
+
+
+class Prediction(NamedTuple):
+    """What the classifier says of a batch of recordings."""
+
+    logits: Tensor
+    """(B, K), pooled over views."""
+    probabilities: Tensor
+    """(B, K), mean over views of each view's softmax."""
+    view_logits: Tensor
+    """(B, V, K), zero for invalid views."""
+
+
+class EventClassifier(nn.Module):
+    """Encoder -> adapter -> pooling.
+
+    Args:
+        encoder: CLIP.
+        adapter: (B, V, D), (B, V) -> (B, V, K), see `models.adapters`.
+        pooling: of the views' logits, "mean", "sum" or "max".
+    """
+
+    def __init__(self, encoder: ClipEncoder, adapter: nn.Module, *, pooling: str = "mean") -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.adapter = adapter
+        self.pooling = check_pooling(pooling)
+
+    def forward(self, valid: Tensor, *, views: Tensor | None = None, features: Tensor | None = None) -> Prediction:
+        """Classify recordings by their views, or by features encoded before.
+
+        Args:
+            valid: (B, V) bool, at least one view per recording.
+            views: uint8 (B, V, C, S, S), C = 1 for gray; only the valid ones are encoded.
+            features: (B, V, D) raw image features in place of views.
+        """
+        if (views is None) == (features is None):
+            raise ValueError("give either views or features")
+        if features is None and views is not None:
+            features = self.encode(views, valid)
+        view_logits = self.adapter(features, valid)
+        return Prediction(
+            pool_logits(view_logits, valid, self.pooling), pool_probabilities(view_logits, valid), view_logits
+        )
+
+    def encode(self, views: Tensor, valid: Tensor) -> Tensor:
+        """Raw features of the valid views: uint8 (B, V, C, S, S), (B, V) -> (B, V, D), zeros where invalid."""
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.encoder.parameters())
+        with torch.set_grad_enabled(learns):
+            encoded = self.encoder.encode_views(views[valid])
+        features = encoded.new_zeros(*valid.shape, encoded.shape[-1])
+        return features.masked_scatter(valid.unsqueeze(-1), encoded)
+
+    def learned_state_dict(self) -> dict[str, Tensor]:
+        """What learned, by name; frozen CLIP weights and everything that can be rebuilt are left out."""
+        return {name: value.detach().cpu() for name, value in self.named_parameters() if value.requires_grad}
+
+    def load_learned_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load what learned.
+
+        Raises:
+            UserError: a name is missing or unknown here, or a shape differs.
+        """
+        own = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        for name in sorted(own.keys() ^ state.keys()):
+            lacking = "the checkpoint lacks" if name in own else "the checkpoint has"
+            raise UserError(
+                f"{lacking} {name}, one of {len(own)} learned tensors here and {len(state)} there: give the adapter "
+                f"and tuning it was trained with"
+            )
+        for name, value in own.items():
+            if value.shape != state[name].shape:
+                raise UserError(
+                    f"{name} has shape {tuple(state[name].shape)} in the checkpoint and {tuple(value.shape)} here: "
+                    f"give the adapter, CLIP and classes it was trained with"
+                )
+            with torch.no_grad():
+                value.copy_(state[name])

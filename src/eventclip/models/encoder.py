@@ -1,0 +1,199 @@
+"""CLIP's two towers: event frames and prompts in, features out. Nothing else here knows what is inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eventclip.errors import UserError
+from eventclip.models.architecture import (
+    PRECISIONS,
+    Tokenizer,
+    build_clip,
+    build_tokenizer,
+    find_architecture,
+    lower_precision,
+)
+from eventclip.models.weights import (
+    download_weights,
+    find_weight_file,
+    load_weights,
+    read_weight_file,
+    weights_sha256,
+)
+
+_PROMPTS_AT_ONCE = 256
+
+
+class ClipEncoder(nn.Module):
+    """A frozen CLIP over open_clip: views -> (…, D) raw image features, prompts -> (K, D) unit text features.
+
+    Nothing learns until `tuning.tune` says so, and no layer is ever in training mode: batch norms keep the
+    statistics that CLIP was trained with, and there is no dropout (paper, section 4: fine-tuning).
+
+    Args:
+        arch: open_clip name ("ViT-B-32"; OpenAI's spelling "ViT-B/32" as well).
+        pretrained: a tag of `arch` ("openai", downloaded once), a local file, or null for untrained weights.
+            A file holds a state dict in OpenAI's or open_clip's layout (.pt, .pth, .bin, .safetensors), or is
+            a TorchScript archive as OpenAI publishes. Reading it never runs code.
+        config: JSON file of an own architecture, in place of `arch`.
+        quick_gelu: whether activations are QuickGELU. Null takes what the weights need: what is known of
+            the tag, true for OpenAI's files, else what the architecture says.
+        mean: per-channel pixel mean, values in [0, 1]. Null takes what is known of the weights, or OpenAI's.
+        std: per-channel pixel standard deviation, alike.
+        cache_dir: where downloaded weights lie; null is open_clip's own place.
+        precision: "fp32", or "fp16" / "bf16" to store the weights in half precision (frozen towers only).
+        init_seed: draws untrained weights; no global generator is touched.
+
+    Attributes:
+        image_size: side S of the square images that the image tower takes [px].
+        width: feature width D.
+        logit_scale: factor from cosine similarity to logits, exp of the weights' own parameter.
+        weights_sha256: checksum of the loaded weights, whatever file they came from.
+
+    Raises:
+        UserError: an unknown architecture or tag, a missing, unreadable or misfitting file, no network, or
+            an unknown precision.
+    """
+
+    pixel_scale: Tensor
+    pixel_bias: Tensor
+
+    def __init__(
+        self,
+        arch: str | None = "ViT-B-32",
+        pretrained: str | None = None,
+        *,
+        config: str | Path | None = None,
+        quick_gelu: bool | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        cache_dir: str | Path | None = None,
+        precision: str = "fp32",
+        init_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise UserError(f"clip.precision={precision} is unknown: expected one of {', '.join(PRECISIONS)}")
+        cache = None if cache_dir is None else str(cache_dir)
+        architecture = find_architecture(arch, config)
+        published = {}
+        if architecture.builtin and pretrained is not None:
+            published = open_clip.get_pretrained_cfg(architecture.name, pretrained)
+        source, file = None, None
+        if pretrained is not None:
+            if published:
+                source = download_weights(architecture.name, pretrained, cache)
+            else:
+                source = find_weight_file(architecture.name, pretrained)
+                file = read_weight_file(source)
+        if quick_gelu is None:
+            known = architecture.options.get("quick_gelu")
+            by_weights = published.get("quick_gelu", False) if published else file is not None and file.from_openai
+            quick_gelu = bool(by_weights if known is None or published else known)
+        model = build_clip(architecture, quick_gelu=quick_gelu, precision=precision, seed=init_seed)
+        if file is not None and source is not None:
+            load_weights(model, file.tensors, arch=architecture.name, source=source)
+        elif source is not None:
+            # Published weights come in more formats than ours; open_clip knows those it publishes.
+            open_clip.load_checkpoint(model, str(source), weights_only=True)
+        self.weights_sha256 = weights_sha256(model)
+        self.logit_scale = float(model.get_parameter("logit_scale").detach().exp())
+        lower_precision(model, architecture, precision)
+
+        self.precision = precision
+        self.width = int(architecture.options["embed_dim"])
+        self.image_size = _square_side(model.get_submodule("visual"), architecture.name)
+        self._described: dict[str, Any] = {
+            "arch": architecture.name,
+            "pretrained": pretrained,
+            "config": None if config is None else str(config),
+            "quick_gelu": quick_gelu,
+            "init_seed": init_seed,
+        }
+        self.visual = model.get_submodule("visual")
+        # What remains of the model is its text side; `encode_text` needs nothing of the image tower.
+        del model.visual
+        self.text_tower: nn.Module | None = model
+        self._tokenizer: Tokenizer | None = build_tokenizer(architecture, cache)
+
+        stated = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+        stated |= {key: published[key] for key in stated if key in published} | architecture.preprocess
+        mean = tuple(stated["mean"] if mean is None else mean)
+        std = tuple(stated["std"] if std is None else std)
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise UserError(f"clip.mean={mean} and clip.std={std} need three values each, std above 0")
+        self._described |= {"mean": list(mean), "std": list(std)}
+        self.register_buffer("pixel_scale", 1 / (255 * torch.tensor(std)).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_bias", -(torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> ClipEncoder:
+        """Stay in evaluation mode, whatever is asked: see the class."""
+        return super().train(mode=False)
+
+    def encode_views(self, views: Tensor) -> Tensor:
+        """Encode event frames.
+
+        Args:
+            views: uint8 (..., C, S, S), C = 1 for gray or 3.
+
+        Returns:
+            (..., D) raw image features, float32.
+        """
+        # (pixel / 255 - mean) / std as one operation on the device; a gray channel broadcasts to three.
+        scale = self.pixel_scale
+        return self.encode_pixels(torch.addcmul(self.pixel_bias, views.to(scale.dtype), scale))
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Encode images that already have CLIP's mean and std: float (..., 3, S, S) -> raw features (..., D)."""
+        images = pixels.reshape(-1, *pixels.shape[-3:])
+        features: Tensor = self.visual(images.to(PRECISIONS[self.precision]))
+        return features.float().reshape(*pixels.shape[:-3], self.width)
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Encode prompts: K sentences -> (K, D), unit length, float32.
+
+        Raises:
+            UserError: the text tower was dropped.
+        """
+        if self.text_tower is None or self._tokenizer is None:
+            raise UserError("the text tower was dropped after the prompts were encoded: build the encoder again")
+        encode = cast("Callable[[Tensor], Tensor]", self.text_tower.encode_text)
+        device = self.pixel_scale.device
+        parts = []
+        for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+            tokens = self._tokenizer(list(prompts[start : start + _PROMPTS_AT_ONCE])).to(device)
+            parts.append(F.normalize(encode(tokens).float(), dim=-1))
+        return torch.cat(parts)
+
+    def drop_text_tower(self) -> None:
+        """Free the text tower; nothing can be encoded as text afterwards."""
+        self.text_tower, self._tokenizer = None, None
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that tell which CLIP this is and build it again."""
+        return {
+            **self._described,
+            "precision": self.precision,
+            "image_size": self.image_size,
+            "width": self.width,
+            "logit_scale": self.logit_scale,
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+def _square_side(visual: nn.Module, arch: str) -> int:
+    size = cast("int | tuple[int, int]", visual.image_size)
+    sides = {size} if isinstance(size, int) else {int(side) for side in size}
+    if len(sides) != 1:
+        raise UserError(f"clip.arch={arch} takes images of {size} pixels: expected a tower with square images")
+    return sides.pop()

@@ -1,0 +1,230 @@
+"""Composed configuration -> built parts -> fit -> test -> results.json; every ``instantiate`` is here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import open_clip
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+import eventclip
+from eventclip.data.datamodule import EventDataModule
+from eventclip.errors import UserError
+from eventclip.models.classifier import EventClassifier
+from eventclip.models.encoder import ClipEncoder
+from eventclip.models.prompts import encode_classes
+from eventclip.training.checkpoints import check_card, make_card, read_checkpoint
+from eventclip.training.lit import LitEventClassifier
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration describes, built and connected."""
+
+    datamodule: EventDataModule
+    encoder: ClipEncoder
+    lit: LitEventClassifier
+    card: dict[str, Any]
+
+
+def build(node: DictConfig, section: str, expected: type[Any] = object, **given: Any) -> Any:
+    """Instantiate one section of the configuration.
+
+    Args:
+        node: the section, with its ``_target_``.
+        section: its name, for messages.
+        expected: what the result must be.
+        given: objects that the configuration cannot hold.
+
+    Raises:
+        UserError: a key the target does not take, a value it refuses, or a target that does not exist.
+    """
+    try:
+        built = instantiate(node, **given, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError | ValueError | ImportError) or cause is None:
+            reason = " ".join(str(cause or error).split())
+            target = str(node.get("_target_", "")).rsplit(".", 1)[-1]
+            raise UserError(f"{section} ({target}) cannot be built: {reason}") from cause
+        raise
+    if not isinstance(built, expected):
+        raise UserError(f"{section} must be {_article(expected)}, got {type(built).__name__}: check {section}._target_")
+    return built
+
+
+def assemble(cfg: DictConfig) -> Parts:
+    """Build data module, CLIP, adapter and Lightning module from a composed configuration."""
+    datamodule: EventDataModule = build(
+        cfg.data,
+        "data",
+        EventDataModule,
+        renderer=build(cfg.frames, "frames"),
+        draw=build(cfg.fewshot, "fewshot"),
+        selection=cfg.selection.split,
+        seed=cfg.seed,
+        **cfg.views,
+    )
+    class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
+    log.info("%s: %d training recordings, %d classes", datamodule.root, len(datamodule.training), len(class_names))
+    encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
+    datamodule.image_size = encoder.image_size
+    text_features = encode_classes(encoder, class_names, list(cfg.classifier.prompts))
+    make_adapter = build(cfg.adapter, "adapter")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        adapter = _called(make_adapter, "adapter", text_features=text_features, logit_scale=encoder.logit_scale)
+    encoder.drop_text_tower()
+    card = make_card(
+        config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
+        class_names=class_names,
+        clip=encoder.describe(),
+        data=datamodule.describe(),
+        version=eventclip.__version__,
+    )
+    lit = LitEventClassifier(
+        EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling),
+        build(cfg.optim, "optim"),
+        num_classes=len(class_names),
+        loss=cfg.classifier.loss,
+        seed=cfg.seed,
+        card=card,
+    )
+    return Parts(datamodule, encoder, lit, card)
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Fit, test and write ``results.json`` into the run's folder.
+
+    Returns:
+        The best validation accuracy for sweepers to maximise; None where selection looks at no validation split.
+        The test accuracy is never returned: a sweep over it would choose on the test split.
+    """
+    started = time.monotonic()
+    _quieten()
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    if cfg.selection.split == "test":
+        log.warning("selection=test chooses the weights on the test split itself: its accuracy is too optimistic")
+    output = Path(cfg.paths.output)
+    parts = assemble(cfg)
+    trainer = make_trainer(cfg, parts)
+    resume = _resume_from(cfg.resume, output, parts.card)
+    if any(p.requires_grad for p in parts.lit.parameters()):
+        trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
+    validation = trainer.callback_metrics.get("val/top1_probabilities")
+    best = output / "checkpoints" / "best.ckpt"
+    chosen = best if cfg.selection.split is not None and best.is_file() else None
+    if chosen is not None:
+        validation = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
+    trainer.test(parts.lit, datamodule=parts.datamodule, ckpt_path=chosen, verbose=False, weights_only=True)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    if trainer.is_global_zero:
+        results = {
+            "name": cfg.name,
+            "metrics": metrics,
+            "validation": None if validation is None else float(validation),
+            "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
+            "seed": cfg.seed,
+            "resumed": resume is not None,
+            "data": parts.card["data"],
+            "class_names": parts.card["class_names"],
+            "clip": parts.card["clip"],
+            "versions": versions(),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        write_json(output / "results.json", results)
+        for name, value in sorted(metrics.items()):
+            log.info("%-28s %.4f", name, value)
+        log.info("results, checkpoints and pictures: %s", output)
+    return None if validation is None else float(validation)
+
+
+def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
+    """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
+    callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
+    class_names = parts.card["class_names"]
+    callbacks = [_called(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
+    loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
+    if not loggers:
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+    trainer: Trainer = build(
+        cfg.trainer,
+        "trainer",
+        Trainer,
+        callbacks=callbacks,
+        logger=loggers or False,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+    )
+    return trainer
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes a result."""
+    modules = (eventclip, torch, lightning, open_clip)
+    return {module.__name__: str(module.__version__) for module in modules}
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _resume_from(resume: str | None, output: Path, card: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from, known to fit; None starts afresh."""
+    path = output / "checkpoints" / "last.ckpt" if resume == "auto" else Path(resume).expanduser() if resume else None
+    if path is None or (resume == "auto" and not path.is_file()):
+        return None
+    check_card(path, read_checkpoint(path), card)
+    log.info("going on from %s", path)
+    return path
+
+
+def _called(make: Any, section: str, **given: Any) -> Any:
+    """Call a partial of the configuration; a wrong value in it is the user's mistake."""
+    try:
+        return make(**given)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{section} cannot be built: {error}") from error
+
+
+def _article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+
+
+def _is_partial(part: Any) -> bool:
+    return hasattr(part, "func") and hasattr(part, "keywords")
+
+
+def _quieten() -> None:
+    """Silence remarks of Lightning that do not apply: the frozen tower IS in eval mode, short epochs ARE logged."""
+    for message in (
+        ".*module\\(s\\) in eval mode.*",
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())

@@ -1,0 +1,123 @@
+"""The Lightning module: it connects classifier, loss, metrics and optimizer, and knows nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from eventclip.data.randomness import generator
+from eventclip.errors import UserError
+from eventclip.models.classifier import EventClassifier, Prediction
+from eventclip.models.pooling import logits_loss, probability_loss
+from eventclip.training.optim import AdamWarmupCosine
+
+LOSSES = ("logits", "probabilities")
+
+
+class LitEventClassifier(LightningModule):
+    """Train and test an :class:`EventClassifier`.
+
+    Args:
+        classifier: encoder, adapter and pooling.
+        optim: recipe of optimizer and schedule.
+        num_classes: K.
+        loss: "logits" (cross entropy on the pooled logits) or "probabilities" (on the views' mean probability).
+        seed: seed of dropout, keyed by epoch and batch so that a resumed run drops what an unbroken one does.
+        card: plain values stored with every checkpoint, enough to rebuild the run (see `training.checkpoints`).
+    """
+
+    def __init__(
+        self,
+        classifier: EventClassifier,
+        optim: AdamWarmupCosine,
+        *,
+        num_classes: int,
+        loss: str = "logits",
+        seed: int = 0,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise UserError(f"classifier.loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        self.classifier, self.optim, self.loss = classifier, optim, loss
+        self.seed = seed
+        self.card = card or {}
+        self.strict_loading = False  # checkpoints leave frozen CLIP weights out; on_load_checkpoint checks the rest
+        self.metrics = nn.ModuleDict({stage: _metrics(num_classes, stage) for stage in ("fit", "val", "test")})
+
+    def forward(self, batch: dict[str, Any]) -> Prediction:
+        """Classify a batch of samples; see :class:`EventClassifier`."""
+        return cast(
+            "Prediction", self.classifier(batch["valid"], views=batch.get("views"), features=batch.get("features"))
+        )
+
+    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Prediction]:
+        prediction, labels = self(batch), batch["label"]
+        if self.loss == "logits":
+            loss = logits_loss(prediction.logits, labels)
+        else:
+            loss = probability_loss(prediction.probabilities, labels)
+        self.log(f"{stage}/loss", loss, batch_size=len(labels), on_epoch=True, prog_bar=True, sync_dist=stage != "fit")
+        for name, metric in cast("nn.ModuleDict", self.metrics[stage]).items():
+            cast("Metric", metric).update(
+                prediction.logits if name.endswith("logits") else prediction.probabilities, labels
+            )
+            self.log(f"{stage}/{name}", metric, batch_size=len(labels), on_step=False, on_epoch=True)
+        return loss, prediction
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Key what is still random in the network itself, dropout, by epoch, batch and rank."""
+        key = batch_idx * self.trainer.world_size + self.global_rank
+        torch.manual_seed(int(generator(self.seed, "dropout", epoch=self.current_epoch, index=key).integers(2**62)))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        return self._step(batch, "fit")[0]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Update the validation metrics; callbacks get the (B, K) probabilities."""
+        return {"probabilities": self._step(batch, "val")[1].probabilities}
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Update the test metrics; callbacks get the (B, K) probabilities."""
+        return {"probabilities": self._step(batch, "test")[1].probabilities}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam over what learns; the schedule runs per step over the whole training."""
+        # Not trainer.estimated_stepping_batches: it starts the training loader before a checkpoint's position is known.
+        trainer = self.trainer
+        total = (trainer.max_epochs or 1) * trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        if trainer.max_steps > 0:
+            total = min(total, trainer.max_steps) if (trainer.max_epochs or -1) > 0 else trainer.max_steps
+        optimizer, schedule = self.optim([p for p in self.parameters() if p.requires_grad], total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what learned and the card; leave frozen CLIP weights out."""
+        checkpoint["state_dict"] = self.classifier.learned_state_dict()
+        checkpoint["eventclip"] = self.card
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load what learned, all of it or an error, and give Lightning nothing more to load."""
+        self.classifier.load_learned_state_dict(checkpoint["state_dict"])
+        checkpoint["state_dict"] = {}
+
+
+def _metrics(num_classes: int, stage: str) -> nn.ModuleDict:
+    """Top-1 from probabilities and from logits; outside training also top-5 (10 classes and more) and calibration."""
+
+    def top(k: int) -> MulticlassAccuracy:
+        return MulticlassAccuracy(num_classes, top_k=k, average="micro")
+
+    metrics = {"top1_probabilities": top(1), "top1_logits": top(1)}
+    if stage != "fit":
+        if num_classes >= 10:
+            metrics |= {"top5_probabilities": top(5), "top5_logits": top(5)}
+        metrics["calibration_error"] = MulticlassCalibrationError(num_classes)
+    return nn.ModuleDict(metrics)

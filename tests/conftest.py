@@ -1,0 +1,101 @@
+"""What every room's tests share: where the optional shared material lies."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from eventclip.config import CONFIG_DIR, register_schema
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared recordings, models and golden answers; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the shared material, looked for at {SHARED}")
+    return SHARED
+
+
+TINY_ARCHITECTURE = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 1},
+}
+SENSOR = (60, 80)
+CLASSES = ("Faces_easy", "airplanes", "yin_yang")
+
+
+def write_recording(path: Path, label: int, rng: np.random.Generator, *, events: int = 600) -> None:
+    """Write an EST .npy whose class decides in which third of the sensor most events fall."""
+    height, width = SENSOR
+    third = width // len(CLASSES)
+    x = np.where(
+        rng.random(events) < 0.9, label * third + rng.integers(0, third, events), rng.integers(0, width, events)
+    )
+    y = rng.integers(0, height, events)
+    x[:2], y[:2] = (0, width - 1), (0, height - 1)  # the extent is the sensor's, so that centring moves nothing
+    t = np.sort(rng.random(events)) * 0.3
+    p = rng.choice([-1.0, 1.0], events)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.stack([x, y, t, p], axis=1).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def learnable_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """N-Caltech101's layout and format: 3 classes of 6 training, 2 validation and 4 testing recordings."""
+    root = tmp_path_factory.mktemp("ncaltech") / "N-Caltech101"
+    rng = np.random.default_rng(0)
+    for split, count in (("training", 6), ("validation", 2), ("testing", 4)):
+        for label, name in enumerate(CLASSES):
+            for number in range(count):
+                write_recording(root / split / name / f"{name}_{number}.npy", label, rng)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Configuration file of a CLIP that encodes a batch in milliseconds, untrained."""
+    path = tmp_path_factory.mktemp("clip") / "tiny_test_clip.json"
+    path.write_text(json.dumps(TINY_ARCHITECTURE))
+    return path
+
+
+@pytest.fixture
+def run_experiment(learnable_root: Path, tiny_clip_json: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Run an experiment on the learnable data set with the tiny CLIP, in this process; gives the run's folder."""
+
+    def run_with(*overrides: str, folder: str = "run", experiment: str = "fewshot_ncaltech") -> Path:
+        from eventclip.run import run
+
+        output = tmp_path / folder
+        output.mkdir(exist_ok=True)
+        register_schema()
+        small = [
+            f"experiment={experiment}",
+            f"data.root={learnable_root}",
+            f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]",
+            "frames.events_per_frame=200",
+            "data.percentile_events=600",
+            "data.num_workers=0",
+            "data.augmentation.max_shift=3",
+            f"clip.config={tiny_clip_json}",
+            "clip.arch=null",
+            "clip.pretrained=null",
+            "fewshot.shots=3",
+            "data.batch_size=4",
+            "optim.lr=0.01",
+            "trainer.max_epochs=3",
+            "callbacks.progress=null",
+            f"paths.output={output}",
+        ]
+        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+            cfg = compose("train", [*small, *overrides])
+        run(cfg)
+        return output
+
+    return run_with

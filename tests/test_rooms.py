@@ -1,0 +1,55 @@
+"""The house: a room imports only from rooms below it, and heavy imports stay out of the commands' start."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "eventclip"
+ROOMS = {  # what each room may import from, besides itself
+    "errors": set(),
+    "events": {"errors"},
+    "data": {"errors", "events"},
+    "models": {"errors"},
+    "training": {"errors", "events", "data", "models"},
+    "config": {"errors"},
+}
+TOP_LEVEL = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "errors", "config"}
+
+
+def rooms_imported_by(path: Path) -> set[str]:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module or ""]
+        imported |= {name.split(".")[1] for name in names if name.startswith("eventclip.")}
+    return imported
+
+
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - {"errors", "config"}))
+def test_a_room_imports_only_from_rooms_below_it(room):
+    files = sorted((PACKAGE / room).rglob("*.py"))
+    assert files
+    for path in files:
+        assert rooms_imported_by(path) <= ROOMS[room] | {room}, path
+
+
+def test_no_room_imports_a_command():
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent != PACKAGE:
+            assert not rooms_imported_by(path) & TOP_LEVEL, path
+
+
+def test_the_sensors_world_needs_no_torch():
+    code = "import sys, eventclip.events.frames, eventclip.events.readers; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_command_starts_without_its_heavy_imports():
+    heavy = "('torch', 'lightning', 'numba', 'open_clip')"
+    code = f"import sys, eventclip.train; sys.exit(any(m in sys.modules for m in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,47 @@
+"""Build the wheel, install it into an empty environment and use it from outside the checkout.
+
+The environment borrows the dependencies of the one that runs this script, so that nothing is downloaded; the
+package itself comes from the wheel alone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"wheel-check: {' '.join(map(str, command))} failed\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def main() -> None:
+    """Fail with the command's output if any step fails."""
+    with tempfile.TemporaryDirectory(prefix="eventclip-wheel-") as folder:
+        away = Path(folder)
+        _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", away, ROOT, cwd=away)
+        (wheel,) = away.glob("*.whl")
+        venv.create(away / "env", with_pip=False)
+        python = away / "env" / "bin" / "python"
+        _run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--quiet", wheel, cwd=away)
+        own = _run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=away).strip()
+        (Path(own) / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        config_dir = _run(python, "-c", "import eventclip.config as c; print(c.CONFIG_DIR)", cwd=away).strip()
+        if Path(config_dir) != Path(own) / "eventclip" / "conf":
+            raise SystemExit(f"wheel-check: the configuration came from {config_dir}, not from the wheel")
+        composed = _run(python, "-m", "eventclip.train", "--cfg", "job", "experiment=fewshot_ncaltech", cwd=away)
+        if "eventclip.data.ncaltech101.NCaltech101DataModule" not in composed:
+            raise SystemExit(f"wheel-check: experiment=fewshot_ncaltech composed to something else\n{composed}")
+        sys.stdout.write(f"wheel-check: {wheel.name} works outside the checkout\n")
+
+
+if __name__ == "__main__":
+    main()
