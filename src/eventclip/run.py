@@ -18,7 +18,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 import eventclip
@@ -130,10 +130,10 @@ def run(cfg: DictConfig) -> float | None:
     if any(p.requires_grad for p in parts.lit.parameters()):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
-    best = output / "checkpoints" / "best.ckpt"
-    chosen = best if cfg.selection.split is not None and best.is_file() else None
-    if chosen is not None:
-        validation = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
+    best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+    chosen = None
+    if best is not None and best.best_model_path:
+        chosen, validation = best.best_model_path, best.best_model_score
     trainer.test(parts.lit, datamodule=parts.datamodule, ckpt_path=chosen, verbose=False, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     if trainer.is_global_zero:
@@ -218,13 +218,19 @@ def _is_partial(part: Any) -> bool:
 
 
 def _quieten() -> None:
-    """Silence remarks of Lightning that do not apply: the frozen tower IS in eval mode, short epochs ARE logged."""
+    """Silence remarks that do not apply here, and Lightning's own handlers beside the ones Hydra set up."""
     for message in (
-        ".*module\\(s\\) in eval mode.*",
+        ".*module\\(s\\) in eval mode.*",  # the frozen tower is
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists.*",
+        ".*Total length of `list` across ranks is zero.*",  # no validation split is looked at
         ".*isinstance\\(treespec, LeafSpec\\).*",
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+    # open_clip narrates its tokenizer and configuration on the root logger itself.
+    logging.getLogger().addFilter(lambda record: record.name != "root" or record.levelno >= logging.WARNING)
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)

@@ -116,7 +116,7 @@ def first_test_recording(root):
 def test_an_unreadable_recording_is_told_with_its_path(copied_root):
     path = first_test_recording(copied_root)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(RecordingError, match="Faces_easy_0.npy is no whole .npy file"):
+    with pytest.raises(RecordingError, match=r"Faces_easy_0\.npy is no whole \.npy file"):
         next(iter(build(NCaltech101DataModule, copied_root).test_dataloader()))
 
 
@@ -132,7 +132,7 @@ def test_an_empty_recording_is_an_error_not_another_sample(copied_root):
 
 
 def test_a_sensor_that_nobody_knows_is_asked_for(learnable_root):
-    with pytest.raises(RecordingError, match="data.sensor_hw"):
+    with pytest.raises(RecordingError, match=r"data\.sensor_hw"):
         next(iter(build(FolderDataModule, learnable_root, sensor_hw=None).test_dataloader()))
 
 

@@ -12,6 +12,7 @@ from eventclip.models.classifier import EventClassifier
 from eventclip.models.pooling import logits_loss, pool_logits, pool_probabilities, probability_loss
 
 KINDS = {"text-identity": TextAdapter, "trans": VisualAdapter, "text-trans": JointAdapter}
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 SMALL = {"width": 64, "heads": 2, "mlp_width": 128}
 RENAMED = {
     "text_feats": "text_features",
@@ -100,7 +101,7 @@ def test_more_padding_and_another_order_of_views_change_nothing(golden_batch, ki
     )
     order = torch.tensor([2, 0, 3, 1])
     turned = pool_logits(adapter(features[:, order], valid[:, order]), valid[:, order], "mean")
-    torch.testing.assert_close(turned, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(turned, logits, **CLOSE)
 
 
 def test_pooling_by_hand():

@@ -46,6 +46,10 @@ def frame_planes(frames: NDArray[np.uint8]) -> tuple[Planes, int]:
 def resize_bicubic(planes: Planes, full_hw: tuple[int, int], *, top: int, left: int, size: tuple[int, int]) -> Planes:
     """Resize with Pillow's antialiased bicubic filter and cut a rectangle out, computing no more than that.
 
+    Across first, then down, each pass rounded to bytes: the order CLIP was trained with. Pillow does so too, but
+    from version 13 on goes down first where the height shrinks more than the width; for CLIP's crop that concerns
+    frames in portrait format only, which here do not depend on Pillow's version.
+
     Args:
         planes: (P, H, W) planes.
         full_hw: height and width of the whole resized plane [px].
@@ -54,12 +58,11 @@ def resize_bicubic(planes: Planes, full_hw: tuple[int, int], *, top: int, left: 
         size: height h and width w of the rectangle [px]; it must lie inside the resized plane.
 
     Returns:
-        (P, h, w), byte for byte ``image.resize(...).crop(...)``.
+        (P, h, w), byte for byte Pillow's resize of the width, then of the height, then its crop.
     """
     rows = _taps(planes.shape[1], full_hw[0], top, size[0])
     columns = _taps(planes.shape[2], full_hw[1], left, size[1])
-    # One kernel weighs whole rows, which vectorises; columns are rows of the transposed plane. Pillow goes across
-    # first, then down, and rounds to bytes in between.
+    # One kernel weighs whole rows, which vectorises; columns are rows of the transposed plane.
     needed = planes[:, rows.start : rows.stop, columns.start : columns.stop]
     across = np.empty((len(planes), size[1], needed.shape[1]), np.uint8)
     _weigh_rows(_transposed(needed), columns.first, columns.used, columns.weights, across)

@@ -78,8 +78,10 @@ def clip_resize(frames: NDArray[np.uint8], size: int, *, fit: str = "crop", back
     Raises:
         UserError: an unknown ``fit``, or a size below 1.
     """
-    if fit not in FITS or size < 1:
-        raise UserError(f"fit must be one of {', '.join(FITS)} and size 1 or more pixels, got {fit!r} and {size}")
+    if fit not in FITS:
+        raise UserError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+    if size < 1:
+        raise UserError(f"CLIP's input must be 1 or more pixels wide, got {size}")
     planes, channels = frame_planes(frames)
     height, width = frames.shape[1:3]
     short, long = min(height, width), max(height, width)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
+from eventclip.events.kernel import kernel
 
 Column = NDArray[Any]
 Table = dict[str, Column]
@@ -68,15 +69,11 @@ def events_from_table(path: Path, table: Table, time_unit: str | None) -> Events
     """
     count = len(table["t"])
     events: Events = np.zeros(count, EVENT_DTYPE)
-    for name in ("x", "y"):
-        column = table[name]
-        _refuse(path, name, column, ~((column >= 0) & (column <= 32767)), "a whole number from 0 to 32767")
-        events[name] = column
-        _refuse(path, name, column, events[name] != column, "a whole number from 0 to 32767")
-    events["p"] = _polarity(path, table["p"])
+    if not _fill_places(table["x"], table["y"], table["p"], events["x"], events["y"], events["p"]):
+        _tell_first_wrong(path, table)
     if count:
         events["t"] = _microseconds(path, table["t"], time_unit)
-        backwards = np.flatnonzero(np.diff(events["t"]) < 0)
+        backwards = np.flatnonzero(events["t"][1:] < events["t"][:-1])
         if len(backwards):
             row = int(backwards[0]) + 1
             raise RecordingError(
@@ -86,14 +83,39 @@ def events_from_table(path: Path, table: Table, time_unit: str | None) -> Events
     return events
 
 
-def _polarity(path: Path, column: Column) -> NDArray[np.bool_]:
-    if column.dtype == np.bool_:
-        return column
-    on = column == 1
-    _refuse(path, "p", column, ~(on | (column == 0) | (column == -1)), "1 for ON and 0 or -1 for OFF")
-    if (column == 0).any() and (column == -1).any():
-        raise RecordingError(f"{path} mixes the polarities 0 and -1: expected one of them for OFF, beside 1 for ON")
-    return cast("NDArray[np.bool_]", on)
+@kernel
+def _fill_places(
+    x: Column,
+    y: Column,
+    p: Column,
+    events_x: NDArray[np.int16],
+    events_y: NDArray[np.int16],
+    events_p: NDArray[np.uint8],
+) -> bool:
+    """Copy x, y and p in one pass; False at the first value that is none, or where 0 and -1 both stand for OFF."""
+    zero, minus = False, False
+    for i in range(len(x)):
+        column, row, polarity = np.float64(x[i]), np.float64(y[i]), np.float64(p[i])
+        if not (0.0 <= column <= 32767.0 and 0.0 <= row <= 32767.0 and -1.0 <= polarity <= 1.0):
+            return False
+        events_x[i], events_y[i], events_p[i] = np.int16(column), np.int16(row), polarity == 1.0
+        zero |= polarity == 0.0
+        minus |= polarity == -1.0
+        fraction = polarity not in (-1.0, 0.0, 1.0)
+        if fraction or np.float64(events_x[i]) != column or np.float64(events_y[i]) != row:
+            return False
+    return not (zero and minus)
+
+
+def _tell_first_wrong(path: Path, table: Table) -> NoReturn:
+    """Say what :func:`_fill_places` stumbled on."""
+    for name in ("x", "y"):
+        column = table[name]
+        inside = (column >= 0) & (column <= 32767) & (np.mod(column, 1) == 0)
+        _refuse(path, name, column, ~inside, "a whole number from 0 to 32767")
+    column = table["p"]
+    _refuse(path, "p", column, (column != 1) & (column != 0) & (column != -1), "1 for ON and 0 or -1 for OFF")
+    raise RecordingError(f"{path} mixes the polarities 0 and -1: expected one of them for OFF, beside 1 for ON")
 
 
 def _microseconds(path: Path, column: Column, time_unit: str | None) -> NDArray[np.int64]:
@@ -110,7 +132,8 @@ def _microseconds(path: Path, column: Column, time_unit: str | None) -> NDArray[
 
 def _told_unit(path: Path, column: Column) -> str:
     last = float(np.abs(column).max())
-    whole = bool((column == np.rint(column)).all())
+    begin = column[:1000]  # most recordings show a fraction at once
+    whole = bool((begin == np.rint(begin)).all()) and bool((column == np.rint(column)).all())
     if not whole and last < _LONGEST_S:
         return "s"
     if whole and last >= _SHORTEST_US:

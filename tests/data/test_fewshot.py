@@ -1,0 +1,206 @@
+"""Few-shot draws: the published ones to the file, ours nested and independent from class to class."""
+
+import json
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eventclip.data.fewshot import (
+    draw_few_shot,
+    read_split,
+    reference_draw,
+    seeded_draw,
+    split_positions,
+    write_split,
+)
+from eventclip.data.recordings import Recordings
+from eventclip.errors import UserError
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "fewshot_splits.json").read_text())
+
+
+def of(files, root="/set"):
+    """Recordings of {class folder: file names}."""
+    paths = [f"{folder}/{name}".encode() for folder, names in files.items() for name in names]
+    labels = np.repeat(np.arange(len(files)), [len(names) for names in files.values()])
+    return Recordings(Path(root), np.array(paths, dtype=np.bytes_), labels.astype(np.int64), tuple(files))
+
+
+def names(recordings, positions):
+    return [recordings.relative(i) for i in positions]
+
+
+FILES = {"cat": [f"{i:02}.npy" for i in range(12)], "dog": [f"{i:02}.npy" for i in range(3)], "emu": ["a.npy", "b.npy"]}
+
+
+@pytest.fixture
+def recordings():
+    return of(FILES)
+
+
+@pytest.mark.parametrize("key", sorted(GOLDEN["splits"]))
+def test_the_reference_draw_is_the_published_one(key):
+    shots, repeat = key.removeprefix("shots=").split(",repeat=")
+    recordings = of(GOLDEN["class_files"])
+    drawn = reference_draw(recordings, int(shots), repeat=repeat == "True")
+    assert names(recordings, drawn) == GOLDEN["splits"][key]
+
+
+def test_the_reference_draw_does_not_depend_on_how_recordings_were_listed():
+    expected = GOLDEN["splits"]["shots=5,repeat=True"]
+    backwards = of(dict(reversed(GOLDEN["class_files"].items())))
+    assert names(backwards, reference_draw(backwards, 5, repeat=True)) == expected
+    shuffled = of(GOLDEN["class_files"])
+    shuffled = shuffled.subset(np.random.default_rng(0).permutation(len(shuffled)))
+    assert names(shuffled, reference_draw(shuffled, 5, repeat=True)) == expected
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_fewer_shots_are_contained_in_more(recordings, repeat):
+    largest = 30 if repeat else 2
+    drawn = [Counter(seeded_draw(recordings, shots, 0, repeat=repeat).tolist()) for shots in range(1, largest + 1)]
+    for fewer, more in pairwise(drawn):
+        assert fewer <= more
+
+
+@pytest.mark.parametrize("shots", [1, 2, 3, 7])
+def test_every_class_gives_as_many_as_asked(recordings, shots):
+    drawn = recordings.subset(seeded_draw(recordings, shots, 0, repeat=True))
+    assert drawn.class_counts().tolist() == [shots] * 3
+
+
+def test_a_class_that_runs_out_gives_each_recording_equally_often(recordings):
+    drawn = Counter(seeded_draw(recordings, 7, 0, repeat=True).tolist())
+    assert sorted(drawn[i] for i in (12, 13, 14)) == [2, 2, 3]
+    assert all(drawn[i] <= 1 for i in range(12))
+
+
+def test_a_class_is_drawn_alike_whatever_other_classes_there_are(recordings):
+    alone = of({"dog": FILES["dog"]})
+    of_dog = [name for name in names(recordings, seeded_draw(recordings, 2, 3, repeat=False)) if "dog" in name]
+    assert names(alone, seeded_draw(alone, 2, 3, repeat=False)) == of_dog
+
+
+def test_a_seeded_draw_does_not_depend_on_the_order_of_files(recordings):
+    shuffled = recordings.subset(np.random.default_rng(1).permutation(len(recordings)))
+    drawn = names(shuffled, seeded_draw(shuffled, 2, 0, repeat=False))
+    assert drawn == names(recordings, seeded_draw(recordings, 2, 0, repeat=False))
+
+
+def test_seeds_differ_and_reach_every_recording(recordings):
+    seen = Counter(i for seed in range(100) for i in seeded_draw(recordings, 1, seed, repeat=False).tolist())
+    assert set(seen) == set(range(len(recordings)))
+
+
+def test_too_few_recordings_are_told_with_class_count_and_remedy(recordings):
+    with pytest.raises(UserError, match=r"'dog'.* 3 .* 5 shots.*fewshot\.repeat=true"):
+        draw_few_shot(recordings, shots=5)
+    assert len(draw_few_shot(recordings, shots=5, draw="reference")) == 5 + 3 + 2
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_a_class_without_recordings_never_borrows_from_another(recordings, repeat):
+    without = recordings.subset(np.flatnonzero(recordings.labels != 1))
+    with pytest.raises(UserError, match="'dog'"):
+        seeded_draw(without, 1, 0, repeat=repeat)
+
+
+@pytest.mark.parametrize("shots", [0, -1, 1.5, "5", True])
+def test_shots_must_be_a_positive_whole_number(recordings, shots):
+    with pytest.raises(UserError, match=r"fewshot\.shots"):
+        draw_few_shot(recordings, shots=shots)
+
+
+def test_no_shots_given_takes_everything(recordings):
+    assert draw_few_shot(recordings, shots=None).tolist() == list(range(len(recordings)))
+
+
+def test_an_unknown_draw_is_refused_with_the_choices(recordings):
+    with pytest.raises(UserError, match="seeded, reference"):
+        draw_few_shot(recordings, shots=1, draw="random")
+
+
+def test_a_split_written_and_read_again_keeps_repeats_and_order(recordings, tmp_path):
+    drawn = seeded_draw(recordings, 5, 0, repeat=True)
+    path = tmp_path / "splits" / "five.json"
+    write_split(path, recordings.subset(drawn), head={"shots": 5, "seed": 0})
+    split = read_split(path)
+    assert split == [(recordings.relative(i), int(recordings.labels[i])) for i in drawn]
+    np.testing.assert_array_equal(split_positions(split, recordings, path), drawn)
+    np.testing.assert_array_equal(draw_few_shot(recordings, shots=5, split_file=path), drawn)
+    assert json.loads(path.read_text())["shots"] == 5
+    assert [file.name for file in path.parent.iterdir()] == ["five.json"]
+
+
+def test_a_split_that_cannot_be_written_leaves_the_old_one(recordings, tmp_path):
+    path = tmp_path / "split.json"
+    write_split(path, recordings, head={})
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_split(path, recordings, head={"seed": object()})
+    with pytest.raises(ValueError, match="recordings"):
+        write_split(path, recordings, head={"recordings": 1})
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_published_format_is_read(recordings, tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"dog/01.npy": 1, "cat/11.npy": 0}))
+    assert names(recordings, draw_few_shot(recordings, shots=1, split_file=path)) == ["dog/01.npy", "cat/11.npy"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "{}", "[]", "3", '{"a/b.npy": "0"}', '{"a/b.npy": true}', '{"a/b.npy": 0.0}'),
+        *('{"recordings": []}', '{"recordings": [["a", 0, 1]]}', '{"recordings": [[0, "a"]]}'),
+    ],
+)
+def test_what_is_no_split_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "split.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"split\.json"):
+        read_split(path)
+
+
+def test_a_missing_split_file_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.json.*fewshot\.split_file"):
+        read_split(tmp_path / "nowhere.json")
+
+
+def test_a_pickle_is_never_opened(tmp_path):
+    path = tmp_path / "split.pkl"
+    path.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
+    with pytest.raises(UserError, match="pickle"):
+        read_split(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_recording_that_is_missing_is_named_with_how_many(recordings):
+    split = [("cat/00.npy", 0), ("cat/99.npy", 0), ("dog/98.npy", 1)]
+    with pytest.raises(UserError, match=r"cat/99\.npy.*2 of 3"):
+        split_positions(split, recordings, "split.json")
+
+
+def test_a_label_that_is_not_the_folders_is_named(recordings):
+    with pytest.raises(UserError, match=r"dog/01\.npy.* 0.* 1 "):
+        split_positions([("cat/00.npy", 0), ("dog/01.npy", 0)], recordings, "split.json")
+
+
+def test_the_published_splits_are_read_and_found(shared):
+    files = sorted((shared / "data" / "official_splits").glob("*.json"))
+    assert files
+    for file in files:
+        split = read_split(file)
+        folders = {}
+        for relative, label in split:
+            assert folders.setdefault(label, relative.rsplit("/", 1)[0]) == relative.rsplit("/", 1)[0]
+        paths, labels = zip(*sorted(split), strict=True)
+        classes = tuple(folders[label] for label in sorted(folders))
+        everything = Recordings(Path("/set"), np.array([p.encode() for p in paths]), np.array(labels), classes)
+        drawn = split_positions(split, everything, file)
+        assert [(everything.relative(i), int(everything.labels[i])) for i in drawn] == split
