@@ -172,3 +172,29 @@ def test_only_what_learned_is_stored_and_nothing_of_it_may_be_missing(golden_cli
     ]:
         with pytest.raises(UserError, match=message):
             other.load_learned_state_dict(broken)
+
+
+def test_mixed_precision_does_not_round_the_logits(golden_batch):
+    features, valid, _, text = golden_batch
+    adapter = IdentityAdapter(text, 100.0, normalize_image_features=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = adapter(features, valid)
+    assert torch.equal(mixed, adapter(features, valid))
+
+
+def test_what_an_adapter_keeps_in_buffers_is_stored_too(golden_clip, golden_batch):
+    class ClosedForm(IdentityAdapter):
+        def __init__(self, text, scale):
+            super().__init__(text, scale)
+            self.register_buffer("weight", torch.zeros(3))
+
+        def fit_support(self, features, valid, labels):
+            self.weight += features[valid].mean()
+
+    features, valid, labels, text = golden_batch
+    fitted, other = (EventClassifier(golden_clip, ClosedForm(text, 100.0)) for _ in range(2))
+    fitted.adapter.fit_support(features, valid, labels)
+    state = fitted.learned_state_dict()
+    assert set(state) == {"adapter.weight"}
+    other.load_learned_state_dict(state)
+    assert torch.equal(other.adapter.weight, fitted.adapter.weight)

@@ -120,3 +120,35 @@ def test_weights_of_another_shape_are_refused(golden_clip_files, tmp_path):
     other.write_text(json.dumps(options))
     with pytest.raises(UserError, match=r"golden_clip\.pt"):
         ClipEncoder(None, str(weights), config=other)
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        torch.zeros(2, 1, 64, 64),
+        torch.zeros(2, 1, 32, 32, dtype=torch.uint8),
+        torch.zeros(2, 2, 64, 64, dtype=torch.uint8),
+        torch.zeros(64, 64, dtype=torch.uint8),
+    ],
+)
+def test_views_of_another_type_or_size_are_refused(golden_clip, views):
+    with pytest.raises(ValueError, match=r"expected uint8 \(\.\.\., 1 or 3, 64, 64\)"):
+        golden_clip.encode_views(views)
+
+
+def test_no_views_give_no_features(golden_clip):
+    assert golden_clip.encode_views(torch.zeros(0, 1, 64, 64, dtype=torch.uint8)).shape == (0, 32)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_stores_smaller_weights_of_the_same_checksum(golden_clip_files, golden_clip, precision):
+    config, weights = golden_clip_files
+    half = ClipEncoder(None, str(weights), config=config, precision=precision)
+    assert half.visual.conv1.weight.element_size() == 2
+    assert half.weights_sha256 == golden_clip.weights_sha256
+    views = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = half.encode_views(views)
+    assert features.dtype == torch.float32
+    cosine = torch.nn.functional.cosine_similarity(features, golden_clip.encode_views(views))
+    assert cosine.min() > 0.999
+    assert half.encode_text(["a cat"]).dtype == torch.float32

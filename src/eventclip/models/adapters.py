@@ -1,16 +1,36 @@
 """What learns on top of a frozen CLIP: view features (B, V, D) and valid (B, V) -> view logits (B, V, K).
 
 The paper's four (EventCLIP, section 3.3): identity (zero-shot), text, visual and joint. An adapter of one's own is a
-module with that one contract, built from the classes' text features (K, D) and the logit scale.
+module with that one contract, built from the classes' text features (K, D) and the logit scale; its parameters and its
+persistent buffers are what a checkpoint keeps of it.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eventclip.errors import UserError
+
+
+class Adapter(Protocol):
+    """What the classifier asks of an adapter."""
+
+    def __call__(self, features: Tensor, valid: Tensor) -> Tensor:
+        """Raw view features (B, V, D), valid (B, V) bool -> view logits (B, V, K), zero for invalid views.
+
+        Whatever the features of invalid views hold, NaN included, must not change anything.
+        """
+
+
+class SupportAdapter(Adapter, Protocol):
+    """An adapter whose weights have a closed form: it looks at the labelled recordings once, without an optimizer."""
+
+    def fit_support(self, features: Tensor, valid: Tensor, labels: Tensor) -> None:
+        """Take in all labelled recordings: raw features (N, V, D), valid (N, V) bool, labels (N,) in [0, K)."""
 
 
 class IdentityAdapter(nn.Module):
@@ -50,9 +70,12 @@ class IdentityAdapter(nn.Module):
         """
         mask = valid.unsqueeze(-1)
         adapted = self.adapt(features.masked_fill(~mask, 0.0), valid)
-        if self.normalize_image_features:
-            adapted = F.normalize(adapted, dim=-1)
-        logits = self.logit_scale * adapted @ F.normalize(self.text_features, dim=-1).T
+        # Half precision would round logits of tens to a few hundredths, and raw features times 100 may overflow it.
+        with torch.autocast(adapted.device.type, enabled=False):
+            image = adapted.float()
+            if self.normalize_image_features:
+                image = F.normalize(image, dim=-1)
+            logits = self.logit_scale * image @ F.normalize(self.text_features, dim=-1).T
         return logits.masked_fill(~mask, 0.0)
 
 

@@ -32,7 +32,8 @@ class Architecture:
         name: open_clip's name, or the one a user's own configuration goes by.
         options: open_clip's model configuration (embed_dim, vision_cfg, text_cfg, …).
         builtin: whether open_clip ships it, so that published weights exist under tags.
-        preprocess: pixel mean and std that the configuration file states, if it does.
+        preprocess: pixel mean and std that the configuration file states, or on which all published weights
+            of a built-in architecture agree; empty where neither is so.
     """
 
     name: str
@@ -67,7 +68,10 @@ def find_architecture(arch: str | None, config: str | Path | None) -> Architectu
         close = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=5, cutoff=0.5)]
         hint = f"did you mean {', '.join(close)}?" if close else "open_clip.list_models() lists them"
         raise UserError(f"clip.arch={arch} is no architecture of open_clip ({hint})")
-    return Architecture(name, builtin, builtin=True, preprocess={})
+    tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    stated = [{key: tag[key] for key in ("mean", "std") if key in tag} for tag in tags]
+    agreed = stated[0] if stated and all(other == stated[0] for other in stated) else {}
+    return Architecture(name, builtin, builtin=True, preprocess=agreed)
 
 
 def build_clip(architecture: Architecture, *, quick_gelu: bool, precision: str, seed: int) -> nn.Module:

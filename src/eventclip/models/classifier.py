@@ -65,7 +65,7 @@ class EventClassifier(nn.Module):
 
     def learned_state_dict(self) -> dict[str, Tensor]:
         """What learned, by name; frozen CLIP weights and everything that can be rebuilt are left out."""
-        return {name: value.detach().cpu() for name, value in self.named_parameters() if value.requires_grad}
+        return {name: value.detach().cpu() for name, value in self._learned().items()}
 
     def load_learned_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load what learned.
@@ -73,7 +73,7 @@ class EventClassifier(nn.Module):
         Raises:
             UserError: a name is missing or unknown here, or a shape differs.
         """
-        own = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        own = self._learned()
         for name in sorted(own.keys() ^ state.keys()):
             lacking = "the checkpoint lacks" if name in own else "the checkpoint has"
             raise UserError(
@@ -88,3 +88,10 @@ class EventClassifier(nn.Module):
                 )
             with torch.no_grad():
                 value.copy_(state[name])
+
+    def _learned(self) -> dict[str, Tensor]:
+        """Parameters that learn, and what the adapter keeps in persistent buffers (closed-form heads do)."""
+        parameters = dict(self.named_parameters())
+        kept = {f"adapter.{name}" for name in self.adapter.state_dict()} - parameters.keys()
+        buffers = {name: value for name, value in self.named_buffers() if name in kept}
+        return {name: value for name, value in parameters.items() if value.requires_grad} | buffers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +36,7 @@ class ClipEncoder(nn.Module):
     """A frozen CLIP over open_clip: views -> (…, D) raw image features, prompts -> (K, D) unit text features.
 
     Nothing learns until `tuning.tune` says so, and no layer is ever in training mode: batch norms keep the
-    statistics that CLIP was trained with, and there is no dropout (paper, section 4: fine-tuning).
+    statistics that CLIP was trained with, and there is no dropout (EventCLIP fine-tunes without).
 
     Args:
         arch: open_clip name ("ViT-B-32"; OpenAI's spelling "ViT-B/32" as well).
@@ -147,15 +148,32 @@ class ClipEncoder(nn.Module):
 
         Returns:
             (..., D) raw image features, float32.
+
+        Raises:
+            ValueError: views of another type or size.
         """
+        side = self.image_size
+        if (
+            views.dtype != torch.uint8
+            or views.ndim < 3
+            or views.shape[-2:] != (side, side)
+            or views.shape[-3] not in {1, 3}
+        ):
+            raise ValueError(
+                f"views are {views.dtype} {tuple(views.shape)}, expected uint8 (..., 1 or 3, {side}, {side})"
+            )
         # (pixel / 255 - mean) / std as one operation on the device; a gray channel broadcasts to three.
         scale = self.pixel_scale
         return self.encode_pixels(torch.addcmul(self.pixel_bias, views.to(scale.dtype), scale))
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Encode images that already have CLIP's mean and std: float (..., 3, S, S) -> raw features (..., D)."""
-        images = pixels.reshape(-1, *pixels.shape[-3:])
-        features: Tensor = self.visual(images.to(PRECISIONS[self.precision]))
+        images = pixels.reshape(math.prod(pixels.shape[:-3]), *pixels.shape[-3:])
+        if not len(images):  # open_clip's towers cannot take an empty batch
+            return pixels.new_zeros(*pixels.shape[:-3], self.width, dtype=torch.float32)
+        features: Tensor | tuple[Tensor, ...] = self.visual(images.to(PRECISIONS[self.precision]))
+        if isinstance(features, tuple):  # CoCa's towers give the tokens too
+            features = features[0]
         return features.float().reshape(*pixels.shape[:-3], self.width)
 
     @torch.no_grad()

@@ -24,11 +24,13 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 # Together only in CLIPs of OpenAI's layout: timm towers and separate text towers name them otherwise.
 _OPENAI_NAMES = ("visual.conv1.weight", "token_embedding.weight", "text_projection", "ln_final.weight")
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
-_READ_ERRORS = (
+READ_ERRORS = (
     pickle.UnpicklingError,
     SafetensorError,
     zipfile.BadZipFile,
+    AttributeError,
     EOFError,
+    IndexError,
     KeyError,
     OSError,
     RuntimeError,
@@ -87,15 +89,15 @@ def read_weight_file(path: Path) -> WeightFile:
     Raises:
         UserError: not such a file, or one that would have to run code to be read.
     """
-    archive = is_torchscript(path)
     try:
+        archive = is_torchscript(path)
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         elif archive:
             content = read_torchscript(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         reason = str(error).strip() or type(error).__name__
         raise UserError(f"{path} cannot be read as weights: {reason.splitlines()[0]}") from error
     checkpoint = isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping)

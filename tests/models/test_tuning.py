@@ -1,0 +1,233 @@
+"""What learns is exactly what was asked for, LoRA gives the golden features, and merging it changes nothing."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eventclip.errors import UserError
+from eventclip.models.adapters import IdentityAdapter, TextAdapter
+from eventclip.models.classifier import EventClassifier
+from eventclip.models.encoder import ClipEncoder
+from eventclip.models.lora import merge_lora
+from eventclip.models.reference import from_reference
+from eventclip.models.tuning import parameter_groups, tune
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+REFERENCE_NAMES = {
+    "full": "full",
+    "conv1": "conv1",
+    "bias": "bias",
+    "ln": "layernorm",
+    "cls_fc": "projection",
+    "cls_token": "class_token",
+    "bias_ln": ["bias", "layernorm"],
+}
+TINY_RESNET = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "patch_size": None},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
+}
+
+
+@pytest.fixture
+def resnet(tmp_path):
+    path = tmp_path / "tiny_resnet.json"
+    path.write_text(json.dumps(TINY_RESNET))
+    return ClipEncoder(None, config=path)
+
+
+def learning(module):
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def make_views(side, count=2):
+    return torch.randint(0, 256, (count, 1, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", REFERENCE_NAMES)
+def test_each_choice_trains_the_golden_parameters(golden_clip, golden, golden_batch, name):
+    facts = golden[1]["finetune"][name]
+    tune(golden_clip, REFERENCE_NAMES[name])
+    classifier = EventClassifier(golden_clip, TextAdapter(golden_batch[3], golden_clip.logit_scale))
+    assert {f"model.{name}" for name in learning(golden_clip)} == set(facts["trainable_visual"])
+    assert sum(p.numel() for p in classifier.parameters() if p.requires_grad) == facts["trainable_parameters"]
+
+
+@pytest.mark.parametrize("targets", ["qv", "qkv", "qkvo"])
+def test_lora_is_golden_and_merging_it_changes_nothing(golden_clip, golden, golden_batch, targets):
+    arrays, key = golden[0], f"lora_{targets}_4"
+    valid, text = golden_batch[1], golden_batch[3]
+    stored = np.load(GOLDEN / "lora.npz")
+    theirs = {
+        name.removeprefix(f"{key}/"): torch.from_numpy(stored[name])
+        for name in stored.files
+        if name.startswith(f"{key}/model.")
+    }
+    names_before = set(golden_clip.state_dict())
+    tune(golden_clip, "lora", lora_targets=targets, lora_rank=4)
+    classifier = EventClassifier(golden_clip, IdentityAdapter(text, golden_clip.logit_scale))
+    classifier.load_learned_state_dict(from_reference(theirs))
+    pixels = torch.from_numpy(arrays["images"]).float()[valid]
+
+    def check():
+        features = torch.zeros(*valid.shape, golden_clip.width)
+        with torch.no_grad():
+            features[valid] = golden_clip.encode_pixels(pixels)
+        logits = classifier(valid, features=features).logits
+        for ours, expected in ((features[valid], stored[f"{key}/image_features"]), (logits, stored[f"{key}/logits"])):
+            np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+    check()
+    merge_lora(golden_clip)
+    check()
+    assert set(golden_clip.state_dict()) == names_before
+    assert not learning(golden_clip)
+
+
+def test_lora_starts_as_clip_itself_and_its_seed_alone_decides_its_weights(golden_clip_files, golden_clip):
+    config, weights = golden_clip_files
+    views = make_views(64)
+    before = golden_clip.encode_views(views)
+    state = torch.get_rng_state()
+    drawn = []
+    for seed in (0, 0, 1):
+        encoder = ClipEncoder(None, str(weights), config=config)
+        tune(encoder, "lora", lora_rank=4, seed=seed)
+        torch.testing.assert_close(encoder.encode_views(views).detach(), before, rtol=1e-4, atol=1e-4)
+        drawn.append(torch.cat([p.flatten() for p in encoder.parameters() if p.requires_grad]))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_lora_draws_down_with_a_deviation_of_one_over_the_rank(golden_clip):
+    tune(golden_clip, "lora", lora_rank=4)
+    down = torch.cat([p.flatten() for n, p in golden_clip.named_parameters() if ".down." in n])
+    assert down.std().item() == pytest.approx(1 / 4, rel=0.05)
+
+
+@pytest.mark.parametrize("choice", ["frozen", "full", "class_token", ["bias", "conv1"], "lora"])
+def test_gradients_reach_what_learns_and_nothing_else(golden_clip, golden_batch, choice):
+    text = golden_batch[3]
+    tune(golden_clip, choice)
+    classifier = EventClassifier(golden_clip, TextAdapter(text, golden_clip.logit_scale))
+    classifier.train()
+    views, valid = make_views(64, 4).view(2, 2, 1, 64, 64), torch.tensor([[True, True], [True, False]])
+    classifier(valid, views=views).logits.logsumexp(-1).sum().backward()
+    reached = {name for name, p in classifier.named_parameters() if p.grad is not None and p.grad.isfinite().all()}
+    assert reached == learning(classifier)
+    assert (choice == "frozen") == (not learning(golden_clip))
+
+
+def test_the_adapter_and_lora_learn_at_the_base_rate_and_clips_weights_at_a_tenth(golden_clip, golden_batch):
+    text = golden_batch[3]
+    for choice, expected in (
+        ("frozen", {"head": 1.0}),
+        ("bias", {"head": 1.0, "clip": 0.1}),
+        ("lora", {"head": 1.0, "lora": 1.0}),
+    ):
+        tune(golden_clip, choice)
+        classifier = EventClassifier(golden_clip, TextAdapter(text, 100.0))
+        groups = parameter_groups(classifier)
+        assert {group.name: group.factor for group in groups} == expected
+        grouped = [id(parameter) for group in groups for parameter in group.parameters]
+        assert sorted(grouped) == sorted(id(p) for p in classifier.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("choice", ["full", "lora"])
+def test_a_tuned_classifier_comes_back_from_what_learned(golden_clip, golden_batch, choice):
+    text = golden_batch[3]
+    fresh = copy.deepcopy(golden_clip)
+    tune(golden_clip, choice, lora_rank=2)
+    trained = EventClassifier(golden_clip, TextAdapter(text, 100.0))
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01)
+    state = trained.learned_state_dict()
+    assert set(state) == learning(trained)
+    tune(fresh, choice, lora_rank=2, seed=5)
+    back = EventClassifier(fresh, TextAdapter(text, 100.0))
+    back.load_learned_state_dict(state)
+    views, valid = make_views(64).unsqueeze(0), torch.ones(1, 2, dtype=torch.bool)
+    assert torch.equal(back(valid, views=views).logits, trained(valid, views=views).logits)
+    with pytest.raises(UserError, match="tuning it was trained with"):
+        EventClassifier(fresh.requires_grad_(requires_grad=False), TextAdapter(text, 100.0)).load_learned_state_dict(
+            state
+        )
+
+
+def test_a_resnets_attention_pool_takes_lora_and_its_batch_norms_keep_their_statistics(resnet):
+    views = make_views(64)
+    before = resnet.encode_views(views)
+    tune(resnet, "lora", lora_targets="qkvo", lora_rank=3)
+    assert len(learning(resnet)) == 8
+    assert all("attnpool" in name for name in learning(resnet))
+    torch.testing.assert_close(resnet.encode_views(views).detach(), before)
+    with torch.no_grad():
+        for parameter in resnet.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+    changed = resnet.encode_views(views).detach()
+    assert not torch.allclose(changed, before)
+    merge_lora(resnet)
+    torch.testing.assert_close(resnet.encode_views(views), changed)
+    statistics = resnet.visual.bn1.running_mean.clone()
+    tune(resnet, "full")
+    resnet.train()
+    resnet.encode_views(views).sum().backward()
+    assert torch.equal(statistics, resnet.visual.bn1.running_mean)
+
+
+@pytest.mark.parametrize(("choice", "names"), [("projection", "c_proj"), ("conv1", "visual.conv1.weight")])
+def test_a_resnet_has_a_first_convolution_and_a_last_projection(resnet, choice, names):
+    tune(resnet, choice)
+    assert learning(resnet)
+    assert all(names in name for name in learning(resnet))
+
+
+def test_what_a_tower_does_not_have_is_told_with_what_it_has(resnet):
+    for choice in ("layernorm", "class_token"):
+        with pytest.raises(UserError, match="tiny_resnet has none; it has bias, conv1, projection and full"):
+            tune(resnet, choice)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": "ln"}, "tuning=ln is unknown"),
+        ({"parts": ["bias", "lora"]}, "cannot be combined"),
+        ({"parts": ["frozen", "bias"]}, "cannot be combined"),
+        ({"parts": []}, "cannot be combined"),
+        ({"parts": "lora", "lora_targets": "qk"}, "lora_targets=qk is unknown"),
+        ({"parts": "lora", "lora_rank": 0}, "lora_rank=0"),
+        ({"parts": "lora", "lora_rank": 65}, "lora_rank=65"),
+    ],
+)
+def test_impossible_choices_are_refused(golden_clip, options, message):
+    with pytest.raises(UserError, match=message):
+        tune(golden_clip, **options)
+
+
+def test_lora_twice_and_learning_in_half_precision_are_refused(golden_clip, golden_clip_files):
+    tune(golden_clip, "lora")
+    with pytest.raises(UserError, match="LoRA weights already"):
+        tune(golden_clip, "lora")
+    half = ClipEncoder(None, None, config=golden_clip_files[0], precision="bf16")
+    tune(half, "frozen")
+    with pytest.raises(UserError, match="precision=bf16"):
+        tune(half, "bias")
+
+
+def test_a_timm_tower_learns_whole_or_in_kinds_but_takes_no_lora(shared):
+    config = shared / "models" / "liteclip" / "liteclip.json"
+    encoder = ClipEncoder(None, config=config)
+    for choice in ("lora", "conv1", "class_token", "layernorm"):
+        with pytest.raises(UserError, match="liteclip has n"):
+            tune(encoder, choice)
+    tune(encoder, "projection")
+    assert learning(encoder) == {"visual.head.proj.weight", "visual.head.proj.bias"}
