@@ -31,12 +31,10 @@ CLASSES = ("Faces_easy", "airplanes", "yin_yang")
 
 
 def write_recording(path: Path, label: int, rng: np.random.Generator, *, events: int = 600) -> None:
-    """Write an EST .npy whose class decides in which third of the sensor most events fall."""
+    """Write an EST .npy whose class decides how widely the events spread, which even an untrained tower can see."""
     height, width = SENSOR
-    third = width // len(CLASSES)
-    x = np.where(
-        rng.random(events) < 0.9, label * third + rng.integers(0, third, events), rng.integers(0, width, events)
-    )
+    spread = (4, 20, width)[label]
+    x = rng.integers(0, width - spread + 1) + rng.integers(0, spread, events)
     y = rng.integers(0, height, events)
     x[:2], y[:2] = (0, width - 1), (0, height - 1)  # the extent is the sensor's, so that centring moves nothing
     t = np.sort(rng.random(events)) * 0.3

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from eventclip.errors import UserError
@@ -46,8 +46,9 @@ class TrainConfig:
 
 
 def register_schema() -> None:
-    """Let Hydra check the root of every composed training configuration against :class:`TrainConfig`."""
+    """Let Hydra check the root of every composed training configuration, and find what the package ships."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    OmegaConf.register_new_resolver("asset", lambda name: str(Path(__file__).parent / "assets" / name), replace=True)
 
 
 def command(task: Callable[..., T]) -> Callable[..., T]:

@@ -11,8 +11,8 @@ from eventclip.config import command
 
 
 @pytest.fixture
-def train(learnable_root, tiny_clip_json, tmp_path):
-    """Run ``python -m eventclip.train`` in an empty folder with the small settings of these tests."""
+def train(learnable_root, tmp_path):
+    """Run ``python -m eventclip.train`` in an empty folder with small settings and the CLIP that is shipped."""
 
     def run(*overrides):
         small = [
@@ -22,9 +22,7 @@ def train(learnable_root, tiny_clip_json, tmp_path):
             "frames.events_per_frame=200",
             "data.percentile_events=600",
             "data.augmentation.max_shift=3",
-            f"clip.config={tiny_clip_json}",
-            "clip.arch=null",
-            "clip.pretrained=null",
+            "clip=tiny",
             "fewshot.shots=5",
             "data.batch_size=5",
             "optim.lr=0.05",
