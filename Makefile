@@ -17,6 +17,9 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
+demo: $(READY)  ## see the method at work, without any download: zero-shot, then 5 shots with two adapters
+	$(BIN)/python -m eventclip.train -m experiment=demo adapter=identity,text,joint
+
 test: lint type  ## style, types and all quick tests: under 10 minutes on two cores
 	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile
 
@@ -36,6 +39,7 @@ type: $(READY)  ## mypy, strict
 
 bench: $(READY)  ## every speed claim as a ratio, measured here and now
 	$(BIN)/python benchmarks/frames.py
+	$(BIN)/python benchmarks/camera.py
 
 wheel-check: $(READY)  ## build the wheel, install it elsewhere, compose a configuration outside the checkout
 	$(BIN)/python tools/wheel_check.py

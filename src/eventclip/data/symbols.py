@@ -16,7 +16,9 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from eventclip.data.datamodule import EventDataModule
 from eventclip.data.randomness import generator
+from eventclip.data.recordings import Recordings, list_recordings
 from eventclip.data.sketches import CLASSES, Hand
 from eventclip.errors import UserError
 from eventclip.events.array import Events
@@ -37,6 +39,20 @@ CAMERA = EventCamera(
     hot_pixel_hz=100.0,
 )
 """A noisy sensor in dim light: about a third of all events are not caused by the picture."""
+
+
+class SymbolsDataModule(EventDataModule):
+    """Forty classes of sketched symbols, 30 training and 20 test recordings each; ``root`` is the cache folder.
+
+    The recordings are filmed the first time a split is asked for, which takes about half a minute.
+    """
+
+    def list_split(self, split: str) -> Recordings:
+        """List the training or the test recordings; there is no validation split."""
+        folders = {"training": "training", "test": "testing"}
+        if split not in folders:
+            raise UserError("the symbols have no validation split: leave selection=last")
+        return list_recordings(make_symbols(self.root), folders[split], suffixes=(".npy",))
 
 
 def film_symbol(name: str, sensor_hw: tuple[int, int], rng: np.random.Generator) -> Events:
