@@ -26,7 +26,7 @@ from eventclip.events.camera import EventCamera, saccades
 
 Job = tuple[str, str, int]  # split, class, number
 
-REVISION = 1  # of the drawing: raise it whenever the same settings would give other recordings
+REVISION = 2  # of the drawing: raise it whenever the same settings would give other recordings
 SACCADE_PX = 5.0  # height of the saccades' triangle on a 128 px sensor, up to a fifth more or less
 HAND = Hand()
 CAMERA = EventCamera(

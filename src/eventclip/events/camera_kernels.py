@@ -110,7 +110,7 @@ def crossings(
         image: (h, w) log intensity, padded so that no index below leaves it.
         corners: (S, 2) image column and row under the sensor's first pixel at each step, rounded down.
         fractions: (S, 2) what was rounded off.
-        times: (S,) rising times of the steps, 0 at the first [µs].
+        times: (S,) rising times of the steps, not negative [µs].
         on: (H, W) ON thresholds, positive.
         off: (H, W) OFF thresholds, positive.
         refractory: dead time after an event [µs]; 0 for none.
