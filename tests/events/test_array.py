@@ -53,12 +53,23 @@ def test_time_flip_mirror_and_shift_are_golden(golden):
     np.testing.assert_array_equal(events, before)
 
 
-def test_centring_is_golden(shared):
-    golden = np.load(shared / "golden" / "frames.npz")
-    cases = [name.split("/")[0] for name in golden.files if name.startswith("center_") and name.endswith("/before")]
-    assert cases
-    for case in cases:
-        assert_same(centre(from_table(golden[f"{case}/before"]), SENSOR), golden[f"{case}/after"])
+def test_centring_is_golden():
+    golden = np.load(GOLDEN / "frames.npz")
+    for number in range(4):
+        before = from_table(golden[f"center_{number}/before"])
+        assert_same(centre(before, SENSOR), golden[f"center_{number}/after"])
+
+
+@pytest.mark.parametrize("width", [9, 10])
+@pytest.mark.parametrize("x", [[0, 3], [0, 4], [5, 9], [7], [0, 20]])
+def test_centring_leaves_equal_margins_or_one_more_on_the_left(x, width):
+    events = events_from_columns(range(5, 5 + len(x)), x, x, [1] * len(x))
+    centred = centre(events, (width, width))
+    left, right = centred["x"].min(), width - 1 - centred["x"].max()
+    assert right - left in {0, -1}
+    np.testing.assert_array_equal(centred["x"], centred["y"])
+    assert centred["t"][0] == 0
+    np.testing.assert_array_equal(centre(centred, (width, width)), centred)
 
 
 def test_mirror_and_time_flip_undo_themselves(golden):
@@ -95,3 +106,41 @@ def test_an_event_outside_the_sensor_is_named():
 def test_columns_that_are_no_events_are_refused(columns, message):
     with pytest.raises(UserError, match=message):
         events_from_columns(*columns)
+
+
+def test_shifting_drops_what_leaves_and_nothing_comes_back_on_the_other_side():
+    events = events_from_columns(range(4), [0, 1, 238, 239], [0, 1, 178, 179], [1, 0, 1, 0])
+    moved = shift(events, 2, -1, SENSOR)
+    np.testing.assert_array_equal(moved["x"], [3])
+    np.testing.assert_array_equal(moved["t"], [1])
+    for far in (32_767, -32_768, 100_000):
+        assert len(shift(events, far, 0, SENSOR)) == 0
+    inside = events[1:3]
+    np.testing.assert_array_equal(shift(shift(inside, 1, 1, SENSOR), -1, -1, SENSOR), inside)
+
+
+def test_no_step_changes_its_argument_or_hands_it_back():
+    events = events_from_columns(range(4), [0, 1, 238, 239], [0, 1, 178, 179], [1, 0, 1, 0])
+    before = events.copy()
+    events.setflags(write=False)
+    for moved in (centre(events, SENSOR), mirror(events, 240), shift(events, 0, 0, SENSOR), flip_time(events)):
+        assert not np.shares_memory(moved, events)
+        moved["t"] += 1
+    np.testing.assert_array_equal(events, before)
+
+
+@pytest.mark.parametrize("other", [np.zeros(3), np.zeros((2, 2), EVENT_DTYPE), [1, 2]])
+def test_what_is_no_event_array_is_refused(other):
+    with pytest.raises(UserError, match="EVENT_DTYPE"):
+        check_events(other, SENSOR)
+
+
+@pytest.mark.parametrize("value", [70_000.0, -40_000.0, 1e20, np.inf, 32_768.0, 2**40])
+def test_a_coordinate_beyond_the_field_never_wraps_round(value):
+    with pytest.raises(UserError, match=r"x = .* at row 1"):
+        events_from_columns([0, 1], np.array([3, value]), [2, 2], [1, 1])
+
+
+def test_an_impossible_sensor_is_refused():
+    with pytest.raises(UserError, match="at least one row"):
+        check_events(np.zeros(0, EVENT_DTYPE), (0, 5))

@@ -1,6 +1,9 @@
 """Frames are those of the paper to the last bit: golden cases, and a plain-numpy version over many made-up inputs."""
 
 import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.errors import UserError
+from eventclip.events import frames as frames_module
 from eventclip.events.array import EVENT_DTYPE, events_from_columns
 from eventclip.events.frames import FrameRenderer
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 def plain_windows(count, size):
@@ -52,23 +58,36 @@ def made_up(rng, count, sensor_hw, spread):
     return events_from_columns(np.sort(rng.integers(0, 10**5, count)), x, y, rng.integers(0, 2, count))
 
 
+def assert_golden(name, case, events, windows, frames):
+    renderer = FrameRenderer(
+        case["events_per_frame"],
+        hot_pixel_std=case["hot_pixel_std"],
+        count_non_zero=case["count_non_zero"],
+        white_background=case["background_mask"],
+        color=case["color"],
+    )
+    np.testing.assert_array_equal(renderer.windows(len(events)), windows, err_msg=name)
+    expected = frames if case["color"] == "rgb" else frames[..., 0]
+    np.testing.assert_array_equal(renderer(events, tuple(case["shape"])), expected, err_msg=name)
+
+
+def test_golden_cases_are_equal_to_the_last_bit():
+    golden = np.load(GOLDEN / "frames.npz")
+    cases = json.loads(str(golden["options"]))
+    assert len(cases) == 7
+    for name, case in cases.items():
+        x, y, on = (golden[f"{name}/{column}"] for column in ("x", "y", "on"))
+        events = events_from_columns(np.arange(len(x)), x, y, on)
+        assert_golden(name, case, events, golden[f"{name}/windows"], golden[f"{name}/frames"])
+
+
 def test_every_golden_case_is_equal_to_the_last_bit(shared):
     cases = json.loads((shared / "golden" / "frames.json").read_text())
     golden = np.load(shared / "golden" / "frames.npz")
     for name, case in cases.items():
         table = golden[f"{name}/events"]
         events = events_from_columns(np.rint(table[:, 2] * 1e6), table[:, 0], table[:, 1], table[:, 3] > 0)
-        renderer = FrameRenderer(
-            case["events_per_frame"],
-            hot_pixel_std=case["hot_pixel_std"],
-            count_non_zero=case["count_non_zero"],
-            white_background=case["background_mask"],
-            color=case["color"],
-        )
-        frames = golden[f"{name}/frames"]
-        np.testing.assert_array_equal(renderer.windows(len(events)), golden[f"{name}/windows"], err_msg=name)
-        expected = frames if case["color"] == "rgb" else frames[..., 0]
-        np.testing.assert_array_equal(renderer(events, tuple(case["shape"])), expected, err_msg=name)
+        assert_golden(name, case, events, golden[f"{name}/windows"], golden[f"{name}/frames"])
 
 
 @settings(max_examples=150, deadline=None)
@@ -91,6 +110,71 @@ def test_frames_equal_the_plain_numpy_version_bit_for_bit(seed, count, size, spr
     assert renderer.windows(count).tolist() == [list(window) for window in windows]
     plain = np.stack([plain_frame(events[start:end], sensor_hw, **options) for start, end in windows])
     np.testing.assert_array_equal(renderer(events, sensor_hw), plain)
+
+
+@pytest.mark.parametrize("deviations", [1, 2, 3, 10])
+@pytest.mark.parametrize("count_non_zero", [True, False])
+def test_a_count_that_lies_on_the_threshold_is_decided_as_numpy_decides(deviations, count_non_zero):
+    """One count above k² equal ones is mean + k·std to the last digit, so that only rounding decides."""
+    rng = np.random.default_rng(deviations)
+    cells = deviations**2 + 1
+    height, width = (13, 17) if count_non_zero else (1, cells) if cells % 2 else (1, cells // 2)
+    for others, outlier in rng.integers(1, 60, (60, 2)):
+        place = rng.choice(2 * height * width, cells, replace=False)
+        counts = np.zeros(2 * height * width, int)
+        counts[place] = others
+        counts[place[0]] = others + outlier
+        cell = np.repeat(np.arange(len(counts)), counts)
+        polarity, y, x = np.unravel_index(cell, (2, height, width))
+        events = events_from_columns(np.arange(len(cell)), x, y, 1 - polarity)
+        options = {"hot_pixel_std": float(deviations), "count_non_zero": count_non_zero}
+        options |= {"white_background": False, "color": "gray"}
+        plain = plain_frame(events, (height, width), **options)
+        np.testing.assert_array_equal(FrameRenderer(len(events), **options)(events, (height, width))[0], plain)
+
+
+def test_where_every_count_would_be_hot_none_is_removed():
+    events = events_from_columns(range(3), [1, 2, 2], [0, 0, 0], [1, 0, 0])
+    kept = FrameRenderer(10)(events, (100, 100))
+    np.testing.assert_array_equal(kept, FrameRenderer(10, hot_pixel_std=0.0)(events, (100, 100)))
+    assert kept[0, 0, 2] < kept[0, 0, 1] < 255
+
+
+@pytest.mark.parametrize(("count", "windows"), [(0, 1), (9, 1), (10, 1), (15, 1), (16, 2), (20, 2), (25, 2), (26, 3)])
+def test_a_remainder_becomes_a_window_only_above_one_half(count, windows):
+    cut = FrameRenderer(10).windows(count)
+    assert cut.shape == (windows, 2)
+    assert cut[0, 0] == 0
+    assert (np.diff(cut) == min(count, 10)).all()
+
+
+def test_threads_do_not_disturb_each_other_and_the_gil_is_free():
+    recordings = [made_up(np.random.default_rng(seed), 4000, (24, 31), 0.3) for seed in range(8)]
+    renderer = pickle.loads(pickle.dumps(FrameRenderer(300)))
+    alone = [renderer(events, (24, 31)) for events in recordings]
+    with ThreadPoolExecutor(4) as pool:
+        for ours, theirs in zip(alone, pool.map(lambda events: renderer(events, (24, 31)), recordings), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    kernels = [value for value in vars(frames_module).values() if hasattr(value, "targetoptions")]
+    assert kernels
+    assert all(kernel.targetoptions["nogil"] and not kernel.targetoptions["fastmath"] for kernel in kernels)
+
+
+def test_events_are_only_looked_at_wherever_they_lie():
+    events = made_up(np.random.default_rng(0), 1000, (24, 31), 0.3)
+    expected = FrameRenderer(100)(events, (24, 31))
+    spread = np.zeros(2000, EVENT_DTYPE)
+    spread[::2] = events
+    events.setflags(write=False)
+    np.testing.assert_array_equal(FrameRenderer(100)(events, (24, 31)), expected)
+    np.testing.assert_array_equal(FrameRenderer(100)(spread[::2], (24, 31)), expected)
+
+
+@pytest.mark.parametrize("windows", [[[0, 11]], [[-1, 5]], [[5, 4]], [0, 5], [[0.0, 5.0]]])
+def test_windows_outside_the_recording_are_refused(windows):
+    events = made_up(np.random.default_rng(0), 10, (24, 31), 0.3)
+    with pytest.raises(UserError, match="indow"):
+        FrameRenderer(100)(events, (24, 31), np.array(windows))
 
 
 def test_single_windows_can_be_asked_for():

@@ -23,6 +23,7 @@ The layout of expelliarmus, so that its formats come in without a copy.
 Events: TypeAlias = NDArray[Any]
 """(N,) array of EVENT_DTYPE; static types cannot name its fields."""
 
+_LIMITS = {"t": (-(2**62), 2**62), "x": (-(2**15), 2**15 - 1), "y": (-(2**15), 2**15 - 1), "p": (0, 1)}
 _OPAQUE = np.dtype((np.void, EVENT_DTYPE.itemsize))
 
 
@@ -48,15 +49,12 @@ def events_from_columns(t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) 
         raise UserError(f"Columns of events must be one-dimensional and equally long, got shapes {shapes}.")
     events = np.zeros(len(columns["t"]), EVENT_DTYPE)
     for name, column in columns.items():
-        with np.errstate(invalid="ignore"):  # NaN and infinity are caught by the comparison
-            events[name] = column
-        altered = events[name] != column
-        if name == "p":
-            altered |= events["p"] > 1
-        if altered.any():
-            row = int(altered.argmax())
+        if column.dtype.kind not in "biuf":
+            raise UserError(f"Column {name} has the type {column.dtype}, expected numbers.")
+        row = _copy(column, events[name], *_LIMITS[name])
+        if row >= 0:
             wanted = "0 or 1" if name == "p" else f"a whole number that fits {EVENT_DTYPE[name]}"
-            raise UserError(f"Row {row} has {name} = {column[row]}, expected {wanted}.")
+            raise UserError(f"Events have {name} = {column[row]} at row {row}: expected {wanted}.")
     return events
 
 
@@ -163,6 +161,19 @@ def _opaque(events: Events) -> NDArray[np.void]:
         found = f"{events.dtype} {events.shape}" if isinstance(events, np.ndarray) else type(events).__name__
         raise UserError(f"Events must be a one-dimensional array of EVENT_DTYPE, got {found}.")
     return events.view(_OPAQUE)
+
+
+@kernel
+def _copy(column: NDArray[Any], field: NDArray[Any], low: int, high: int) -> int:
+    """Copy a column into a field; the first row that is not a whole number from low to high, −1 where all are."""
+    for i in range(len(column)):
+        value = column[i]
+        if not low <= value <= high:  # before the conversion, which is undefined beyond the field's range; NaN too
+            return i
+        field[i] = value
+        if field[i] != value:
+            return i
+    return -1
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""One door to every recording format: a path in, events out, or one sentence about what is wrong with the file."""
+"""Read a recording, whatever its format."""
 
 from __future__ import annotations
 
@@ -6,58 +6,96 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eventclip.errors import RecordingError, UserError
-from eventclip.events.array import Events
-from eventclip.events.cameras import read_atis_bin, read_prophesee_dat
-from eventclip.events.tables import TIME_UNITS, read_npy, read_npz
+from eventclip.events.array import Events, check_events
+from eventclip.events.cameras import read_aedat4, read_atis, read_dat, read_raw
+from eventclip.events.columns import TIME_UNITS
+from eventclip.events.hdf5 import read_hdf5
+from eventclip.events.tables import read_numpy, read_text
 
-SensorHW = tuple[int, int]
-
-_TABLES: dict[str, Callable[[Path, str | None], tuple[Events, SensorHW | None]]] = {"npy": read_npy, "npz": read_npz}
-_CAMERAS: dict[str, Callable[[Path], tuple[Events, SensorHW | None]]] = {
-    "bin": read_atis_bin,
-    "dat": read_prophesee_dat,
+_SUFFIXES = {
+    ".npy": "npy",
+    ".npz": "npz",
+    ".bin": "bin",
+    ".dat": "dat",
+    ".raw": "raw",
+    ".aedat4": "aedat4",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".csv": "csv",
+    ".txt": "csv",
 }
-FORMATS = (*_TABLES, *_CAMERAS)
-"""Names of the formats; a format is found by the suffix of the same name."""
-READABLE_SUFFIXES = tuple(f".{name}" for name in FORMATS)
-"""Endings of files that :func:`read_events` reads without being told the format."""
+_TABLES = {"npy": read_numpy, "npz": read_numpy, "hdf5": read_hdf5, "csv": read_text}
+_CAMERAS: dict[str, Callable[[Path], tuple[Events, tuple[int, int] | None]]] = {
+    "bin": read_atis,
+    "dat": read_dat,
+    "raw": read_raw,
+    "aedat4": read_aedat4,
+}
+
+READABLE_SUFFIXES = tuple(_SUFFIXES)
+"""What the name of a recording may end in, in lower case."""
+
+FORMATS = tuple(dict.fromkeys(_SUFFIXES.values()))
+"""What ``format`` may name."""
 
 
 def read_events(
     path: str | Path,
-    format: str | None = None,  # noqa: A002  (the field's own word)
+    format: str | None = None,  # noqa: A002  (the word users know)
     *,
     time_unit: str | None = None,
-) -> tuple[Events, SensorHW | None]:
-    """Read a recording.
-
-    Formats: ``npy``, the EST release's float (N, 4) of x, y, t [s], p or a structured array; ``npz``, N-ImageNet's
-    ``event_data``; ``bin``, the ATIS camera's 40-bit events (N-Caltech101, N-MNIST); ``dat``, Prophesee's.
+    columns: str | None = None,
+) -> tuple[Events, tuple[int, int] | None]:
+    """Read all events of a recording, none dropped, none reordered.
 
     Args:
         path: the file.
-        format: format name; None tells it by the suffix.
-        time_unit: "s", "ms", "us" or "ns" where a table's own unit cannot be told, or is told wrongly.
+        format: one of FORMATS: "npy" and "npz" (the EST release, N-ImageNet, structured arrays), "bin" (ATIS),
+            "dat" and "raw" (Prophesee), "aedat4" (iniVation), "hdf5", "csv" (any text); None goes by the suffix.
+        time_unit: unit of time in a table, "s", "ms", "us" or "ns"; None tells it, see :mod:`eventclip.events.columns`.
+        columns: order of a table without names, such as "xytp" or "txyp"; None tells it.
 
     Returns:
-        (N,) array of EVENT_DTYPE in the file's order, and the sensor's (height, width) where the file tells it.
+        (N,) array of EVENT_DTYPE in order of time, and the sensor's (height, width) where the file knows it, else None.
+        N is 0 for a whole file without events.
 
     Raises:
-        RecordingError: unknown suffix, unreadable or damaged file; names the path, the byte or row, and what was
-            expected.
-        UserError: an unknown format or unit.
+        RecordingError: the file is missing, unreadable, cut short, or not what its format promises; the sentence names
+            the path, the byte or row, and what was expected.
+        UserError: an option that does not exist or does not apply.
     """
     path = Path(path)
-    name = format or path.suffix.lower().lstrip(".")
-    if name not in FORMATS:
-        if format is not None:
-            raise UserError(f"the recording format must be one of {', '.join(FORMATS)}, got {format!r}")
-        raise RecordingError(f"{path} has a suffix of no known format: expected one of {', '.join(READABLE_SUFFIXES)}")
-    if time_unit is not None and time_unit not in TIME_UNITS:
-        raise UserError(f"time_unit must be one of {', '.join(TIME_UNITS)}, got {time_unit!r}")
+    kind = format or _SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise RecordingError(
+            f"{path} has a suffix of no known format: expected one of {', '.join(READABLE_SUFFIXES)}, or give format="
+        )
+    _check_options(kind, time_unit, columns)
     try:
         if path.stat().st_size == 0:
-            raise RecordingError(f"{path} is an empty file: expected a recording in {name} format")
-        return _TABLES[name](path, time_unit) if name in _TABLES else _CAMERAS[name](path)
+            raise RecordingError(f"is an empty file: expected a recording in {kind} format")
+        if kind in _CAMERAS:
+            events, sensor_hw = _CAMERAS[kind](path)
+        else:
+            events, sensor_hw = _TABLES[kind](path, time_unit=time_unit, columns=columns)
+        if sensor_hw is not None:
+            check_events(events, sensor_hw)
+    except RecordingError as error:
+        raise RecordingError(f"{path} {error}") from error
+    except ValueError as error:  # a UserError, or text in another encoding
+        raise RecordingError(f"{path}: {error}") from error
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
+    return events, sensor_hw
+
+
+def _check_options(kind: str, time_unit: str | None, columns: str | None) -> None:
+    """Refuse an option that does not exist or does not apply to the format."""
+    if kind not in FORMATS:
+        raise UserError(f"the recording format must be one of {', '.join(FORMATS)}, got {kind!r}")
+    if time_unit is not None and time_unit not in TIME_UNITS:
+        raise UserError(f"time_unit must be one of {', '.join(TIME_UNITS)}, got {time_unit!r}")
+    if columns is not None and sorted(columns) != sorted("txyp"):
+        raise UserError(f'columns must name t, x, y and p once each, such as "xytp", got {columns!r}')
+    if kind in _CAMERAS and (time_unit or columns):
+        raise UserError(f"time_unit and columns are for tables: the format {kind} says itself what it holds")
