@@ -96,7 +96,7 @@ class PredictionPictures(Callback):
         """Choose the recordings."""
         self._start(trainer, "validate")
 
-    def on_validation_batch_end(  # noqa: D102
+    def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
@@ -105,6 +105,7 @@ class PredictionPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Keep the chosen recordings of the batch; a test batch has them in the same place."""
         self._collect(outputs, batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -115,16 +116,7 @@ class PredictionPictures(Callback):
         """Choose the recordings."""
         self._start(trainer, "test")
 
-    def on_test_batch_end(  # noqa: D102
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._collect(outputs, batch)
+    on_test_batch_end = on_validation_batch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
