@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 import eventclip
 from eventclip.data.datamodule import EventDataModule
 from eventclip.errors import UserError
+from eventclip.files import write_json
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
@@ -38,7 +37,7 @@ class Parts:
     """What a configuration describes, built and connected."""
 
     datamodule: EventDataModule
-    encoder: ClipEncoder
+    classifier: EventClassifier
     lit: LitEventClassifier
     card: dict[str, Any]
 
@@ -71,8 +70,8 @@ def build(node: DictConfig, section: str, expected: type[Any] = object, **given:
     return built
 
 
-def assemble(cfg: DictConfig) -> Parts:
-    """Build data module, CLIP, adapter and Lightning module from a composed configuration."""
+def build_datamodule(cfg: DictConfig) -> EventDataModule:
+    """Build the data set's module; its views get their size once CLIP is known."""
     datamodule: EventDataModule = build(
         cfg.data,
         "data",
@@ -83,32 +82,44 @@ def assemble(cfg: DictConfig) -> Parts:
         seed=cfg.seed,
         **cfg.views,
     )
-    class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
-    log.info("%s: %d training recordings, %d classes", datamodule.root, len(datamodule.training), len(class_names))
+    return datamodule
+
+
+def build_classifier(cfg: DictConfig, class_names: Sequence[str]) -> EventClassifier:
+    """Build CLIP, encode the classes' prompts, and put the adapter on top; the text tower is dropped then."""
     encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
-    datamodule.image_size = encoder.image_size
     text_features = encode_classes(encoder, class_names, list(cfg.classifier.prompts))
     make_adapter = build(cfg.adapter, "adapter")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         adapter = _called(make_adapter, "adapter", text_features=text_features, logit_scale=encoder.logit_scale)
     encoder.drop_text_tower()
+    return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)
+
+
+def assemble(cfg: DictConfig) -> Parts:
+    """Build data module, CLIP, adapter and Lightning module from a composed configuration."""
+    datamodule = build_datamodule(cfg)
+    class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
+    log.info("%s: %d training recordings, %d classes", datamodule.root, len(datamodule.training), len(class_names))
+    classifier = build_classifier(cfg, class_names)
+    datamodule.image_size = classifier.encoder.image_size
     card = make_card(
         config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         class_names=class_names,
-        clip=encoder.describe(),
+        clip=classifier.encoder.describe(),
         data=datamodule.describe(),
         version=eventclip.__version__,
     )
     lit = LitEventClassifier(
-        EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling),
+        classifier,
         build(cfg.optim, "optim"),
         num_classes=len(class_names),
         loss=cfg.classifier.loss,
         seed=cfg.seed,
         card=card,
     )
-    return Parts(datamodule, encoder, lit, card)
+    return Parts(datamodule, classifier, lit, card)
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -180,13 +191,6 @@ def versions() -> dict[str, str]:
     """Versions of what shapes a result."""
     modules = (eventclip, torch, lightning, open_clip)
     return {module.__name__: str(module.__version__) for module in modules}
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _resume_from(resume: str | None, output: Path, card: dict[str, Any]) -> Path | None:

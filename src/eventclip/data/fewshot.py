@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from eventclip.data.randomness import generator
 from eventclip.data.recordings import Recordings
 from eventclip.errors import UserError
+from eventclip.files import whole_file
 
 Positions = NDArray[np.int64]
 DRAWS = ("seeded", "reference")
@@ -140,13 +140,8 @@ def write_split(path: str | Path, recordings: Recordings, *, head: Mapping[str, 
     fields = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
     pairs = [json.dumps([recordings.relative(i), int(label)]) for i, label in enumerate(recordings.labels)]
     fields.append('"recordings": [\n    ' + ",\n    ".join(pairs) + "\n  ]")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text("{\n  " + ",\n  ".join(fields) + "\n}\n", encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_text("{\n  " + ",\n  ".join(fields) + "\n}\n", encoding="utf-8")
 
 
 def split_positions(split: list[tuple[str, int]], recordings: Recordings, path: str | Path) -> Positions:

@@ -20,6 +20,7 @@ from eventclip.data.randomness import generator
 from eventclip.data.stills import list_stills, read_still
 from eventclip.errors import UserError
 from eventclip.events.array import Events
+from eventclip.files import whole_file, write_json
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -171,8 +172,10 @@ def _claimed(out: Path, header: dict[str, Any]) -> Iterator[None]:
     try:
         with FileLock(lock, timeout=0):
             _check_out(out, header)
+            for part in out.glob("*/*/.*.part"):  # of a run that was killed
+                part.unlink()
             if not (out / HEADER).exists():
-                _whole(out / HEADER, lambda part: part.write_text(json.dumps(header, indent=2) + "\n"))
+                write_json(out / HEADER, header)
             try:
                 yield
             finally:
@@ -194,13 +197,8 @@ def _save(events: Events, path: Path) -> None:
     """Write events as the EST release has them."""
     columns = (events["x"], events["y"], events["t"] * 1e-6, 2.0 * events["p"] - 1.0)
     table = np.stack(columns, axis=1).astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:  # np.save would append .npy to the name
-            np.save(file, table)
-
-    _whole(path, write)
+    with whole_file(path) as part, part.open("wb") as file:  # np.save would append .npy to the name
+        np.save(file, table)
 
 
 def _count(path: Path) -> int:
@@ -209,14 +207,3 @@ def _count(path: Path) -> int:
         np.lib.format.read_magic(file)
         shape, _, _ = np.lib.format.read_array_header_1_0(file)
     return int(shape[0])
-
-
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a file appear only when it is complete."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
