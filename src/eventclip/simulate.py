@@ -10,6 +10,8 @@ from eventclip.config import CONFIG_DIR, command
 @command
 def main(cfg: DictConfig) -> None:
     """Build camera and settings from the composed configuration, film, and say what was made."""
+    from dataclasses import fields
+
     from eventclip.data.film_settings import Filming
     from eventclip.data.filming import film_folder
     from eventclip.errors import UserError
@@ -21,24 +23,16 @@ def main(cfg: DictConfig) -> None:
     settings = OmegaConf.to_container(cfg, resolve=True)
     if not isinstance(settings, dict):
         raise TypeError(f"the configuration must be a mapping, got {type(settings).__name__}")
-    filming = Filming(
-        camera=EventCamera(**settings["camera"]),
-        sensor_hw=settings["sensor_hw"],
-        amplitude_px=settings["amplitude_px"],
-        saccade_us=settings["saccade_us"],
-        fit=settings["fit"],
-        split=settings["split"],
-        seed=settings["seed"],
-    )
-    made = film_folder(
-        settings["images"],
-        settings["out"],
-        filming,
-        leave_out=settings["leave_out"],
-        workers=settings["workers"],
-        progress=settings["progress"],
-    )
-    print(f"{settings['out']}: {made.summary()}")
+    camera = settings.pop("camera")
+    where = {key: settings.pop(key) for key in ("images", "out")}
+    how = {key: settings.pop(key) for key in ("leave_out", "workers", "progress")}
+    for prefix, given, kind in (("", settings, Filming), ("camera.", camera, EventCamera)):
+        unknown = set(given) - {field.name for field in fields(kind)}
+        if unknown:
+            raise UserError(f"{prefix}{min(unknown)} is no setting of the simulation: --cfg job prints all of them")
+    filming = Filming(camera=EventCamera(**camera), **settings)
+    made = film_folder(where["images"], where["out"], filming, **how)
+    print(f"{where['out']}: {made.summary()}")
 
 
 if __name__ == "__main__":

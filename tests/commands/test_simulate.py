@@ -62,6 +62,8 @@ def test_a_relative_out_lies_below_the_current_folder_and_a_second_run_films_not
         (("images=nowhere", "out=made"), "eventclip: there is no folder nowhere"),
         (("images={images}", "out=made", "camera.log_eps=0"), "eventclip: The event camera's log_eps"),
         (("images={images}", "out=made", "split.training=0.5"), "eventclip: split must"),
+        (("images={images}", "out=made", "+camera.gain=2"), "eventclip: camera.gain is no setting"),
+        (("images={images}", "out=made", "+speed=2"), "eventclip: speed is no setting"),
         (("images={images}", "out=made", "sensor_hw=180"), "eventclip: sensor_hw must"),
         (("images={images}", "out=made", "leave_out=ant"), "eventclip: leave_out must"),
         (("images={images}", "out={images}/made"), "eventclip: the recordings cannot lie within the images"),

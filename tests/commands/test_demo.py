@@ -1,0 +1,48 @@
+"""The data set and the CLIP that travel with the package: what it is to learn, it learns."""
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from eventclip.config import CONFIG_DIR, register_schema
+from eventclip.data.symbols import make_symbols
+from eventclip.run import run
+
+
+@pytest.fixture(scope="module")
+def top1(tmp_path_factory):
+    """Test accuracy on a fifth of the demo's recordings, of CLIP as it is and after three shots a class."""
+    root = make_symbols(tmp_path_factory.mktemp("cache"), training=3, testing=5, progress=False)
+
+    def accuracy(adapter):
+        output = tmp_path_factory.mktemp(adapter)
+        register_schema()
+        overrides = [
+            "experiment=demo",
+            f"adapter={adapter}",
+            "data._target_=eventclip.data.folder.FolderDataModule",
+            f"data.root={root}",
+            "data.num_workers=0",
+            "fewshot.shots=3",
+            "trainer.max_epochs=8",
+            "optim.lr=3e-3",
+            "callbacks.progress=null",
+            f"paths.output={output}",
+        ]
+        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+            run(compose("train", overrides))
+        results = json.loads((output / "results.json").read_text())
+        assert results["data"]["recordings"]["test"] == 200
+        return results["metrics"]["test/top1_probabilities"]
+
+    return {adapter: accuracy(adapter) for adapter in ("identity", "text", "joint")}
+
+
+def test_zero_shot_leaves_room_and_is_far_above_chance(top1):
+    assert 0.35 < top1["identity"] < 0.75  # chance is 1 in 40
+
+
+@pytest.mark.parametrize("adapter", ["text", "joint"])
+def test_an_adapter_beats_zero_shot(top1, adapter):
+    assert top1[adapter] >= top1["identity"] + 0.04
