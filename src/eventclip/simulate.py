@@ -1,5 +1,7 @@
 """``python -m eventclip.simulate images=DIR out=DIR``: film still images with a simulated event camera."""
 
+from typing import Any, cast
+
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,9 +22,7 @@ def main(cfg: DictConfig) -> None:
     for key, meaning in (("images", "folder of class folders of images"), ("out", "folder for the recordings")):
         if OmegaConf.is_missing(cfg, key):
             raise UserError(f"{key}= is missing, the {meaning}: python -m eventclip.simulate images=DIR out=DIR")
-    settings = OmegaConf.to_container(cfg, resolve=True)
-    if not isinstance(settings, dict):
-        raise TypeError(f"the configuration must be a mapping, got {type(settings).__name__}")
+    settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     camera = settings.pop("camera")
     where = {key: settings.pop(key) for key in ("images", "out")}
     how = {key: settings.pop(key) for key in ("leave_out", "workers", "progress")}
