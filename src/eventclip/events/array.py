@@ -92,13 +92,10 @@ def centre(events: Events, sensor_hw: tuple[int, int]) -> Events:
     Returns:
         (N,) array: t − min t, and x − floor((x_max + x_min + 1 − W) / 2), y alike with H.
     """
-    moved: Events = _opaque(events).copy().view(EVENT_DTYPE)
-    if len(events) == 0:
-        return moved
-    height, width = sensor_hw
-    moved["t"] -= events["t"].min()
-    moved["x"] -= (int(events["x"].max()) + int(events["x"].min()) + 1 - width) // 2
-    moved["y"] -= (int(events["y"].max()) + int(events["y"].min()) + 1 - height) // 2
+    moved: Events = np.empty_like(_opaque(events)).view(EVENT_DTYPE)
+    if len(events):
+        height, width = sensor_hw
+        _centre(events, height, width, moved)
     return moved
 
 
@@ -184,3 +181,18 @@ def _first_outside(x: NDArray[np.int16], y: NDArray[np.int16], height: int, widt
             first: int = np.int64(i)  # signed again, as both ways out must have one type
             return first
     return -1
+
+
+@kernel
+def _centre(events: Events, height: int, width: int, moved: Events) -> None:
+    """Fill ``moved`` with the events shifted as :func:`centre` says."""
+    start, left, top = events[0].t, np.int64(events[0].x), np.int64(events[0].y)
+    right, bottom = left, top
+    for event in events:
+        start = min(start, event.t)
+        left, right = min(left, np.int64(event.x)), max(right, np.int64(event.x))
+        top, bottom = min(top, np.int64(event.y)), max(bottom, np.int64(event.y))
+    dx, dy = (right + left + 1 - width) // 2, (bottom + top + 1 - height) // 2
+    for i in range(len(events)):
+        event = events[i]
+        moved[i].t, moved[i].x, moved[i].y, moved[i].p = event.t - start, event.x - dx, event.y - dy, event.p

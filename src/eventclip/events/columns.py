@@ -103,6 +103,10 @@ def read_table(
             )
         if not names:
             order = order or (_told_order(loaded) if guess_order else EST_ORDER)
+            if order == EST_ORDER and time_unit in {None, "s"} and loaded.dtype.kind == "f":
+                events = np.empty(len(loaded), EVENT_DTYPE)
+                if _from_seconds(loaded, events):
+                    return events
             table = {name: loaded[:, order.index(name)] for name in "txyp"}
             return check_recording(_events_from(table, time_unit))
     else:
@@ -231,3 +235,27 @@ def _first_flaw(events: Events) -> int:
         if event.x < 0 or event.y < 0 or event.p > 1 or (i > 0 and event.t < events[i - 1].t):
             return i
     return -1
+
+
+@kernel
+def _from_seconds(table: NDArray[Any], events: Events) -> bool:
+    """Fill events from rows x, y, t [s], p in one pass, a third of the time of the rules in full.
+
+    False, and events of no meaning, wherever those rules would decide otherwise or refuse: nothing is told here.
+    Flags are gathered without branches, which are slow where polarity is as good as random.
+    """
+    previous, odd, fraction, off, zero = np.int64(-(2**62)), False, False, False, False
+    for i in range(np.uint64(len(table))):
+        x, y, t, p = table[i, 0], table[i, 1], np.float64(table[i, 2]), table[i, 3]
+        if not (0 <= x <= 32767 and 0 <= y <= 32767 and -1e12 < t < 1e12 and -1 <= p <= 1):  # NaN is not either
+            return False
+        column, row, micros, sign = np.int32(x), np.int32(y), np.int64(np.rint(t * 1e6)), np.int32(p)
+        odd |= (column != x) | (row != y) | (sign != p) | (micros < previous)
+        fraction |= t != np.float64(np.int64(t))
+        off |= sign < 0
+        zero |= sign == 0
+        previous = micros
+        event = events[i]
+        event.x, event.y, event.t, event.p = column, row, micros, sign > 0
+    lasts = np.float64(table[-1, 2]) - np.float64(table[0, 2]) if len(table) else 0.0
+    return fraction and not odd and lasts < _LONGEST_S and not (off and zero)

@@ -6,10 +6,10 @@ The errors raised here are what follows the path in a sentence; :func:`eventclip
 from __future__ import annotations
 
 import contextlib
+import io
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def read_numpy(path: Path, *, time_unit: str | None, columns: str | None) -> tup
     try:
         with path.open("rb") as file:  # numpy leaves a damaged archive open
             loaded = np.load(file, allow_pickle=False)
-            table = loaded if isinstance(loaded, np.ndarray) else _from_archive(loaded)
+            table = loaded if isinstance(loaded, np.ndarray) else _from_archive(loaded.zip)
     except RecordingError:
         raise
     except _DAMAGE as error:
@@ -84,16 +84,23 @@ def read_text(path: Path, *, time_unit: str | None, columns: str | None) -> tupl
     return read_table(dict(zip(names, table.T, strict=True)), time_unit, columns), None
 
 
-def _from_archive(archive: Mapping[str, NDArray[Any]]) -> NDArray[Any] | dict[str, NDArray[Any]]:
+def _from_archive(archive: zipfile.ZipFile) -> NDArray[Any] | dict[str, NDArray[Any]]:
     """The events of an .npz: the array event_data, else the only array, else one array per column."""
-    names = list(archive)
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
     if "event_data" in names or len(names) == 1:
-        return archive["event_data" if "event_data" in names else names[0]]
+        return _member(archive, "event_data" if "event_data" in names else names[0])
     if len(find_columns(names)[0]) < 4:
         raise RecordingError(
             f"holds the arrays {', '.join(names)}: expected one called event_data, or {COLUMNS_WANTED}"
         )
-    return {name: archive[name] for name in names}
+    return {name: _member(archive, name) for name in names}
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """One array of an .npz, inflated in one go: numpy does it piece by piece and takes twice the time."""
+    suffix = ".npy" if f"{name}.npy" in archive.namelist() else ""
+    array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(archive.read(name + suffix)), allow_pickle=False)
+    return array
 
 
 def _beginning_of(path: Path) -> tuple[list[str] | None, str, int, str | None]:
