@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from eventclip.config import CONFIG_DIR, register_schema
 
@@ -64,12 +65,10 @@ def tiny_clip_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_experiment(learnable_root: Path, tiny_clip_json: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Run an experiment on the learnable data set with the tiny CLIP, in this process; gives the run's folder."""
+def compose_experiment(learnable_root: Path, tiny_clip_json: Path, tmp_path: Path) -> Callable[..., DictConfig]:
+    """Compose an experiment on the learnable data set with the tiny CLIP; its run has a folder of its own."""
 
-    def run_with(*overrides: str, folder: str = "run", experiment: str = "fewshot_ncaltech") -> Path:
-        from eventclip.run import run
-
+    def compose_with(*overrides: str, folder: str = "run", experiment: str = "fewshot_ncaltech") -> DictConfig:
         output = tmp_path / folder
         output.mkdir(exist_ok=True)
         register_schema()
@@ -92,8 +91,20 @@ def run_experiment(learnable_root: Path, tiny_clip_json: Path, tmp_path: Path) -
             f"paths.output={output}",
         ]
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            cfg = compose("train", [*small, *overrides])
+            return compose("train", [*small, *overrides])
+
+    return compose_with
+
+
+@pytest.fixture
+def run_experiment(compose_experiment: Callable[..., DictConfig]) -> Callable[..., Path]:
+    """Run an experiment on the learnable data set with the tiny CLIP, in this process; gives the run's folder."""
+
+    def run_with(*overrides: str, folder: str = "run", experiment: str = "fewshot_ncaltech") -> Path:
+        from eventclip.run import run
+
+        cfg = compose_experiment(*overrides, folder=folder, experiment=experiment)
         run(cfg)
-        return output
+        return Path(cfg.paths.output)
 
     return run_with

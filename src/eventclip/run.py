@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 import eventclip
 from eventclip.data.datamodule import EventDataModule
@@ -26,6 +27,7 @@ from eventclip.files import write_json
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
+from eventclip.models.tuning import tune
 from eventclip.training.checkpoints import check_card, make_card, read_checkpoint
 from eventclip.training.lit import LitEventClassifier
 
@@ -86,7 +88,13 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
 
 
 def build_classifier(cfg: DictConfig, class_names: Sequence[str]) -> EventClassifier:
-    """Build CLIP, encode the classes' prompts, and put the adapter on top; the text tower is dropped then."""
+    """Build CLIP, encode the classes' prompts, let learn what shall, and put the adapter on top.
+
+    The text tower is dropped once the prompts are encoded.
+
+    Raises:
+        UserError: a part of the configuration is wrong, or the image tower shall learn below an adapter of its own.
+    """
     encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
     text_features = encode_classes(encoder, class_names, list(cfg.classifier.prompts))
     make_adapter = build(cfg.adapter, "adapter")
@@ -94,6 +102,7 @@ def build_classifier(cfg: DictConfig, class_names: Sequence[str]) -> EventClassi
         torch.manual_seed(cfg.seed)
         adapter = _called(make_adapter, "adapter", text_features=text_features, logit_scale=encoder.logit_scale)
     encoder.drop_text_tower()
+    _tune(encoder, adapter, cfg)
     return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)
 
 
@@ -115,6 +124,7 @@ def assemble(cfg: DictConfig) -> Parts:
         classifier,
         build(cfg.optim, "optim"),
         num_classes=len(class_names),
+        clip_factor=cfg.tuning.clip_factor,
         loss=cfg.classifier.loss,
         seed=cfg.seed,
         card=card,
@@ -130,7 +140,7 @@ def run(cfg: DictConfig) -> float | None:
         The test accuracy is never returned: a sweep over it would choose on the test split.
     """
     started = time.monotonic()
-    _quieten()
+    quieten()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.selection.split == "test":
         log.warning("selection=test chooses the weights on the test split itself: its accuracy is too optimistic")
@@ -203,6 +213,20 @@ def _resume_from(resume: str | None, output: Path, card: dict[str, Any]) -> Path
     return path
 
 
+def _tune(encoder: ClipEncoder, adapter: nn.Module, cfg: DictConfig) -> None:
+    """Let parts of the image tower learn, which goes with learned text features and no other adapter."""
+    parts = cfg.tuning.parts
+    chosen = parts if isinstance(parts, str) else [str(part) for part in parts]
+    lora = {"lora_targets": cfg.tuning.lora_targets, "lora_rank": cfg.tuning.lora_rank}
+    _called(tune, "tuning", encoder=encoder, parts=chosen, seed=cfg.seed, **lora)
+    further = {name for name, _ in adapter.named_parameters()} - {"text_features"}
+    if further and any(p.requires_grad for p in encoder.parameters()):
+        raise UserError(
+            f"tuning={chosen} trains the image tower, dropout-free and with no adapter but the text features, and "
+            f"{type(adapter).__name__} has {len(further)} tensors of its own: set adapter=text, or tuning=frozen"
+        )
+
+
 def _called(make: Any, section: str, **given: Any) -> Any:
     """Call a partial of the configuration; a wrong value in it is the user's mistake."""
     try:
@@ -221,7 +245,7 @@ def _is_partial(part: Any) -> bool:
     return hasattr(part, "func") and hasattr(part, "keywords")
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Silence remarks that do not apply here, and Lightning's own handlers beside the ones Hydra set up."""
     for message in (
         ".*module\\(s\\) in eval mode.*",  # the frozen tower is

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eventclip.errors import UserError
+from eventclip.models.tuning import ParameterGroup
 from eventclip.training.optim import AdamWarmupCosine, warmup_cosine
 
 
@@ -38,6 +39,20 @@ def test_the_optimizer_steps_along_the_curve():
         optimizer.step()
         schedule.step()
     np.testing.assert_allclose(rates, [0.1 * warmup_cosine(step, 20) for step in range(20)], rtol=1e-12)
+
+
+def test_each_group_steps_along_the_curve_at_its_own_rate():
+    head, clip = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    groups = [ParameterGroup("head", [head], 1.0), ParameterGroup("clip", [clip], 0.1)]
+    golden = np.load(Path(__file__).resolve().parents[1] / "golden" / "lr.npz")["finetune"]
+    optimizer, schedule = AdamWarmupCosine(lr=2e-5)(groups, total_steps=len(golden))
+    rates = []
+    for _ in golden:
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(rates, golden, rtol=1e-9)
+    assert [group["name"] for group in optimizer.param_groups] == ["head", "clip"]
 
 
 @pytest.mark.parametrize("options", [{"lr": 0.0}, {"lr": 1.0, "warmup": 1.0}, {"lr": 1.0, "floor": 1.5}])

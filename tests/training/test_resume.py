@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from lightning import Callback
 
 from eventclip.errors import UserError
 
@@ -13,16 +12,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
 JOINT = ("adapter=joint", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2", "selection=validation")
 STEPS = 9  # 3 epochs of 9 recordings in batches of 4, 4 and 1
-
-
-class EveryStep(Callback):
-    """Keep a checkpoint of every step, as a run killed right after it would have left."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        trainer.save_checkpoint(f"{self.folder}/step_{trainer.global_step}.ckpt")
 
 
 def learned(path):
@@ -34,18 +23,6 @@ def assert_same_weights(path, other):
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
-
-
-@pytest.fixture
-def keep_every_step(tmp_path, monkeypatch):
-    """Make EveryStep reachable for Hydra and return the overrides that add it."""
-    monkeypatch.setattr("eventclip.training.callbacks.EveryStep", EveryStep, raising=False)
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    return kept, (
-        "+callbacks.every._target_=eventclip.training.callbacks.EveryStep",
-        f"+callbacks.every.folder={kept}",
-    )
 
 
 def test_resuming_after_any_step_gives_the_same_weights_bit_for_bit(run_experiment, keep_every_step):

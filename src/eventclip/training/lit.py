@@ -15,6 +15,7 @@ from eventclip.data.randomness import generator
 from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier, Prediction
 from eventclip.models.pooling import logits_loss, probability_loss
+from eventclip.models.tuning import parameter_groups
 from eventclip.training.optim import AdamWarmupCosine
 
 LOSSES = ("logits", "probabilities")
@@ -27,6 +28,7 @@ class LitEventClassifier(LightningModule):
         classifier: encoder, adapter and pooling.
         optim: recipe of optimizer and schedule.
         num_classes: K.
+        clip_factor: learning rate of CLIP's own weights as a fraction of the base rate, where they learn.
         loss: "logits" (cross entropy on the pooled logits) or "probabilities" (on the views' mean probability).
         seed: seed of dropout, keyed by epoch and batch so that a resumed run drops what an unbroken one does.
         card: plain values stored with every checkpoint, enough to rebuild the run (see `training.checkpoints`).
@@ -38,6 +40,7 @@ class LitEventClassifier(LightningModule):
         optim: AdamWarmupCosine,
         *,
         num_classes: int,
+        clip_factor: float = 0.1,
         loss: str = "logits",
         seed: int = 0,
         card: dict[str, Any] | None = None,
@@ -45,8 +48,12 @@ class LitEventClassifier(LightningModule):
         super().__init__()
         if loss not in LOSSES:
             raise UserError(f"classifier.loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        if not isinstance(clip_factor, int | float) or not clip_factor > 0:
+            raise UserError(
+                f"tuning.clip_factor must be above 0, got {clip_factor!r}: tuning=frozen keeps CLIP as it is"
+            )
         self.classifier, self.optim, self.loss = classifier, optim, loss
-        self.seed = seed
+        self.clip_factor, self.seed = clip_factor, seed
         self.card = card or {}
         self.strict_loading = False  # checkpoints leave frozen CLIP weights out; on_load_checkpoint checks the rest
         self.metrics = nn.ModuleDict({stage: _metrics(num_classes, stage) for stage in ("fit", "val", "test")})
@@ -89,13 +96,13 @@ class LitEventClassifier(LightningModule):
         return {"probabilities": self._step(batch, "test")[1].probabilities}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam over what learns; the schedule runs per step over the whole training."""
+        """Adam over what learns, each group at its own rate; the schedule runs per step over the whole training."""
         # Not trainer.estimated_stepping_batches: it starts the training loader before a checkpoint's position is known.
         trainer = self.trainer
         total = (trainer.max_epochs or 1) * trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         if trainer.max_steps > 0:
             total = min(total, trainer.max_steps) if (trainer.max_epochs or -1) > 0 else trainer.max_steps
-        optimizer, schedule = self.optim([p for p in self.parameters() if p.requires_grad], total)
+        optimizer, schedule = self.optim(parameter_groups(self.classifier, clip_factor=self.clip_factor), total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

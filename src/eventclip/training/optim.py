@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from eventclip.errors import UserError
+from eventclip.models.tuning import ParameterGroup
 
 
 def warmup_cosine(step: int, total_steps: int, *, warmup: float = 0.05, floor: float = 0.01) -> float:
@@ -35,7 +37,7 @@ class AdamWarmupCosine:
     """Recipe of optimizer and schedule, without weight decay.
 
     Args:
-        lr: base learning rate of the adapter.
+        lr: base learning rate, of the adapter and of LoRA.
         warmup: warm-up as a fraction of all steps, in [0, 1).
         floor: smallest learning rate as a fraction of the base rate, in [0, 1].
     """
@@ -47,9 +49,22 @@ class AdamWarmupCosine:
             raise UserError(f"optim.warmup must be in [0, 1) and optim.floor in [0, 1], got {warmup} and {floor}")
         self.lr, self.warmup, self.floor = lr, warmup, floor
 
-    def __call__(self, parameters: Iterable[nn.Parameter], total_steps: int) -> tuple[torch.optim.Adam, LambdaLR]:
-        """Build the optimizer of ``parameters`` and its schedule over ``total_steps`` steps."""
-        optimizer = torch.optim.Adam(parameters, lr=self.lr)
+    def __call__(
+        self, parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup], total_steps: int
+    ) -> tuple[torch.optim.Adam, LambdaLR]:
+        """Build the optimizer and its schedule over ``total_steps`` steps.
+
+        Args:
+            parameters: what learns at ``lr``, or groups of it, each at its own fraction of ``lr``.
+            total_steps: optimizer steps of the whole training.
+        """
+        listed: list[Any] = [
+            {"params": given.parameters, "lr": self.lr * given.factor, "name": given.name}
+            if isinstance(given, ParameterGroup)
+            else given
+            for given in parameters
+        ]
+        optimizer = torch.optim.Adam(listed, lr=self.lr)
 
         def factor(step: int) -> float:
             return warmup_cosine(step, total_steps, warmup=self.warmup, floor=self.floor)
