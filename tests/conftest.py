@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,5 +107,69 @@ def run_experiment(compose_experiment: Callable[..., DictConfig]) -> Callable[..
         cfg = compose_experiment(*overrides, folder=folder, experiment=experiment)
         run(cfg)
         return Path(cfg.paths.output)
+
+    return run_with
+
+
+def spread_events(label: int, sensor: tuple[int, int], rng: np.random.Generator, events: int = 600) -> np.ndarray:
+    """(4, N) x, y, t [s], p {0, 1} whose class, 0 to 2, decides how widely they spread; the extent is the sensor's."""
+    height, width = sensor
+    spread = (width // 20, width // 4, width)[label]
+    x = rng.integers(0, width - spread + 1) + rng.integers(0, spread, events)
+    y = rng.integers(0, height, events)
+    x[:2], y[:2] = (0, width - 1), (0, height - 1)
+    return np.stack([x, y, np.sort(rng.random(events)) * 0.1, rng.integers(0, 2, events)])
+
+
+@pytest.fixture(scope="session")
+def ncars_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """N-Cars as released with EST, its names and its (N, 4) floats: 2 classes of 8 training and 4 test recordings."""
+    root = tmp_path_factory.mktemp("ncars") / "N-Cars"
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 8), ("test", 4)):
+        for label, name in enumerate(("background", "cars")):
+            for number in range(count):
+                x, y, t, p = spread_events(2 * label, (100, 120), rng)
+                path = root / split / name / f"obj_{number:06}_td.dat.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, np.stack([x, y, t, 2 * p - 1], axis=1))
+    return root
+
+
+WNIDS = ("n01440764", "n01443537", "n01616318")  # tench, goldfish, vulture: the last two are also in Mini
+
+
+@pytest.fixture(scope="session")
+def nimagenet_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """N-ImageNet as released, its folders and its .npz: 3 classes of 6 training, 4 and (variants) 3 test recordings."""
+    root = tmp_path_factory.mktemp("nimagenet") / "N-ImageNet"
+    rng = np.random.default_rng(2)
+    folders = {"extracted_train": 6, "extracted_val": 4, "extracted_val_mode_1": 3, "extracted_val_brightness_7": 3}
+    for folder, count in folders.items():
+        for label, wnid in enumerate(WNIDS):
+            for number in range(count):
+                x, y, t, p = spread_events(label, (480, 640), rng)
+                events = np.zeros(len(x), [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")])
+                events["x"], events["y"], events["t"], events["p"] = x, y, t * 1e6, p
+                path = root / folder / wnid / f"{wnid}_{number}.npz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.savez_compressed(path, event_data=events)
+    return root
+
+
+@pytest.fixture
+def run_data_set(
+    run_experiment: Callable[..., Path], learnable_root: Path, ncars_root: Path, nimagenet_root: Path
+) -> Callable[..., dict[str, Any]]:
+    """Run a data set's own experiment on its fake with the tiny CLIP, in this process; gives results.json."""
+    roots = {"ncaltech": learnable_root, "ncars": ncars_root, "nimagenet": nimagenet_root}
+    sensors = {"ncaltech": SENSOR, "ncars": (100, 120), "nimagenet": (480, 640)}
+
+    def run_with(experiment: str, *overrides: str, folder: str = "run") -> dict[str, Any]:
+        name = experiment.split("_")[1]
+        height, width = sensors[name]
+        own = (f"data.root={roots[name]}", f"data.sensor_hw=[{height},{width}]", "logger.tensorboard=null")
+        output = run_experiment(*own, "callbacks.pictures=null", *overrides, folder=folder, experiment=experiment)
+        return json.loads((output / "results.json").read_text())
 
     return run_with

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,12 +17,17 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from eventclip.data.dataset import EventFiles, RecordingDataset, Sample
+from eventclip.data.holdout import hold_out
+from eventclip.data.inspection import find_unreadable, without
 from eventclip.data.loading import EvaluationBatches, ResumableLoader, TrainingBatches
-from eventclip.data.recordings import Recordings
+from eventclip.data.recordings import Recordings, list_recordings, read_class_list
 from eventclip.data.view_maker import Augmentation, ViewMaker
 from eventclip.data.views import views_per_recording
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
+from eventclip.events.readers import READABLE_SUFFIXES
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("training", "validation", "test")
 
@@ -47,10 +54,16 @@ class EventDataModule(LightningDataModule, ABC):
         augmentation: what training changes at random; None = nothing, the evaluation views are trained on.
         selection: what validation looks at: "validation", "test", or None for no validation at all.
         splits: folders of "training", "validation" and "test" below ``root``, where they are not the data set's own.
+        variant: which of the data set's other test sets is tested on, by name or by number from 1; None = its main one.
+        classes: class folders to take, in order of their labels, or a text file with one at the start of each line;
+            those that are not there are left out with a warning. None takes all.
         holdout: fraction of each class held out where a split has no folder of its own, in (0, 1).
         class_names: names for the prompts in the order of the class folders, or a map from folder to name; None
             takes the data set's own.
         file_format: reader by name; None tells it by each file's suffix.
+        time_unit: unit of time in tables, "s", "ms", "us" or "ns"; None tells it by each file's numbers.
+        on_bad_recording: "error", or "skip" to read all recordings once beforehand and to leave out those that
+            cannot be used: they are warned about, and named in ``results.json``.
         batch_size: training recordings per optimizer step, over all processes together.
         evaluation_batch_size: recordings per evaluation batch in each process.
         num_workers: loader processes in each training process; results do not depend on it.
@@ -72,9 +85,13 @@ class EventDataModule(LightningDataModule, ABC):
         augmentation: Augmentation | None = None,
         selection: str | None = None,
         splits: dict[str, str] | None = None,
+        variant: str | int | None = None,
+        classes: Sequence[str] | str | None = None,
         holdout: float = 0.2,
         class_names: Sequence[str] | dict[str, str] | None = None,
         file_format: str | None = None,
+        time_unit: str | None = None,
+        on_bad_recording: str = "error",
         batch_size: int = 32,
         evaluation_batch_size: int = 32,
         num_workers: int = 0,
@@ -90,26 +107,38 @@ class EventDataModule(LightningDataModule, ABC):
             )
         if not 0.0 < holdout < 1.0:
             raise UserError(f"data.holdout must lie between 0 and 1, got {holdout}")
+        if on_bad_recording not in ("error", "skip"):
+            raise UserError(f"data.on_bad_recording must be error or skip, got {on_bad_recording!r}")
         unknown = set(splits or {}) - set(SPLITS)
         if unknown:
             raise UserError(f"data.splits names {min(unknown)!r}; the splits are {', '.join(SPLITS)}")
         self.root = Path(root).expanduser()
         self.splits, self.holdout = dict(splits or {}), holdout
+        self.variant = self._variant(variant)
+        self.classes = read_class_list(classes) if isinstance(classes, str) else classes
         self.draw = draw
-        self.files = EventFiles(sensor_hw=sensor_hw, file_format=file_format)
+        self.files = EventFiles(sensor_hw=sensor_hw, file_format=file_format, time_unit=time_unit)
+        self.on_bad_recording = on_bad_recording
         self.selection = selection
         self._class_names = class_names
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self.num_workers, self.seed = num_workers, seed
 
         self.renderer, self.image_size, self.fit = renderer, image_size, fit
-        self.augmentation = augmentation
+        self.augmentation, self.percentile_events = augmentation, percentile_events
         self.training_views = views_per_recording(percentile_events, renderer.events_per_frame, training_views)
         self.evaluation_views = views_per_recording(percentile_events, renderer.events_per_frame, evaluation_views)
         self._listed: dict[str, Recordings] = {}
-        self._training: Recordings | None = None
+        self._used: dict[str, Recordings] = {}
+        self._unreadable: dict[str, dict[str, str]] = {}
 
     # What a data set says about itself
+
+    own_splits: tuple[str, ...] = SPLITS
+    """Splits with a folder of their own; without one for validation, a part of each training class is held out."""
+
+    variants: ClassVar[tuple[str, ...]] = ()
+    """Names of its other test sets, in order of their numbers."""
 
     @abstractmethod
     def list_split(self, split: str) -> Recordings:
@@ -128,7 +157,7 @@ class EventDataModule(LightningDataModule, ABC):
     def split(self, split: str) -> Recordings:
         """All recordings of a split, listed once."""
         if split not in self._listed:
-            self._listed[split] = self.list_split(split)
+            self._listed[split] = self.list_split(split) if split in self.own_splits else self._held_out()
         return self._listed[split]
 
     @property
@@ -147,7 +176,7 @@ class EventDataModule(LightningDataModule, ABC):
             unknown = sorted(set(given) - set(folders))
             if unknown:
                 raise UserError(f"data.class_names names {unknown[0]!r}, which is no class folder of {self.root}")
-            return [given.get(folder, self.name_of(folder)) for folder in folders]
+            return [given[folder] if folder in given else self.name_of(folder) for folder in folders]
         if len(given) != len(folders):
             raise UserError(
                 f"data.class_names has {len(given)} names and {self.root} has {len(folders)} class folders "
@@ -158,21 +187,93 @@ class EventDataModule(LightningDataModule, ABC):
     @property
     def training(self) -> Recordings:
         """The recordings trained on: the few-shot draw, or the whole training split."""
-        if self._training is None:
-            everything = self.split("training")
-            if everything.class_folders != self.class_folders:
-                odd = sorted(set(everything.class_folders) ^ set(self.class_folders))
-                raise UserError(
-                    f"training and test of {self.root} differ in their class folders: {odd[0]!r} is in one of them only"
-                )
-            self._training = everything if self.draw is None else everything.subset(self.draw(everything))
-        return self._training
+        return self.used("training")
+
+    def used(self, split: str) -> Recordings:
+        """The recordings of a split that a run reads.
+
+        Training is drawn, and goes without what is held out for validation; all go without the unreadable ones where
+        ``on_bad_recording`` is "skip", which are looked for once.
+        """
+        if split not in self._used:
+            wanted = self._drawn_to_train if split == "training" else self.split(split)
+            if self.on_bad_recording == "skip":
+                wanted = without(wanted, self._unreadable_of(split, wanted))
+            self._used[split] = wanted
+        return self._used[split]
 
     def recordings(self, stage: str) -> Recordings:
         """The recordings behind the loader of ``stage``: "fit", "validate" or "test"."""
         if stage == "fit":
             return self.training
-        return self.split("test" if stage == "test" or self.selection == "test" else "validation")
+        return self.used("test" if stage == "test" or self.selection == "test" else "validation")
+
+    def list_folder(self, folder: str, *, suffixes: Sequence[str] = READABLE_SUFFIXES) -> Recordings:
+        """List ``root/folder/<class>/<recording>`` with the wanted classes.
+
+        Raises:
+            UserError: as :func:`eventclip.data.recordings.list_recordings`.
+        """
+        classes = self.classes
+        if classes is not None:
+            there = [name for name in classes if (self.root / folder / name).is_dir()]
+            if 0 < len(there) < len(classes):
+                log.warning("%s has %d of the %d classes asked for", self.root / folder, len(there), len(classes))
+                classes = there
+        return list_recordings(self.root, folder, class_folders=classes, suffixes=suffixes)
+
+    @cached_property
+    def _drawn(self) -> Recordings:
+        """The few-shot draw, whatever is held out."""
+        everything = self.split("training")
+        if everything.class_folders != self.class_folders:
+            odd = sorted(set(everything.class_folders) ^ set(self.class_folders))
+            raise UserError(
+                f"training and test of {self.root} differ in their class folders: {odd[0]!r} is in one of them only"
+            )
+        return everything if self.draw is None else everything.subset(self.draw(everything))
+
+    @property
+    def _drawn_to_train(self) -> Recordings:
+        if self.selection != "validation" or "validation" in self.own_splits:
+            return self._drawn
+        held_out = np.isin(self._drawn.paths, self.split("validation").paths)
+        return self._drawn.subset(np.flatnonzero(~held_out))
+
+    def _held_out(self) -> Recordings:
+        """The part of the training split to validate on: first of all what is not drawn, so that the shots stay."""
+        if self.selection != "validation":
+            raise UserError(
+                f"{self.root} has no validation split of its own: selection=validation holds data.holdout of each "
+                f"training class out"
+            )
+        everything = self.split("training")
+        drawn = np.isin(everything.paths, self._drawn.paths)
+        return everything.subset(np.flatnonzero(hold_out(everything, self.holdout, seed=self.seed, spared=drawn)))
+
+    def _unreadable_of(self, split: str, wanted: Recordings) -> dict[str, str]:
+        if split not in self._unreadable:
+            found = find_unreadable(wanted, self.files, workers=self.num_workers, title=f"checking {split}")
+            self._unreadable[split] = found
+            if found:
+                log.warning("%d %s recordings are left out, such as: %s", len(found), split, next(iter(found.values())))
+        return self._unreadable[split]
+
+    def setup(self, stage: str) -> None:
+        """Let every process leave out what the first one does: reading may fail for one of them only."""
+        if self.on_bad_recording == "skip" and self.trainer is not None and self.trainer.world_size > 1:
+            self._unreadable = self.trainer.strategy.broadcast(self._unreadable)
+            self._used.clear()
+
+    def _variant(self, variant: str | int | None) -> str | None:
+        """Name of a variant given by its name or number."""
+        if variant is None or str(variant) in self.variants:
+            return None if variant is None else str(variant)
+        numbered = {str(number): name for number, name in enumerate(self.variants, 1)}
+        if str(variant) not in numbered:
+            choices = f"one of {', '.join(self.variants)}, or its number from 1 on" if self.variants else "null here"
+            raise UserError(f"data.variant must be {choices}, got {variant!r}")
+        return numbered[str(variant)]
 
     # Loaders
 
@@ -240,13 +341,15 @@ class EventDataModule(LightningDataModule, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Plain values for ``results.json``: folder, counts and checksums of what was trained and tested on."""
-        used = {"training": self.training, "test": self.split("test")}
-        if self.selection == "validation":
-            used["validation"] = self.split("validation")
+        splits = ("training", "test", *(("validation",) if self.selection == "validation" else ()))
+        used = {split: self.used(split) for split in splits}
         return {
             "data_set": type(self).__name__,
             "root": str(self.root),
             "classes": len(self.class_names),
             "recordings": {split: len(recordings) for split, recordings in used.items()},
             "checksums": {split: recordings.checksum() for split, recordings in used.items()},
+            "skipped": {
+                split: {"count": len(causes), "causes": causes} for split, causes in self._unreadable.items() if causes
+            },
         }

@@ -16,6 +16,7 @@ from eventclip.data.recordings import Recordings
 from eventclip.data.view_maker import ViewMaker
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import check_events
+from eventclip.events.columns import TIME_UNITS
 from eventclip.events.readers import read_events
 
 Sample = dict[str, Any]
@@ -31,13 +32,23 @@ class EventFiles:
     Args:
         sensor_hw: sensor height and width [px]; None takes each file's own.
         file_format: format name as in :func:`eventclip.events.readers.read_events`; None tells it by the suffix.
+        time_unit: unit of time in tables, "s", "ms", "us" or "ns"; None tells it by the numbers.
     """
 
-    def __init__(self, *, sensor_hw: Sequence[int] | None = None, file_format: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        sensor_hw: Sequence[int] | None = None,
+        file_format: str | None = None,
+        time_unit: str | None = None,
+    ) -> None:
         if sensor_hw is not None and (len(sensor_hw) != 2 or min(sensor_hw) < 1):
             raise UserError(f"data.sensor_hw must be [height, width] in pixels, got {list(sensor_hw)}")
         self.sensor_hw = None if sensor_hw is None else (int(sensor_hw[0]), int(sensor_hw[1]))
         self.file_format = file_format
+        if time_unit is not None and time_unit not in TIME_UNITS:
+            raise UserError(f"data.time_unit must be one of {', '.join(TIME_UNITS)}, or null, got {time_unit!r}")
+        self.time_unit = time_unit
 
     def __call__(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int]]:
         """Read one file.
@@ -48,7 +59,7 @@ class EventFiles:
         Raises:
             RecordingError: unreadable, empty, outside the sensor, or the sensor's size is not known.
         """
-        events, own_hw = read_events(path, self.file_format)
+        events, own_hw = read_events(path, self.file_format, time_unit=self.time_unit)
         sensor_hw = self.sensor_hw or own_hw
         if sensor_hw is None:
             raise RecordingError(
@@ -101,7 +112,7 @@ class RecordingDataset(Dataset[Sample]):
         if made is None:
             raise RecordingError(
                 f"{path} has {len(events)} events and none was left on the {sensor_hw[0]}x{sensor_hw[1]} sensor "
-                f"after {_DRAWS} random shifts: lower data.max_shift or leave the recording out"
+                f"after {_DRAWS} random shifts: lower data.augmentation.max_shift or leave the recording out"
             )
         views, valid = made
         return {

@@ -7,10 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.randomness import generator
-from eventclip.data.recordings import Recordings, list_recordings
+from eventclip.data.holdout import hold_out
+from eventclip.data.recordings import Recordings
 from eventclip.errors import UserError
-from eventclip.events.readers import READABLE_SUFFIXES
 
 
 class FolderDataModule(EventDataModule):
@@ -32,31 +31,17 @@ class FolderDataModule(EventDataModule):
         folders = {name: self._folder(name) for name in self.USUAL}
         folder = folders[split]
         if folder is not None:
-            return list_recordings(self.root, folder, suffixes=READABLE_SUFFIXES)
+            return self.list_folder(folder)
         if any(folders.values()) or split == "validation":
             raise UserError(
                 f"{self.root} has no folder for its {split} split: expected one of {', '.join(self.USUAL[split])} "
                 f"with a folder for each class, or name yours with data.splits.{split}=FOLDER"
             )
-        everything = list_recordings(self.root, ".", suffixes=READABLE_SUFFIXES)
-        held_out = self._held_out(everything)
+        everything = self.list_folder(".")
+        held_out = hold_out(everything, self.holdout, seed=self.seed)
         return everything.subset(np.flatnonzero(held_out if split == "test" else ~held_out))
 
     def _folder(self, split: str) -> str | None:
         if split in self.splits:
             return self.splits[split]
         return next((name for name in self.USUAL[split] if (self.root / name).is_dir()), None)
-
-    def _held_out(self, everything: Recordings) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        held_out = np.zeros(len(everything), dtype=bool)
-        for label, folder in enumerate(everything.class_folders):
-            own = np.flatnonzero(everything.labels == label)
-            if len(own) < 2:
-                raise UserError(
-                    f"class {folder!r} of {self.root} has {len(own)} recording: at least 2 are needed to hold one out "
-                    f"for the test, or make folders train/ and test/"
-                )
-            count = min(max(1, round(self.holdout * len(own))), len(own) - 1)
-            order = generator(self.seed, f"holdout {folder}").permutation(own)
-            held_out[order[:count]] = True
-        return held_out

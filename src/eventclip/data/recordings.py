@@ -106,6 +106,24 @@ def list_recordings(
     return Recordings(root, np.array(paths, dtype=np.bytes_), np.concatenate(labels), tuple(names))
 
 
+def read_class_list(path: str | Path) -> list[str]:
+    """Read names of class folders from the starts of a text file's lines, without empty ones and those after a #.
+
+    Raises:
+        UserError: no such text file, no name in it, or one name twice.
+    """
+    path = Path(path).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"class list {path} cannot be read ({error}): check data.classes") from None
+    names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    if not names or len(set(names)) < len(names):
+        found = f"{max(names, key=names.count)} twice" if names else "no name"
+        raise UserError(f"class list {path} has {found}: expected a class folder at the start of each line, each once")
+    return names
+
+
 def _children(folder: Path, endings: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Names of the folders and of the recordings in a folder, unsorted, without hidden ones."""
     folders, files = [], []

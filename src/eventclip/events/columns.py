@@ -196,7 +196,7 @@ def _microseconds(times: NDArray[Any], unit: str | None) -> NDArray[Any]:
 
 def _told_unit(times: NDArray[Any]) -> str:
     """Tell the unit of finite times by the rules of this module, or refuse."""
-    ask = 'give time_unit="s", "ms", "us" or "ns"'
+    ask = "give time_unit=s, ms, us or ns (data.time_unit=... to a command)"
     if len(times) == 0:
         return "us"
     first, last = times.min(), times.max()
