@@ -90,7 +90,7 @@ def test_results_say_what_the_weights_were_chosen_on(run_data_set, caplog, exper
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_data_set_is_learned_from_a_few_shots_and_tested_without_any(run_data_set, experiment):
-    learned = run_data_set(experiment)
+    learned = run_data_set(experiment, "optim.lr=1e-3", "trainer.max_epochs=6")
     assert learned["data"]["recordings"]["training"] == 3 * learned["data"]["classes"]
     assert learned["selection"] == {"split": None, "tested": "last"}
     assert learned["validation"] is None

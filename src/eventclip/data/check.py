@@ -212,7 +212,9 @@ def _remarks(check: DataCheck) -> list[str]:
                 f"have been lost when they were written"
             )
     if check.alike:
-        lines.append(f"{len(check.alike)} groups of files are the same, such as {' and '.join(check.alike[0])}")
+        lines.append(
+            f"groups of files that are the same, byte for byte: {len(check.alike)}, such as {' and '.join(check.alike[0])}"
+        )
     return lines
 
 
