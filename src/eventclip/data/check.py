@@ -212,9 +212,8 @@ def _remarks(check: DataCheck) -> list[str]:
                 f"have been lost when they were written"
             )
     if check.alike:
-        lines.append(
-            f"groups of files that are the same, byte for byte: {len(check.alike)}, such as {' and '.join(check.alike[0])}"
-        )
+        pair = " and ".join(check.alike[0][:2])
+        lines.append(f"groups of files that are the same, byte for byte: {len(check.alike)}, such as {pair}")
     return lines
 
 
