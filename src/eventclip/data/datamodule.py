@@ -14,15 +14,17 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from eventclip.data.dataset import EventFiles, RecordingDataset, Sample
+from eventclip.data.dataset import EventFiles, PackedFiles, RecordingDataset, Sample
+from eventclip.data.index import list_kept
 from eventclip.data.loading import EvaluationBatches, ResumableLoader, TrainingBatches
-from eventclip.data.recordings import Recordings
+from eventclip.data.pack_format import Listed
+from eventclip.data.packed import PackedFolders
+from eventclip.data.recordings import SPLITS, Recordings
 from eventclip.data.view_maker import Augmentation, ViewMaker
 from eventclip.data.views import views_per_recording
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
-
-SPLITS = ("training", "validation", "test")
+from eventclip.events.readers import READABLE_SUFFIXES
 
 Draw = Callable[[Recordings], NDArray[np.int64]]
 """A few-shot draw: recordings of the training split -> the indices to train on, repeats allowed."""
@@ -35,7 +37,7 @@ class EventDataModule(LightningDataModule, ABC):
     (:meth:`name_of`); its constants are keyword arguments, given by its YAML.
 
     Args:
-        root: the data set's folder.
+        root: the data set's folder; not needed where it is ``packed``.
         renderer: events -> frames.
         image_size: side S of CLIP's input [px]; an attribute, to be set before a loader is asked for.
         draw: few-shot draw on the training split; None trains on all of it.
@@ -55,12 +57,14 @@ class EventDataModule(LightningDataModule, ABC):
         evaluation_batch_size: recordings per evaluation batch in each process.
         num_workers: loader processes in each training process; results do not depend on it.
         seed: seed of order and augmentation.
+        packed: file or files made by ``eventclip.pack``, read in place of the folder; None reads the folder.
+        cache: folder to keep listings in, see :mod:`eventclip.data.index`; None lists at every start.
     """
 
     def __init__(
         self,
         *,
-        root: str | Path,
+        root: str | Path | None = None,
         renderer: FrameRenderer,
         image_size: int = 224,
         draw: Draw | None = None,
@@ -79,6 +83,8 @@ class EventDataModule(LightningDataModule, ABC):
         evaluation_batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 0,
+        packed: str | Path | Sequence[str | Path] | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         super().__init__()
         if selection not in (None, "validation", "test"):
@@ -93,10 +99,19 @@ class EventDataModule(LightningDataModule, ABC):
         unknown = set(splits or {}) - set(SPLITS)
         if unknown:
             raise UserError(f"data.splits names {min(unknown)!r}; the splits are {', '.join(SPLITS)}")
-        self.root = Path(root).expanduser()
+        self.packed = None if packed is None else PackedFolders(packed)
+        if self.packed is None and root is None:
+            raise UserError(
+                "data.root is missing: give the data set's folder, or a file that it was packed into by data.packed"
+            )
+        self.root = Path(str(root)).expanduser() if self.packed is None else self.packed.packs[0].path
         self.splits, self.holdout = dict(splits or {}), holdout
         self.draw = draw
         self.files = EventFiles(sensor_hw=sensor_hw, file_format=file_format)
+        if self.packed is not None:
+            self.files = PackedFiles(self.packed, self.root, sensor_hw=sensor_hw)
+        self.cache = cache
+        self.listed_folders: dict[str, Listed] = {}
         self.selection = selection
         self._class_names = class_names
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
@@ -130,6 +145,31 @@ class EventDataModule(LightningDataModule, ABC):
         if split not in self._listed:
             self._listed[split] = self.list_split(split)
         return self._listed[split]
+
+    def list_folder(
+        self, folder: str, *, suffixes: Sequence[str] = READABLE_SUFFIXES, root: Path | None = None
+    ) -> Recordings:
+        """List ``root/folder/<class>/<recording>``, from the pack where there is one; every split is made of these.
+
+        Args:
+            folder: path below the root, "." for the root itself.
+            suffixes: endings of files that are recordings.
+            root: where it is not the data set's own.
+
+        Raises:
+            UserError: as :func:`eventclip.data.recordings.list_recordings`, or it is not packed.
+        """
+        if folder not in self.listed_folders:
+            if self.packed is not None:
+                listed = self.packed.listing(self.root, folder, suffixes=suffixes)
+            else:
+                listed = list_kept(root or self.root, folder, suffixes=suffixes, cache=self.cache)
+            self.listed_folders[folder] = Listed(folder, tuple(suffixes), True, listed)
+        return self.listed_folders[folder].recordings
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is such a folder below the root."""
+        return (self.root / folder).is_dir() if self.packed is None else folder in self.packed.folders
 
     @property
     def class_folders(self) -> tuple[str, ...]:
@@ -246,6 +286,7 @@ class EventDataModule(LightningDataModule, ABC):
         return {
             "data_set": type(self).__name__,
             "root": str(self.root),
+            "packed": None if self.packed is None else [str(pack.path) for pack in self.packed.packs],
             "classes": len(self.class_names),
             "recordings": {split: len(recordings) for split, recordings in used.items()},
             "checksums": {split: recordings.checksum() for split, recordings in used.items()},

@@ -8,9 +8,8 @@ import numpy as np
 
 from eventclip.data.datamodule import EventDataModule
 from eventclip.data.randomness import generator
-from eventclip.data.recordings import Recordings, list_recordings
+from eventclip.data.recordings import Recordings
 from eventclip.errors import UserError
-from eventclip.events.readers import READABLE_SUFFIXES
 
 
 class FolderDataModule(EventDataModule):
@@ -32,20 +31,20 @@ class FolderDataModule(EventDataModule):
         folders = {name: self._folder(name) for name in self.USUAL}
         folder = folders[split]
         if folder is not None:
-            return list_recordings(self.root, folder, suffixes=READABLE_SUFFIXES)
+            return self.list_folder(folder)
         if any(folders.values()) or split == "validation":
             raise UserError(
                 f"{self.root} has no folder for its {split} split: expected one of {', '.join(self.USUAL[split])} "
                 f"with a folder for each class, or name yours with data.splits.{split}=FOLDER"
             )
-        everything = list_recordings(self.root, ".", suffixes=READABLE_SUFFIXES)
+        everything = self.list_folder(".")
         held_out = self._held_out(everything)
         return everything.subset(np.flatnonzero(held_out if split == "test" else ~held_out))
 
     def _folder(self, split: str) -> str | None:
         if split in self.splits:
             return self.splits[split]
-        return next((name for name in self.USUAL[split] if (self.root / name).is_dir()), None)
+        return next((name for name in self.USUAL[split] if self.has_folder(name)), None)
 
     def _held_out(self, everything: Recordings) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         held_out = np.zeros(len(everything), dtype=bool)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.recordings import Recordings, list_recordings
-from eventclip.events.readers import READABLE_SUFFIXES
+from eventclip.data.recordings import Recordings
 
 _FOLDERS = {"training": "training", "validation": "validation", "test": "testing"}
 _RENAMED = {
@@ -26,7 +25,7 @@ class NCaltech101DataModule(EventDataModule):
 
     def list_split(self, split: str) -> Recordings:
         """List ``root/training``, ``root/validation`` or, for "test", ``root/testing``."""
-        return list_recordings(self.root, (_FOLDERS | self.splits)[split], suffixes=READABLE_SUFFIXES)
+        return self.list_folder((_FOLDERS | self.splits)[split])
 
     def name_of(self, class_folder: str) -> str:
         """The paper's names: singular objects, "face", "background", spaces for underscores."""
