@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from eventclip.data.journal import JournaledFile
 from eventclip.data.pack_format import (
     CHUNK,
-    COLUMNS,
     DAMAGED,
-    LEVEL,
     ROW,
     STORED,
     Encoded,
     Listed,
     PackHeader,
+    create_columns,
     row_crc,
 )
 from eventclip.errors import UserError
@@ -88,17 +87,7 @@ class PackWriter:
             file["by_path"] = np.argsort(paths, kind="stable").astype("<i8")
             file["labels"] = np.concatenate([one.recordings.labels for one in listed]).astype("<i8")
             file["rows"] = np.zeros(len(paths), ROW)
-            for name, dtype in COLUMNS.items():
-                file.create_dataset(
-                    name,
-                    (0,),
-                    dtype,
-                    maxshape=(None,),
-                    chunks=(CHUNK,),
-                    shuffle=dtype.itemsize > 1,
-                    compression="gzip",
-                    compression_opts=LEVEL,
-                )
+            create_columns(file, 0)
             file.create_dataset("gaps", (0, 2), "<i8", maxshape=(None, 2), chunks=(1024, 2))
             file.create_dataset("damage", (0,), "u1", maxshape=(None,), chunks=(4096,))
         self._journaled.commit()
