@@ -78,7 +78,7 @@ def _stamp(top: Path, class_folders: Sequence[str]) -> _Stamp:
 def _find(path: Path, root: Path, folder: str) -> Recordings | None:
     """A kept listing that still holds."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             names = tuple(os.fsdecode(name) for name in kept["class_folders"].tolist())
             if kept["stamp"].tolist() != _stamp(root / folder, names):
                 return None
