@@ -82,6 +82,7 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
         draw=build(cfg.fewshot, "fewshot"),
         selection=cfg.selection.split,
         seed=cfg.seed,
+        cache=cfg.paths.cache,
         **cfg.views,
     )
     return datamodule

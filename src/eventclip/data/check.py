@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.data.datamodule import SPLITS, EventDataModule
+from eventclip.data.datamodule import EventDataModule
 from eventclip.data.inspection import Inspection, inspect
-from eventclip.data.recordings import Recordings
+from eventclip.data.recordings import SPLITS, Recordings
 from eventclip.errors import UserError
 
 _PERCENTILES = (5, 50, 95)

@@ -16,11 +16,14 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from eventclip.data.dataset import EventFiles, RecordingDataset, Sample
+from eventclip.data.dataset import EventFiles, PackedFiles, RecordingDataset, Sample
 from eventclip.data.holdout import hold_out
+from eventclip.data.index import list_kept
 from eventclip.data.inspection import find_unreadable, without
 from eventclip.data.loading import EvaluationBatches, ResumableLoader, TrainingBatches
-from eventclip.data.recordings import Recordings, list_recordings, read_class_list
+from eventclip.data.pack_format import Listed
+from eventclip.data.packed import PackedFolders
+from eventclip.data.recordings import SPLITS, Recordings, read_class_list
 from eventclip.data.view_maker import Augmentation, ViewMaker
 from eventclip.data.views import views_per_recording
 from eventclip.errors import UserError
@@ -28,8 +31,6 @@ from eventclip.events.frames import FrameRenderer
 from eventclip.events.readers import READABLE_SUFFIXES
 
 log = logging.getLogger(__name__)
-
-SPLITS = ("training", "validation", "test")
 
 Draw = Callable[[Recordings], NDArray[np.int64]]
 """A few-shot draw: recordings of the training split -> the indices to train on, repeats allowed."""
@@ -42,7 +43,7 @@ class EventDataModule(LightningDataModule, ABC):
     (:meth:`name_of`); its constants are keyword arguments, given by its YAML.
 
     Args:
-        root: the data set's folder.
+        root: the data set's folder; not needed where it is ``packed``.
         renderer: events -> frames.
         image_size: side S of CLIP's input [px]; an attribute, to be set before a loader is asked for.
         draw: few-shot draw on the training split; None trains on all of it.
@@ -68,12 +69,14 @@ class EventDataModule(LightningDataModule, ABC):
         evaluation_batch_size: recordings per evaluation batch in each process.
         num_workers: loader processes in each training process; results do not depend on it.
         seed: seed of order and augmentation.
+        packed: file or files made by ``eventclip.pack``, read in place of the folder; None reads the folder.
+        cache: folder to keep listings in, see :mod:`eventclip.data.index`; None lists at every start.
     """
 
     def __init__(
         self,
         *,
-        root: str | Path,
+        root: str | Path | None = None,
         renderer: FrameRenderer,
         image_size: int = 224,
         draw: Draw | None = None,
@@ -96,6 +99,8 @@ class EventDataModule(LightningDataModule, ABC):
         evaluation_batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 0,
+        packed: str | Path | Sequence[str | Path] | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         super().__init__()
         if selection not in (None, "validation", "test"):
@@ -112,13 +117,22 @@ class EventDataModule(LightningDataModule, ABC):
         unknown = set(splits or {}) - set(SPLITS)
         if unknown:
             raise UserError(f"data.splits names {min(unknown)!r}; the splits are {', '.join(SPLITS)}")
-        self.root = Path(root).expanduser()
+        self.packed = None if packed is None else PackedFolders(packed)
+        if self.packed is None and root is None:
+            raise UserError(
+                "data.root is missing: give the data set's folder, or a file that it was packed into by data.packed"
+            )
+        self.root = Path(str(root)).expanduser() if self.packed is None else self.packed.packs[0].path
         self.splits, self.holdout = dict(splits or {}), holdout
         self.variant = self._variant(variant)
         self.classes = read_class_list(classes) if isinstance(classes, str) else classes
         self.draw = draw
         self.files = EventFiles(sensor_hw=sensor_hw, file_format=file_format, time_unit=time_unit)
+        if self.packed is not None:
+            self.files = PackedFiles(self.packed, self.root, sensor_hw=sensor_hw)
         self.on_bad_recording = on_bad_recording
+        self.cache = cache
+        self.listed_folders: dict[str, Listed] = {}
         self.selection = selection
         self._class_names = class_names
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
@@ -159,6 +173,46 @@ class EventDataModule(LightningDataModule, ABC):
         if split not in self._listed:
             self._listed[split] = self.list_split(split) if split in self.own_splits else self._held_out()
         return self._listed[split]
+
+    def list_folder(
+        self, folder: str, *, suffixes: Sequence[str] = READABLE_SUFFIXES, root: Path | None = None
+    ) -> Recordings:
+        """List ``root/folder/<class>/<recording>``, from the pack where there is one; every split is made of these.
+
+        Args:
+            folder: path below the root, "." for the root itself.
+            suffixes: endings of files that are recordings.
+            root: where it is not the data set's own.
+
+        Raises:
+            UserError: as :func:`eventclip.data.recordings.list_recordings`, or it is not packed.
+        """
+        if folder not in self.listed_folders:
+            classes = self._classes_of(folder)
+            if self.packed is not None:
+                listed = self.packed.listing(self.root, folder, class_folders=classes, suffixes=suffixes)
+            else:
+                where = root or self.root
+                listed = list_kept(where, folder, class_folders=classes, suffixes=suffixes, cache=self.cache)
+            self.listed_folders[folder] = Listed(folder, tuple(suffixes), classes is None, listed)
+        return self.listed_folders[folder].recordings
+
+    def _classes_of(self, folder: str) -> Sequence[str] | None:
+        """The wanted classes that a split's folder has, None for all; none at all is told by whoever lists it."""
+        if self.classes is None:
+            return None
+        if self.packed is not None:
+            there = [name for name in self.classes if name in self.packed.classes(folder)]
+        else:
+            there = [name for name in self.classes if (self.root / folder / name).is_dir()]
+        if not 0 < len(there) < len(self.classes):
+            return self.classes
+        log.warning("%s has %d of the %d classes asked for", self.root / folder, len(there), len(self.classes))
+        return there
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is such a folder below the root."""
+        return (self.root / folder).is_dir() if self.packed is None else folder in self.packed.folders
 
     @property
     def class_folders(self) -> tuple[str, ...]:
@@ -207,20 +261,6 @@ class EventDataModule(LightningDataModule, ABC):
         if stage == "fit":
             return self.training
         return self.used("test" if stage == "test" or self.selection == "test" else "validation")
-
-    def list_folder(self, folder: str, *, suffixes: Sequence[str] = READABLE_SUFFIXES) -> Recordings:
-        """List ``root/folder/<class>/<recording>`` with the wanted classes.
-
-        Raises:
-            UserError: as :func:`eventclip.data.recordings.list_recordings`.
-        """
-        classes = self.classes
-        if classes is not None:
-            there = [name for name in classes if (self.root / folder / name).is_dir()]
-            if 0 < len(there) < len(classes):
-                log.warning("%s has %d of the %d classes asked for", self.root / folder, len(there), len(classes))
-                classes = there
-        return list_recordings(self.root, folder, class_folders=classes, suffixes=suffixes)
 
     @cached_property
     def _drawn(self) -> Recordings:
@@ -346,6 +386,7 @@ class EventDataModule(LightningDataModule, ABC):
         return {
             "data_set": type(self).__name__,
             "root": str(self.root),
+            "packed": None if self.packed is None else [str(pack.path) for pack in self.packed.packs],
             "classes": len(self.class_names),
             "recordings": {split: len(recordings) for split, recordings in used.items()},
             "checksums": {split: recordings.checksum() for split, recordings in used.items()},

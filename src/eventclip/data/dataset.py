@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from eventclip.data.packed import PackedFolders
 from eventclip.data.randomness import generator
 from eventclip.data.recordings import Recordings
 from eventclip.data.view_maker import ViewMaker
@@ -59,7 +61,7 @@ class EventFiles:
         Raises:
             RecordingError: unreadable, empty, outside the sensor, or the sensor's size is not known.
         """
-        events, own_hw = read_events(path, self.file_format, time_unit=self.time_unit)
+        events, own_hw = self.read(path)
         sensor_hw = self.sensor_hw or own_hw
         if sensor_hw is None:
             raise RecordingError(
@@ -72,6 +74,28 @@ class EventFiles:
         except UserError as error:
             raise RecordingError(f"{path}: {error}") from None
         return events, sensor_hw
+
+    def read(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int] | None]:
+        """Events of one file as they are, and the sensor's (height, width) where the file knows it."""
+        return read_events(path, self.file_format, time_unit=self.time_unit)
+
+
+class PackedFiles(EventFiles):
+    """Read recordings from packs in place of files.
+
+    Args:
+        packs: where they are.
+        root: the data set's folder, which need not exist.
+        sensor_hw: sensor height and width [px]; None takes what each file said.
+    """
+
+    def __init__(self, packs: PackedFolders, root: Path, *, sensor_hw: Sequence[int] | None = None) -> None:
+        super().__init__(sensor_hw=sensor_hw)
+        self.packs, self.root = packs, root
+
+    def read(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int] | None]:
+        """Events of the recording that was packed from this path below the root."""
+        return self.packs.read(os.fsencode(path.relative_to(self.root).as_posix()))
 
 
 class RecordingDataset(Dataset[Sample]):

@@ -44,4 +44,4 @@ class FolderDataModule(EventDataModule):
     def _folder(self, split: str) -> str | None:
         if split in self.splits:
             return self.splits[split]
-        return next((name for name in self.USUAL[split] if (self.root / name).is_dir()), None)
+        return next((name for name in self.USUAL[split] if self.has_folder(name)), None)

@@ -14,6 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from eventclip.errors import UserError
 
+SPLITS = ("training", "validation", "test")
+
+_LINES = 65_536  # hashed at a time
+
 
 @dataclass(frozen=True, eq=False)
 class Recordings:
@@ -47,6 +51,13 @@ class Recordings:
         chosen = np.asarray(positions, dtype=np.int64)
         return Recordings(self.root, self.paths[chosen], self.labels[chosen], self.class_folders)
 
+    def of_classes(self, class_folders: Sequence[str]) -> Recordings:
+        """The recordings of some classes, labelled by their place in ``class_folders``, class after class."""
+        old = [self.class_folders.index(name) for name in class_folders]
+        own = [np.flatnonzero(self.labels == label) for label in old]
+        labels = np.repeat(np.arange(len(old)), [len(one) for one in own])
+        return Recordings(self.root, self.paths[np.concatenate(own)], labels, tuple(class_folders))
+
     def class_counts(self) -> NDArray[np.int64]:
         """(K,) recordings of each class."""
         return np.bincount(self.labels, minlength=len(self.class_folders)).astype(np.int64)
@@ -55,11 +66,20 @@ class Recordings:
         """sha256 of what is here, path and label, whatever the order and wherever the root lies."""
         return self._checksum
 
+    def checksum_is(self, known: str) -> None:
+        """Take over a checksum that was computed before, as hashing a million paths takes a second."""
+        self.__dict__["_checksum"] = known
+
     @cached_property
     def _checksum(self) -> str:
+        paths, labels = self.paths, self.labels
+        if not (paths[:-1] < paths[1:]).all():  # sorting a million paths takes longer than all the rest
+            order = np.lexsort((labels, paths))
+            paths, labels = paths[order], labels[order]
         digest = hashlib.sha256()
-        for position in np.lexsort((self.labels, self.paths)):
-            digest.update(bytes(self.paths[position]) + b"\t%d\n" % self.labels[position])
+        for start in range(0, len(paths), _LINES):
+            pairs = zip(paths[start : start + _LINES].tolist(), labels[start : start + _LINES].tolist(), strict=True)
+            digest.update(b"".join([b"%b\t%d\n" % pair for pair in pairs]))
         return digest.hexdigest()
 
 

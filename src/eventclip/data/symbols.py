@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from eventclip.data.datamodule import EventDataModule
 from eventclip.data.randomness import generator
-from eventclip.data.recordings import Recordings, list_recordings
+from eventclip.data.recordings import Recordings
 from eventclip.data.sketches import CLASSES, Hand
 from eventclip.errors import UserError
 from eventclip.events.array import Events
@@ -52,7 +52,8 @@ class SymbolsDataModule(EventDataModule):
     def list_split(self, split: str) -> Recordings:
         """List the training or the test recordings."""
         folders = {"training": "training", "test": "testing"}
-        return list_recordings(make_symbols(self.root), folders[split], suffixes=(".npy",))
+        made = make_symbols(self.root) if self.packed is None else self.root
+        return self.list_folder(folders[split], suffixes=(".npy",), root=made)
 
 
 def film_symbol(name: str, sensor_hw: tuple[int, int], rng: np.random.Generator) -> Events:
