@@ -63,6 +63,7 @@ class Rows:
         self, blocks: Sequence[Block], block: NDArray[np.int64], start: NDArray[np.int64], counts: NDArray[np.int64]
     ) -> None:
         self._blocks, self._block, self._start, self.counts = blocks, block, start, counts
+        self._mapped = lru_cache(maxsize=128)(lambda index: _mapped(blocks[index]))  # each map holds a file open
         self._loaded: NDArray[np.floating[Any]] | None = None
         if len(blocks):
             width, dtype = blocks[0].shape[1], np.dtype(blocks[0].dtype)
@@ -77,7 +78,7 @@ class Rows:
         first, last = int(self._start[row]), int(self._start[row] + self.counts[row])
         if self._loaded is not None:
             return self._loaded[first:last]
-        return _mapped(self._blocks[self._block[row]])[first:last]
+        return self._mapped(int(self._block[row]))[first:last]
 
     def _load(self, width: int, dtype: np.dtype[Any]) -> None:
         ends = np.cumsum(self.counts)
@@ -214,14 +215,9 @@ def _read_block(path: Path) -> Block | None:
         )
 
 
-@lru_cache(maxsize=128)  # each map holds a file open
-def _map(path: Path, offset: int, shape: tuple[int, int], dtype: str) -> NDArray[np.floating[Any]]:
-    return np.memmap(path, dtype, "r", offset, shape)
-
-
 def _mapped(block: Block) -> NDArray[np.floating[Any]]:
     try:
-        return _map(block.path, block.offset, block.shape, block.dtype)
+        return np.memmap(block.path, block.dtype, "r", block.offset, block.shape)
     except OSError as error:
         raise UserError(
             f"the feature bank's {block.path} is gone or cannot be read ({error.strerror or error}): another process "

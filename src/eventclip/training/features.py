@@ -103,7 +103,7 @@ class FeatureBank:
         *,
         folder: str | Path,
         passes: int = 10,
-        dtype: str = "fp16",
+        dtype: str = "fp32",
         precision: str = "32-true",
         num_workers: int = 0,
         rebuild: bool = False,
@@ -197,7 +197,7 @@ class FeatureBank:
         a kill the rest is encoded in the very batches that an unbroken build has.
         """
         missing = store.missing(keys)
-        block = min(max(len(keys) // 128, 64), 1024)
+        block = rows_in_block(len(keys))
         blocks = [missing[start : start + block] for start in range(0, len(missing), block)]
         pieces = [rows[i : i + _ROWS_AT_ONCE] for rows in blocks for i in range(0, len(rows), _ROWS_AT_ONCE)]
         loader = DataLoader(
@@ -234,6 +234,11 @@ class FeatureBank:
             f"the feature bank cannot be written to {self.folder} ({error.strerror or error}): set features.folder to "
             f"a folder with room that you can write to, or features=online"
         )
+
+
+def rows_in_block(size: int) -> int:
+    """How many rows are encoded and written together: a kill loses no more, a million make a thousand files."""
+    return min(max(size // 128, 64), 1024)
 
 
 def row_keys(dataset: RecordingDataset, passes: int) -> Keys:
