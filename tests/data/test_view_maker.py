@@ -26,5 +26,5 @@ def test_other_views_need_another_revision():
                 views, valid = make(events, (60, 80), chance)
                 digest.update(views.tobytes() + valid.tobytes())
     assert digest.hexdigest()[:16] == VIEWS_OF_REVISION[REVISION], (
-        "raise REVISION in data/view_maker.py and add it here"
+        "raise view_maker.REVISION and add it here"
     )
