@@ -25,6 +25,4 @@ def test_other_views_need_another_revision():
                 chance = None if augmentation is None else generator(0, "views", index=draw)
                 views, valid = make(events, (60, 80), chance)
                 digest.update(views.tobytes() + valid.tobytes())
-    assert digest.hexdigest()[:16] == VIEWS_OF_REVISION[REVISION], (
-        "raise view_maker.REVISION and add it here"
-    )
+    assert digest.hexdigest()[:16] == VIEWS_OF_REVISION[REVISION], "raise view_maker.REVISION and add it here"
