@@ -162,6 +162,7 @@ def test_everything_that_shapes_a_feature_changes_the_bank(
         place(training_views=1),
         place(fit="pad"),
         place(file_format="npy"),
+        place(time_unit="ms"),
         place(renderer=FrameRenderer(100)),
         place(renderer=FrameRenderer(200, hot_pixel_std=5.0)),
         place(renderer=FrameRenderer(200, count_non_zero=True)),

@@ -52,7 +52,8 @@ class EventFiles:
 
     def describe(self) -> dict[str, Any]:
         """Plain values that decide how a file is understood."""
-        return {"sensor_hw": None if self.sensor_hw is None else list(self.sensor_hw), "format": self.file_format}
+        sensor_hw = None if self.sensor_hw is None else list(self.sensor_hw)
+        return {"sensor_hw": sensor_hw, "format": self.file_format, "time_unit": self.time_unit}
 
     def stamp(self, path: Path) -> str:
         """Size and time of change of a file [bytes, ns], which tell whether it is still the same.
