@@ -42,6 +42,7 @@ bench: $(READY)  ## every speed claim as a ratio, measured here and now
 	$(BIN)/python benchmarks/camera.py
 	$(BIN)/python benchmarks/packed.py
 	$(BIN)/python benchmarks/index.py
+	$(BIN)/python benchmarks/features.py
 
 wheel-check: $(READY)  ## build the wheel, install it elsewhere, compose a configuration outside the checkout
 	$(BIN)/python tools/wheel_check.py

@@ -29,6 +29,7 @@ from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
 from eventclip.models.tuning import tune
 from eventclip.training.checkpoints import check_card, make_card, read_checkpoint
+from eventclip.training.features import FeatureBank
 from eventclip.training.lit import LitEventClassifier
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,17 @@ def build_classifier(cfg: DictConfig, class_names: Sequence[str]) -> EventClassi
     return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)
 
 
+def build_bank(cfg: DictConfig, encoder: ClipEncoder) -> FeatureBank | None:
+    """Build the feature bank of a frozen tower; None where views are encoded online."""
+    if not cfg.features:
+        return None
+    bank: FeatureBank = _called(build(cfg.features, "features"), "features", encoder=encoder)
+    epochs = cfg.trainer.max_epochs or -1
+    if epochs > 0:
+        bank.passes = min(bank.passes, epochs)  # further ones would never be read
+    return bank
+
+
 def assemble(cfg: DictConfig) -> Parts:
     """Build data module, CLIP, adapter and Lightning module from a composed configuration."""
     datamodule = build_datamodule(cfg)
@@ -114,6 +126,7 @@ def assemble(cfg: DictConfig) -> Parts:
     log.info("%s: %d training recordings, %d classes", datamodule.root, len(datamodule.training), len(class_names))
     classifier = build_classifier(cfg, class_names)
     datamodule.image_size = classifier.encoder.image_size
+    datamodule.bank = build_bank(cfg, classifier.encoder)
     card = make_card(
         config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         class_names=class_names,

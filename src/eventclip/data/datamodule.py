@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from eventclip.data.dataset import EventFiles, PackedFiles, RecordingDataset, Sample
 from eventclip.data.holdout import hold_out
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 Draw = Callable[[Recordings], NDArray[np.int64]]
 """A few-shot draw: recordings of the training split -> the indices to train on, repeats allowed."""
 
+Bank = Callable[[RecordingDataset], Dataset[Sample]]
+"""Samples with views -> the same samples, asked for by the same keys, with "features" (V, D) in place of "views"."""
+
 
 class EventDataModule(LightningDataModule, ABC):
     """Recordings of labelled classes, as batches of views.
@@ -45,7 +48,8 @@ class EventDataModule(LightningDataModule, ABC):
     Args:
         root: the data set's folder; not needed where it is ``packed``.
         renderer: events -> frames.
-        image_size: side S of CLIP's input [px]; an attribute, to be set before a loader is asked for.
+        image_size: side S of CLIP's input [px]; an attribute, to be set before a loader is asked for. So is ``bank``:
+            what makes of samples with views the same samples with features; None hands the views out.
         draw: few-shot draw on the training split; None trains on all of it.
         sensor_hw: sensor height and width [px]; None takes each file's own.
         percentile_events: 95th percentile of events per recording, which decides the number of views.
@@ -142,6 +146,7 @@ class EventDataModule(LightningDataModule, ABC):
         self.augmentation, self.percentile_events = augmentation, percentile_events
         self.training_views = views_per_recording(percentile_events, renderer.events_per_frame, training_views)
         self.evaluation_views = views_per_recording(percentile_events, renderer.events_per_frame, evaluation_views)
+        self.bank: Bank | None = None
         self._listed: dict[str, Recordings] = {}
         self._used: dict[str, Recordings] = {}
         self._unreadable: dict[str, dict[str, str]] = {}
@@ -341,13 +346,22 @@ class EventDataModule(LightningDataModule, ABC):
         epoch, steps = divmod(self.trainer.global_step, self.steps_per_epoch)
         return epoch, steps * self.trainer.accumulate_grad_batches
 
+    def dataset(self, stage: str) -> RecordingDataset:
+        """Samples of ``stage`` with their views, whatever the loaders hand out."""
+        return RecordingDataset(self.recordings(stage), self.files, self.view_maker(stage), seed=self.seed)
+
+    def _samples(self, stage: str) -> tuple[Dataset[Sample], int]:
+        """What the loader of ``stage`` reads, and with how many processes: features are at hand, views are made."""
+        dataset = self.dataset(stage)
+        return (dataset, self.num_workers) if self.bank is None else (self.bank(dataset), 0)
+
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training batches, resumable between any two of them."""
-        dataset = RecordingDataset(self.training, self.files, self.view_maker("fit"), seed=self.seed)
+        samples, workers = self._samples("fit")
         batches = TrainingBatches(
-            len(dataset), self.batch_size, seed=self.seed, position=self._position, **self._ranks()
+            len(self.training), self.batch_size, seed=self.seed, position=self._position, **self._ranks()
         )
-        return ResumableLoader(dataset, batches, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+        return ResumableLoader(samples, batches, num_workers=workers, pin_memory=torch.cuda.is_available())
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         """Evaluation batches of the split that selection looks at; no loader where there is none."""
@@ -359,13 +373,14 @@ class EventDataModule(LightningDataModule, ABC):
 
     def evaluation_loader(self, stage: str) -> DataLoader[Sample]:
         """Each recording of ``stage`` once, evaluation views, in order."""
-        dataset = RecordingDataset(self.recordings(stage), self.files, self.view_maker(stage))
+        samples, workers = self._samples(stage)
+        size = len(self.recordings(stage))
         return DataLoader(
-            dataset,
-            batch_sampler=EvaluationBatches(len(dataset), self.evaluation_batch_size, **self._ranks()),
-            num_workers=self.num_workers,
+            samples,
+            batch_sampler=EvaluationBatches(size, self.evaluation_batch_size, **self._ranks()),
+            num_workers=workers,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=workers > 0,
         )
 
     def view_maker(self, stage: str) -> ViewMaker:

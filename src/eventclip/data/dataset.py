@@ -52,6 +52,23 @@ class EventFiles:
             raise UserError(f"data.time_unit must be one of {', '.join(TIME_UNITS)}, or null, got {time_unit!r}")
         self.time_unit = time_unit
 
+    def describe(self) -> dict[str, Any]:
+        """Plain values that decide how a file is understood."""
+        sensor_hw = None if self.sensor_hw is None else list(self.sensor_hw)
+        return {"sensor_hw": sensor_hw, "format": self.file_format, "time_unit": self.time_unit}
+
+    def stamp(self, path: Path) -> str:
+        """Size and time of change of a file [bytes, ns], which tell whether it is still the same.
+
+        Raises:
+            RecordingError: it is not there.
+        """
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be read ({error.strerror}): check data.root") from None
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
     def __call__(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int]]:
         """Read one file.
 
@@ -93,6 +110,10 @@ class PackedFiles(EventFiles):
         super().__init__(sensor_hw=sensor_hw)
         self.packs, self.root = packs, root
 
+    def stamp(self, path: Path) -> str:
+        """Size and time of change of the packs: whichever of them holds the recording."""
+        return "+".join(super(PackedFiles, self).stamp(pack.path) for pack in self.packs.packs)
+
     def read(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int] | None]:
         """Events of the recording that was packed from this path below the root."""
         return self.packs.read(os.fsencode(path.relative_to(self.root).as_posix()))
@@ -101,8 +122,9 @@ class PackedFiles(EventFiles):
 class RecordingDataset(Dataset[Sample]):
     """Samples of a set of recordings.
 
-    A sample is asked for by ``(epoch, position)``; what is random in it is drawn from a generator keyed by
-    (seed, "augment", epoch, position), so it does not depend on workers, ranks, batches or interruptions.
+    A sample is asked for by ``(epoch, position)``; what is random in it is drawn from a generator keyed by seed, epoch
+    and the recording itself (its relative path, and which of its repeats it is), so it depends neither on workers,
+    ranks, batches or interruptions, nor on what else was drawn: the one shot of a class is augmented alike among five.
 
     Args:
         recordings: what to read, in order; few-shot draws may repeat a recording.
@@ -116,9 +138,26 @@ class RecordingDataset(Dataset[Sample]):
         self.files = files
         self.make_views = make_views
         self.seed = seed
+        # Without augmentation the repeats of a recording are one and the same sample.
+        self.repeats = None if make_views.augmentation is None else repeats(recordings.paths)
 
     def __len__(self) -> int:
         return len(self.recordings)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that decide what the views of a given recording look like."""
+        seed = None if self.make_views.augmentation is None else self.seed
+        return {"files": self.files.describe(), "views": self.make_views.describe(), "seed": seed}
+
+    def row_name(self, position: int) -> bytes:
+        """What tells this recording from all others of the same description; changes when its file does.
+
+        Raises:
+            RecordingError: the recording is not there.
+        """
+        repeat = 0 if self.repeats is None else self.repeats[position]
+        stamp = self.files.stamp(self.recordings.path(position))
+        return b"%d/%s/%s" % (repeat, stamp.encode(), bytes(self.recordings.paths[position]))
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, position = key
@@ -128,7 +167,7 @@ class RecordingDataset(Dataset[Sample]):
         if self.make_views.augmentation is None:
             made = self.make_views(events, sensor_hw)
         else:
-            rng = generator(self.seed, "augment", epoch=epoch, index=position)
+            rng = self._generator(epoch, position)
             for _ in range(_DRAWS):
                 made = self.make_views(events, sensor_hw, rng)
                 if made is not None:
@@ -145,3 +184,20 @@ class RecordingDataset(Dataset[Sample]):
             "label": int(self.recordings.labels[position]),
             "index": position,
         }
+
+    def _generator(self, epoch: int, position: int) -> np.random.Generator:
+        name = ascii(self.recordings.relative(position))  # file names need not be UTF-8
+        repeat = 0 if self.repeats is None else int(self.repeats[position])
+        return generator(self.seed, f"augment {name}", epoch=epoch, index=repeat)
+
+
+def repeats(paths: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """(n,) how often each path came before: 0 where it comes first."""
+    order = np.argsort(paths, kind="stable")
+    ordered = paths[order]
+    first = np.ones(len(paths), np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    places = np.arange(len(paths))
+    counts = np.empty(len(paths), np.int64)
+    counts[order] = places - np.maximum.accumulate(np.where(first, places, 0))
+    return counts

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eventclip.data.dataset import RecordingDataset, Sample
+from eventclip.data.dataset import Sample
 from eventclip.data.randomness import generator
 from eventclip.errors import UserError
 
@@ -85,7 +85,7 @@ class ResumableLoader(DataLoader[Sample]):
     """
 
     def __init__(
-        self, dataset: RecordingDataset, batches: TrainingBatches, *, num_workers: int, pin_memory: bool
+        self, dataset: Dataset[Sample], batches: TrainingBatches, *, num_workers: int, pin_memory: bool
     ) -> None:
         self._batches = batches
         super().__init__(

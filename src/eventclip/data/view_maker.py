@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,10 @@ from eventclip.data.views import choose_windows, clip_resize, pad_views
 from eventclip.errors import UserError
 from eventclip.events.array import centre
 from eventclip.events.frames import FrameRenderer
+
+REVISION = 1
+"""Of everything from a recording's events to its views: raise it whenever the same events, options and seed would give
+other views (centring, windows, frames, colours, RandAugment, resize), so that feature banks are built anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,17 @@ class ViewMaker:
         self.augmentation = augmentation
         self.background = 255 if renderer.white_background else 0
         self.rand_augment = RandAugment(fill=self.background) if augmentation and augmentation.image else None
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that decide the views of given events."""
+        return {
+            "revision": REVISION,
+            "frames": self.renderer.describe(),
+            "image_size": self.image_size,
+            "max_views": self.max_views,
+            "fit": self.fit,
+            "augmentation": None if self.augmentation is None else asdict(self.augmentation),
+        }
 
     def __call__(
         self, events: NDArray[np.void], sensor_hw: tuple[int, int], rng: np.random.Generator | None = None

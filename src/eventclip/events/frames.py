@@ -54,6 +54,16 @@ class FrameRenderer:
         self.white_background = white_background
         self.color = color
 
+    def describe(self) -> dict[str, int | float | bool | str]:
+        """Its options as plain values."""
+        return {
+            "events_per_frame": self.events_per_frame,
+            "hot_pixel_std": self.hot_pixel_std,
+            "count_non_zero": self.count_non_zero,
+            "white_background": self.white_background,
+            "color": self.color,
+        }
+
     def windows(self, count: int) -> NDArray[np.int64]:
         """Cut a recording into windows of ``events_per_frame`` events.
 

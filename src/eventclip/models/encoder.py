@@ -118,6 +118,7 @@ class ClipEncoder(nn.Module):
             "quick_gelu": quick_gelu,
             "init_seed": init_seed,
         }
+        self._options = architecture.options
         self.visual = model.get_submodule("visual")
         # What remains of the model is its text side; `encode_text` needs nothing of the image tower.
         del model.visual
@@ -196,6 +197,16 @@ class ClipEncoder(nn.Module):
     def drop_text_tower(self) -> None:
         """Free the text tower; nothing can be encoded as text afterwards."""
         self.text_tower, self._tokenizer = None, None
+
+    def describe_image_tower(self) -> dict[str, Any]:
+        """Plain values that decide the features of given views: weights as they are now, not where they came from."""
+        return {
+            "vision": self._options["vision_cfg"],
+            "width": self.width,
+            **{key: self._described[key] for key in ("quick_gelu", "mean", "std")},
+            "precision": self.precision,
+            "weights_sha256": weights_sha256(self.visual),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Plain values that tell which CLIP this is and build it again."""

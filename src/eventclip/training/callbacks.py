@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eventclip.data.dataset import RecordingDataset
+
 _WRONG, _RIGHT = "#b3261e", "#1b6e3c"
 
 
@@ -65,18 +67,19 @@ class PredictionPictures(Callback):
         self.class_names, self.folder, self.count = list(class_names), folder, count
         self._cells: list[tuple[NDArray[np.uint8], NDArray[np.float32], int]] = []
         self._wanted: set[int] = set()
+        self._dataset: RecordingDataset  # has the views where batches hold features
 
     def _start(self, trainer: Trainer, stage: str) -> None:
         self._cells = []
-        size = len(trainer.datamodule.recordings(stage))  # type: ignore[attr-defined]
+        self._dataset = trainer.datamodule.dataset(stage)  # type: ignore[attr-defined]
+        size = len(self._dataset)
         self._wanted = {int(i) for i in np.linspace(0, size - 1, min(self.count, size))}
 
     def _collect(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> None:
-        if "views" not in batch:
-            return
         for row, index in enumerate(batch["index"].tolist()):
             if index in self._wanted:
-                frame = _as_image(batch["views"][row, int(batch["valid"][row].int().argmax())])
+                views = batch["views"][row] if "views" in batch else self._dataset[0, index]["views"]
+                frame = _as_image(views[int(batch["valid"][row].int().argmax())])
                 probabilities = outputs["probabilities"][row].float().cpu().numpy()
                 self._cells.append((frame, probabilities, int(batch["label"][row])))
 
