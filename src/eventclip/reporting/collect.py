@@ -126,37 +126,34 @@ def read_run(path: Path) -> Run:
 
 def mixtures(runs: Sequence[Run]) -> list[str]:
     """Say in a sentence each why runs do not belong in one table; nothing where they do."""
+    class_lists = list(dict.fromkeys(run.class_names for run in runs))
+    position = _first_difference(class_lists)
+
+    def classes(run: Run) -> str:
+        name = run.class_names[position : position + 1]
+        return f"{len(run.class_names)}{f' with {name[0]!r} at {position}' if name else ''}"
+
+    kinds: dict[str, Callable[[Run], str]] = {
+        "different test splits": lambda run: f"sha256 {run.test_checksum[:8]}",
+        "different classes": classes,
+        "weights chosen on the test split beside others": lambda run: (
+            "chosen there" if run.selection == "test" else "not chosen there"
+        ),
+    }
     said = []
-    for what, key in (
-        ("different test splits", _test_split),
-        ("different classes", _classes),
-        ("weights chosen on the test split beside others", _selection),
-    ):
-        groups = _grouped(runs, key)
+    for what, told in kinds.items():
+        groups: dict[str, list[Run]] = {}
+        for run in runs:
+            groups.setdefault(told(run), []).append(run)
         if len(groups) > 1:
-            told = "; ".join(f"{value} in {_some(members)}" for value, members in groups.items())
-            said.append(f"the runs have {what}: {told}")
+            parts = "; ".join(f"{value} in {_some(members)}" for value, members in groups.items())
+            said.append(f"the runs have {what}: {parts}")
     return said
 
 
-def _test_split(run: Run) -> str:
-    return f"sha256 {run.test_checksum[:8]}"
-
-
-def _classes(run: Run) -> str:
-    named = ", ".join(run.class_names[:3])
-    return f"{len(run.class_names)} ({named}{', …' if len(run.class_names) > 3 else ''})"
-
-
-def _selection(run: Run) -> str:
-    return "chosen on the test split" if run.selection == "test" else "not chosen on it"
-
-
-def _grouped(runs: Sequence[Run], key: Callable[[Run], str]) -> dict[str, list[Run]]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return groups
+def _first_difference(lists: Sequence[Sequence[str]]) -> int:
+    """The first position where not all lists hold the same."""
+    return next((i for i, names in enumerate(zip(*lists, strict=False)) if len(set(names)) > 1), min(map(len, lists)))
 
 
 def _some(runs: Sequence[Run], limit: int = 3) -> str:

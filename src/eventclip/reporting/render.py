@@ -24,7 +24,7 @@ def to_markdown(table: Table, *, title: str = "") -> str:
     """Write the table aligned, so that it reads in a terminal too, with its notes below: accuracies in percent."""
     head = [*map(heading, table.columns), "seeds", *(METRICS[metric] for metric in table.metrics)]
     numbers = len(table.columns)
-    lines = [head, *_cells(table)]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *_cells(table))]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
 
     def written(line: Sequence[str]) -> str:
@@ -35,7 +35,7 @@ def to_markdown(table: Table, *, title: str = "") -> str:
         return f"| {' | '.join(cells)} |"
 
     rule = [f"{'-' * (width - 1)}:" if i >= numbers else "-" * width for i, width in enumerate(widths)]
-    text = [*([title, ""] if title else []), written(head), written(rule), *(written(line) for line in lines[1:])]
+    text = [*([title, ""] if title else []), written(lines[0]), written(rule), *(written(line) for line in lines[1:])]
     notes = [line for note in table.notes for line in ("", note)]
     return "\n".join([*text, *notes]) + "\n"
 

@@ -56,7 +56,7 @@ def _leaves(node: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 
 
 def _is_left_out(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in _NOT_SETTINGS)
+    return key.endswith("._partial_") or any(key == name or key.startswith(f"{name}.") for name in _NOT_SETTINGS)
 
 
 def _without_folder(value: Any) -> Any:

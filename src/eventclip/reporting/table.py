@@ -140,7 +140,7 @@ def _columns(described: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
         apart = {_values(settings, columns) for settings in described}
         if len({_values(settings, [*columns, key]) for settings in described}) > len(apart):
             columns.append(key)
-        elif not any(key.startswith(heading(target)) for target in targets) and key != "clip.weights":
+        elif not any(key.startswith(f"{heading(target)}.") for target in targets) and key != "clip.weights":
             found = sorted({shown(key, settings.get(key, MISSING)) for settings in described})
             following.append(f"{key} ({', '.join(found)})")
     if SHOTS in columns:

@@ -72,7 +72,14 @@ def draw_reliability(binned: NDArray[np.float64], error: float) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     accuracy = right[filled] / count[filled]
     above.bar(middle[filled], accuracy, width=0.92 * width, color="#9ec1e6", label="accuracy of the bin")
-    above.plot(confidence[filled] / count[filled], accuracy, "o", color="#1f4e8c", markersize=4, label="at its mean")
+    above.plot(
+        confidence[filled] / count[filled],
+        accuracy,
+        "o",
+        color="#1f4e8c",
+        markersize=4,
+        label="at the mean probability",
+    )
     above.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="calibrated")
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     above.set_title(f"expected calibration error {100 * error:.1f} %", fontsize=10)
