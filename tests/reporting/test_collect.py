@@ -25,7 +25,7 @@ def test_unfinished_and_damaged_runs_are_named_in_the_report(write_run, tmp_path
     assert f"without results.json as if not finished (1): {tmp_path}/stopped." in markdown
     assert f"{tmp_path}/damaged/results.json is damaged (Unterminated string" in markdown
     assert f"{tmp_path}/old/results.json lacks what a table needs (KeyError: 'settings')" in markdown
-    assert "made_up: 1 runs" in markdown
+    assert "made_up: 1 run," in markdown
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Counts of a test by hand, pictures for few and for many classes, and what results.json says of it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -102,3 +105,31 @@ def test_a_run_without_the_diagnostics_says_nothing_of_confusions(run_experiment
 def test_a_wrong_option_is_told():
     with pytest.raises(UserError, match=r"diagnostics\.bins must be 1 or more .* got 0 and 20"):
         Diagnostics(NAMES, bins=0)
+
+
+@pytest.mark.slow
+def test_two_processes_count_what_one_does(learnable_root, tiny_clip_json, tmp_path):
+    said = []
+    for trainer in ("cpu", "ddp"):
+        overrides = [
+            "experiment=fewshot_ncaltech",
+            f"data.root={learnable_root}",
+            "data.sensor_hw=[60,80]",
+            "data.num_workers=0",
+            "data.evaluation_batch_size=5",  # 12 recordings: the last batch is not full on either process
+            "frames.events_per_frame=200",
+            f"clip.config={tiny_clip_json}",
+            "clip.arch=null",
+            "clip.pretrained=null",
+            "adapter=identity",
+            f"trainer={trainer}",
+            "trainer.accelerator=cpu",
+            f"hydra.run.dir={tmp_path / trainer}",
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "eventclip.train", *overrides]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        said.append(json.loads((tmp_path / trainer / "results.json").read_text())["top_confusions"])
+    assert said[0]
+    assert said[0] == said[1]

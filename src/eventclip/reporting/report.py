@@ -67,7 +67,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def _title(runs: Sequence[Run]) -> str:
     names = ", ".join(dict.fromkeys(run.name for run in runs))
-    return f"{names}: {len(runs)} runs, test accuracy [%], mean ± 95 % interval over seeds (Student t)"
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return f"{names}: {count}, test accuracy [%], mean ± 95 % interval over seeds (Student t)"
 
 
 def _left_out(collection: Collection) -> list[str]:
