@@ -14,6 +14,7 @@ ROOMS = {  # what each room may import from, besides itself
     "events": {"errors"},
     "data": {"errors", "files", "events"},
     "models": {"errors"},
+    "reporting": {"errors", "files"},
     "training": {"errors", "files", "events", "data", "models"},
     "config": {"errors"},
 }
@@ -51,7 +52,12 @@ def test_the_sensors_world_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_report_needs_no_torch():
+    code = "import sys, eventclip.reporting.report, eventclip.reporting.curve; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_command_starts_without_its_heavy_imports():
-    heavy = "('torch', 'lightning', 'numba', 'open_clip')"
-    code = f"import sys, eventclip.train; sys.exit(any(m in sys.modules for m in {heavy}))"
+    heavy = "('torch', 'lightning', 'numba', 'open_clip', 'matplotlib')"
+    code = f"import sys, eventclip.train, eventclip.report; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -28,7 +28,9 @@ from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
 from eventclip.models.tuning import tune
+from eventclip.reporting.settings import flat_settings
 from eventclip.training.checkpoints import check_card, make_card, read_checkpoint
+from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.features import FeatureBank
 from eventclip.training.lit import LitEventClassifier
 
@@ -175,9 +177,11 @@ def run(cfg: DictConfig) -> float | None:
         results = {
             "name": cfg.name,
             "metrics": metrics,
+            **diagnosed(trainer),
             "validation": None if validation is None else float(validation),
             "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
             "seed": cfg.seed,
+            "settings": flat_settings(parts.card["config"]),
             "resumed": resume is not None,
             "data": parts.card["data"],
             "class_names": parts.card["class_names"],
@@ -209,6 +213,12 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
     return trainer
+
+
+def diagnosed(trainer: Trainer) -> dict[str, Any]:
+    """What the test's diagnostics tell in ``results.json``; nothing where they are left out."""
+    found = [callback.results() for callback in trainer.callbacks if isinstance(callback, Diagnostics)]  # type: ignore[attr-defined]
+    return found[0] if found else {}
 
 
 def versions() -> dict[str, str]:

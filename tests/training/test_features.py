@@ -16,6 +16,7 @@ import torch
 
 from eventclip.data.fewshot import draw_few_shot
 from eventclip.data.ncaltech101 import NCaltech101DataModule
+from eventclip.data.pack_splits import pack_split
 from eventclip.data.view_maker import Augmentation
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
@@ -297,6 +298,7 @@ import sys, time
 from pathlib import Path
 from eventclip.data.fewshot import draw_few_shot
 from eventclip.data.ncaltech101 import NCaltech101DataModule
+from eventclip.data.pack_splits import pack_split
 from eventclip.data.view_maker import Augmentation
 from eventclip.events.frames import FrameRenderer
 from eventclip.models.encoder import ClipEncoder
@@ -370,3 +372,19 @@ def test_of_two_processes_one_encodes_and_both_end(learnable_root, tmp_path, tin
     assert all(words[-1] == "complete" for words in said)
     assert sorted(words.count("block") for words in said) == [0, 15]
     assert len(content(tmp_path)) == 90
+
+
+def test_a_packed_data_set_has_a_bank_of_its_own_until_the_pack_changes(learnable_root, tmp_path, encoder, encoded):
+    pack = tmp_path / "pack.h5"
+    module = data_module(learnable_root)
+    assert list(pack_split(module, "all", pack, progress=False, workers=1))
+    bank = bank_in(tmp_path / "bank", encoder)
+    packed = data_module(None, packed=str(pack)).dataset("test")
+    expected = bank(module.dataset("test"))
+    np.testing.assert_array_equal(bank(packed)[0, 3]["features"], expected[0, 3]["features"])
+    before = len(encoded)
+    bank(packed)
+    assert len(encoded) == before
+    os.utime(pack, ns=(1, 1))
+    bank(data_module(None, packed=str(pack)).dataset("test"))
+    assert len(encoded) > before

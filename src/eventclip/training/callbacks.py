@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from eventclip.data.dataset import RecordingDataset
+from eventclip.files import whole_file
 
 _WRONG, _RIGHT = "#b3261e", "#1b6e3c"
 
@@ -41,7 +44,7 @@ def draw_predictions(
     """
     columns = min(4, len(frames))
     rows = -(-len(frames) // columns)
-    figure = Figure(figsize=(2.6 * columns, 3.3 * rows), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns, 3.3 * rows), dpi=110, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -52,6 +55,19 @@ def draw_predictions(
         guesses = "\n".join(f"{class_names[k]}  {100 * row[k]:.0f} %" for k in best)
         axis.text(0.5, -0.04, guesses, transform=axis.transAxes, ha="center", va="top", fontsize=8)
     return figure
+
+
+def show(trainer: Trainer, figure: Figure, tag: str, path: Path | None = None) -> None:
+    """Draw a figure once, and put it into TensorBoard under ``tag`` and, where a path is given, into a PNG file."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(tag, pixels, global_step=trainer.global_step, dataformats="HWC")
+    if path is not None:
+        with whole_file(path) as part:
+            Image.fromarray(pixels).save(part, format="PNG")
 
 
 class PredictionPictures(Callback):
@@ -88,12 +104,8 @@ class PredictionPictures(Callback):
             return
         frames, probabilities, labels = zip(*self._cells, strict=True)
         figure = draw_predictions(frames, np.stack(probabilities), labels, self.class_names)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(f"{stage}/predictions", figure, global_step=trainer.global_step)
-        if self.folder is not None:
-            Path(self.folder).mkdir(parents=True, exist_ok=True)
-            figure.savefig(Path(self.folder) / f"{stage}.png", dpi=110)
+        path = None if self.folder is None else Path(self.folder) / f"{stage}.png"
+        show(trainer, figure, f"{stage}/predictions", path)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the recordings."""

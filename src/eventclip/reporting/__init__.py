@@ -1,0 +1,1 @@
+"""What runs left behind, put side by side: no torch, no Lightning."""
