@@ -57,7 +57,8 @@ def test_a_report_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_command_starts_without_its_heavy_imports():
+@pytest.mark.parametrize("command", ["train", "evaluate", "import_checkpoint", "report", "pack", "data_check"])
+def test_a_command_starts_without_its_heavy_imports(command):
     heavy = "('torch', 'lightning', 'numba', 'open_clip', 'matplotlib')"
-    code = f"import sys, eventclip.train, eventclip.report; sys.exit(any(m in sys.modules for m in {heavy}))"
+    code = f"import sys, eventclip.{command}; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,9 +47,47 @@ class TrainConfig:
     paths: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class EvaluateConfig(TrainConfig):
+    """The root keys of ``conf/evaluate.yaml``."""
+
+    checkpoint: str = MISSING
+    split: str = "test"
+
+
+@dataclass
+class ImportConfig(TrainConfig):
+    """The root keys of ``conf/import_checkpoint.yaml``."""
+
+    reference: str = MISSING
+    out: str = MISSING
+
+
+LEARNED_ON = ("clip", "tuning", "frames", "views", "data", "fewshot", "adapter", "classifier", "optim")
+"""The groups that say what a checkpoint learned and on what; the others say how and where a run is done."""
+
+
+def register_checkpoint(config: Mapping[str, Any]) -> None:
+    """Offer a checkpoint's own configuration as the option "checkpoint" of each group that it decides.
+
+    So `conf/evaluate.yaml` composes like any other: ``data.root=...`` changes one value of the checkpoint's, and
+    ``data=nimagenet`` takes another option in its place.
+
+    Args:
+        config: the resolved configuration in the checkpoint's card; empty where no checkpoint was named.
+    """
+    register_schema()
+    store = ConfigStore.instance()
+    for group in LEARNED_ON:
+        store.store(group=group, name="checkpoint", node=dict(config.get(group, {})))
+    known = EvaluateConfig(name=config.get("name", "unknown"), seed=config.get("seed", 0))
+    store.store(name="evaluate_schema", node=known)
+
+
 def register_schema() -> None:
     """Let Hydra check the root of every composed training configuration, and find what the package ships."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    ConfigStore.instance().store(name="import_schema", node=ImportConfig)
     OmegaConf.register_new_resolver("asset", lambda name: str(Path(__file__).parent / "assets" / name), replace=True)
 
 

@@ -121,19 +121,27 @@ def build_bank(cfg: DictConfig, encoder: ClipEncoder) -> FeatureBank | None:
     return bank
 
 
-def assemble(cfg: DictConfig) -> Parts:
-    """Build data module, CLIP, adapter and Lightning module from a composed configuration."""
+def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
+    """Build data module, CLIP, adapter and Lightning module from a composed configuration.
+
+    Args:
+        cfg: the configuration.
+        evaluated: the one split that is looked at; None for a run that trains, if anything learns, and tests.
+    """
     datamodule = build_datamodule(cfg)
+    datamodule.tested = evaluated or "test"
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
-    log.info("%s: %d training recordings, %d classes", datamodule.root, len(datamodule.training), len(class_names))
     classifier = build_classifier(cfg, class_names)
     datamodule.image_size = classifier.encoder.image_size
     datamodule.bank = build_bank(cfg, classifier.encoder)
+    data = datamodule.describe(training=evaluated is None and learns(classifier))
+    counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
+    log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)
     card = make_card(
         config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         class_names=class_names,
         clip=classifier.encoder.describe(),
-        data=datamodule.describe(),
+        data=data,
         version=eventclip.__version__,
     )
     lit = LitEventClassifier(
@@ -146,6 +154,11 @@ def assemble(cfg: DictConfig) -> Parts:
         card=card,
     )
     return Parts(datamodule, classifier, lit, card)
+
+
+def learns(classifier: EventClassifier) -> bool:
+    """Whether anything learns from training recordings; zero-shot needs none."""
+    return any(parameter.requires_grad for parameter in classifier.parameters())
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -164,7 +177,7 @@ def run(cfg: DictConfig) -> float | None:
     parts = assemble(cfg)
     trainer = make_trainer(cfg, parts)
     resume = _resume_from(cfg.resume, output, parts.card)
-    if any(p.requires_grad for p in parts.lit.parameters()):
+    if learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
@@ -172,28 +185,44 @@ def run(cfg: DictConfig) -> float | None:
     if best is not None and best.best_model_path:
         chosen, validation = best.best_model_path, best.best_model_score
     trainer.test(parts.lit, datamodule=parts.datamodule, ckpt_path=chosen, verbose=False, weights_only=True)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-    if trainer.is_global_zero:
-        results = {
-            "name": cfg.name,
-            "metrics": metrics,
-            **diagnosed(trainer),
-            "validation": None if validation is None else float(validation),
-            "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
-            "seed": cfg.seed,
-            "settings": flat_settings(parts.card["config"]),
-            "resumed": resume is not None,
-            "data": parts.card["data"],
-            "class_names": parts.card["class_names"],
-            "clip": parts.card["clip"],
-            "versions": versions(),
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        write_json(output / "results.json", results)
-        for name, value in sorted(metrics.items()):
-            log.info("%-28s %.4f", name, value)
-        log.info("results, checkpoints and pictures: %s", output)
+    told = {
+        "validation": None if validation is None else float(validation),
+        "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
+        "resumed": resume is not None,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_results(cfg, parts, trainer, told)
     return None if validation is None else float(validation)
+
+
+def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[str, Any]) -> None:
+    """Write ``results.json`` of a test that has just ended, and log its metrics; only the first process does.
+
+    Args:
+        cfg: the configuration, whose ``paths.output`` is the run's folder.
+        parts: what was tested.
+        trainer: that tested it.
+        told: what this kind of run has to tell beside what every test does.
+    """
+    if not trainer.is_global_zero:
+        return
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    output = Path(cfg.paths.output)
+    results = {
+        "name": cfg.name,
+        "metrics": metrics,
+        **diagnosed(trainer),
+        "seed": cfg.seed,
+        "settings": flat_settings(parts.card["config"]),
+        "data": parts.card["data"],
+        "class_names": parts.card["class_names"],
+        "clip": parts.card["clip"],
+        "versions": versions(),
+    }
+    write_json(output / "results.json", results | told)
+    for name, value in sorted(metrics.items()):
+        log.info("%-28s %.4f", name, value)
+    log.info("results and pictures: %s", output)
 
 
 def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:

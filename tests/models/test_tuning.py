@@ -88,6 +88,14 @@ def test_lora_is_golden_and_merging_it_changes_nothing(golden_clip, golden, gold
     assert not learning(golden_clip)
 
 
+@pytest.mark.parametrize("targets", ["qv", "qkv", "qkvo"])
+def test_lora_trains_as_many_parameters_as_the_golden_file_tells(golden_clip, golden, golden_batch, targets):
+    tune(golden_clip, "lora", lora_targets=targets, lora_rank=4)
+    classifier = EventClassifier(golden_clip, TextAdapter(golden_batch[3], golden_clip.logit_scale))
+    expected = golden[1]["finetune"][f"lora_{targets}_4"]["trainable_parameters"]
+    assert sum(p.numel() for p in classifier.parameters() if p.requires_grad) == expected
+
+
 def test_lora_starts_as_clip_itself_and_its_seed_alone_decides_its_weights(golden_clip_files, golden_clip):
     config, weights = golden_clip_files
     views = make_views(64)

@@ -49,7 +49,8 @@ class EventDataModule(LightningDataModule, ABC):
         root: the data set's folder; not needed where it is ``packed``.
         renderer: events -> frames.
         image_size: side S of CLIP's input [px]; an attribute, to be set before a loader is asked for. So is ``bank``:
-            what makes of samples with views the same samples with features; None hands the views out.
+            what makes of samples with views the same samples with features; None hands the views out. And ``tested``,
+            the split that the test stage looks at: "test" unless set otherwise; "training" is all of it, no draw.
         draw: few-shot draw on the training split; None trains on all of it.
         sensor_hw: sensor height and width [px]; None takes each file's own.
         percentile_events: 95th percentile of events per recording, which decides the number of views.
@@ -147,6 +148,7 @@ class EventDataModule(LightningDataModule, ABC):
         self.training_views = views_per_recording(percentile_events, renderer.events_per_frame, training_views)
         self.evaluation_views = views_per_recording(percentile_events, renderer.events_per_frame, evaluation_views)
         self.bank: Bank | None = None
+        self.tested = "test"
         self._listed: dict[str, Recordings] = {}
         self._used: dict[str, Recordings] = {}
         self._unreadable: dict[str, dict[str, str]] = {}
@@ -255,7 +257,8 @@ class EventDataModule(LightningDataModule, ABC):
         ``on_bad_recording`` is "skip", which are looked for once.
         """
         if split not in self._used:
-            wanted = self._drawn_to_train if split == "training" else self.split(split)
+            trains = split == "training" and self.tested != "training"
+            wanted = self._drawn_to_train if trains else self.split(split)
             if self.on_bad_recording == "skip":
                 wanted = without(wanted, self._unreadable_of(split, wanted))
             self._used[split] = wanted
@@ -265,7 +268,9 @@ class EventDataModule(LightningDataModule, ABC):
         """The recordings behind the loader of ``stage``: "fit", "validate" or "test"."""
         if stage == "fit":
             return self.training
-        return self.used("test" if stage == "test" or self.selection == "test" else "validation")
+        if stage == "test":
+            return self.used(self.tested)
+        return self.used("test" if self.selection == "test" else "validation")
 
     @cached_property
     def _drawn(self) -> Recordings:
@@ -368,7 +373,7 @@ class EventDataModule(LightningDataModule, ABC):
         return [] if self.selection is None else [self.evaluation_loader("validate")]
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Evaluation batches of the test split."""
+        """Evaluation batches of the split that is tested."""
         return self.evaluation_loader("test")
 
     def evaluation_loader(self, stage: str) -> DataLoader[Sample]:
@@ -394,10 +399,15 @@ class EventDataModule(LightningDataModule, ABC):
             augmentation=self.augmentation if fitting else None,
         )
 
-    def describe(self) -> dict[str, Any]:
-        """Plain values for ``results.json``: folder, counts and checksums of what was trained and tested on."""
-        splits = ("training", "test", *(("validation",) if self.selection == "validation" else ()))
-        used = {split: self.used(split) for split in splits}
+    def describe(self, *, training: bool = True) -> dict[str, Any]:
+        """Plain values for ``results.json``: folder, counts and checksums of what was trained and tested on.
+
+        Args:
+            training: whether there is training at all; without it the data set needs no training split.
+        """
+        used = ({"training": self.training} if training else {}) | {"test": self.recordings("test")}
+        if training and self.selection == "validation":
+            used["validation"] = self.used("validation")
         return {
             "data_set": type(self).__name__,
             "root": str(self.root),
