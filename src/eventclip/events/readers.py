@@ -7,9 +7,10 @@ from pathlib import Path
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events, check_events
-from eventclip.events.cameras import read_aedat4, read_atis, read_dat, read_raw
+from eventclip.events.cameras import read_aedat4, read_atis
 from eventclip.events.columns import TIME_UNITS
 from eventclip.events.hdf5 import read_hdf5
+from eventclip.events.prophesee import read_dat, read_raw
 from eventclip.events.tables import read_numpy, read_text
 
 _SUFFIXES = {
