@@ -5,6 +5,8 @@ The errors raised here are what follows the path in a sentence; :func:`eventclip
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +37,14 @@ def read_atis(path: Path) -> Recording:
         RecordingError: empty, truncated, or time running backwards.
     """
     raw = np.fromfile(path, np.uint8)
-    if len(raw) % 5:
-        whole = len(raw) // 5 * 5
-        raise RecordingError(f"ends in the middle of an event at byte {whole}: expected 5 bytes an event")
+    check_atis(len(raw))
     return check_recording(decode_atis(raw, 0)[0]), None
+
+
+def check_atis(size: int) -> None:
+    """Refuse a file of ``size`` bytes that ends in the middle of an event."""
+    if size % 5:
+        raise RecordingError(f"ends in the middle of an event at byte {size // 5 * 5}: expected 5 bytes an event")
 
 
 def decode_atis(raw: NDArray[np.uint8], overflows: int) -> tuple[Events, int]:
@@ -71,23 +77,41 @@ def read_aedat4(path: Path) -> Recording:
     Raises:
         RecordingError: the reader is not installed, not a whole file, or not exactly one stream of events.
     """
+    packets, sensor_hw = aedat4_packets(path)
+    events = list(packets)
+    return check_recording(np.concatenate(events) if events else np.empty(0, EVENT_DTYPE)), sensor_hw
+
+
+def aedat4_packets(path: Path) -> tuple[Iterator[Events], tuple[int, int]]:
+    """The packets of events of an ``.aedat4``, read as they are asked for, and (height, width) of their stream."""
     try:
         import aedat
     except ImportError as error:
         raise RecordingError("needs another package to be read: pip install eventclip[aedat]") from error
-    try:
+    with _panics():
         decoder = aedat.Decoder(path)
-        streams = {key: stream for key, stream in decoder.id_to_stream().items() if stream["type"] == "events"}
-        packets = [packet["events"] for packet in decoder if "events" in packet]
-    except BaseException as error:  # a panic of its Rust code is no Exception
+        streams = [stream for stream in decoder.id_to_stream().values() if stream["type"] == "events"]
+    if len(streams) != 1:
+        raise RecordingError(f"holds {len(streams)} streams of events: expected one")
+
+    def packets() -> Iterator[Events]:
+        while True:
+            with _panics():
+                packet = next(decoder, None)
+            if packet is None:
+                return
+            if "events" in packet:
+                yield events_from_columns(*(packet["events"][name] for name in ("t", "x", "y", "on")))
+
+    return packets(), (int(streams[0]["height"]), int(streams[0]["width"]))
+
+
+@contextlib.contextmanager
+def _panics() -> Iterator[None]:
+    """Tell what goes wrong in aedat; a panic of its Rust code is no Exception."""
+    try:
+        yield
+    except BaseException as error:
         if not isinstance(error, RuntimeError) and type(error).__name__ != "PanicException":
             raise
         raise RecordingError(f"is no whole aedat4 file ({error})") from error
-    if len(streams) != 1:
-        raise RecordingError(f"holds {len(streams)} streams of events: expected one")
-    stream = next(iter(streams.values()))
-    columns = [
-        np.concatenate([packet[name] for packet in packets]) if packets else np.empty(0)
-        for name in ("t", "x", "y", "on")
-    ]
-    return check_recording(events_from_columns(*columns)), (int(stream["height"]), int(stream["width"]))

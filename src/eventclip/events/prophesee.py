@@ -88,7 +88,7 @@ def read_raw(path: Path) -> Recording:
     words = np.fromfile(path, layout.word, offset=layout.start)
     tally = np.zeros(16, np.int64)
     layout.tally(words, 0, tally)
-    copy = _digestible(words, layout.shift, triggers=layout.stumbles_over_triggers(tally))
+    copy = digestible(words, layout.shift, triggers=layout.stumbles_over_triggers(tally))
     events = _decode(layout.encoding, path, count=layout.events(tally), copy=copy)
     return check_recording(events), layout.sensor_hw
 
@@ -202,7 +202,7 @@ def survey(words: NDArray[Any], shift: int, kinds: NDArray[np.int64], tally: NDA
     return -1
 
 
-def _digestible(words: NDArray[Any], shift: int, *, triggers: bool) -> NDArray[Any] | None:
+def digestible(words: NDArray[Any], shift: int, *, triggers: bool) -> NDArray[Any] | None:
     """Words without events put where expelliarmus would stumble, None where it does not.
 
     It takes a first byte of '%' for another line of the header, and does not know the trigger words of EVT3.
