@@ -63,6 +63,10 @@ class ViewMaker:
         self.background = 255 if renderer.white_background else 0
         self.rand_augment = RandAugment(fill=self.background) if augmentation and augmentation.image else None
 
+    def windows(self, count: int, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+        """Which events of a recording of ``count`` each view shows: (v, 2) first and past-the-end, v <= max_views."""
+        return choose_windows(self.renderer.windows(count), self.max_views, rng)
+
     def __call__(
         self, events: NDArray[np.void], sensor_hw: tuple[int, int], rng: np.random.Generator | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
@@ -91,7 +95,7 @@ class ViewMaker:
             )
         if len(events) == 0:
             return None
-        windows = choose_windows(self.renderer.windows(len(events)), self.max_views, rng)
+        windows = self.windows(len(events), rng)
         frames = self.renderer(events, sensor_hw, windows)
         if self.rand_augment is not None and rng is not None:
             frames = self.rand_augment(frames, rng)
