@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
         views = found.views
     save_views(out, views, found, top=settings["top"], gif_ms=settings["gif_ms"])
     said = "" if found is None else f": {found.label} {found.probability:.0%}"
-    print(f"{out}: {len(views)} views of {recording}{said}")
+    print(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _title(views: Views, found: Classification | None, top: int) -> list[str]:
     lines = [
         Path(views.name).name,
         f"{views.events:,} events on {height}x{width} px",
-        f"{len(views)} views of {views.events_per_frame:,}",
+        f"{len(views)} view{'s' * (len(views) > 1)} of at most {views.events_per_frame:,}",
     ]
     return lines + ([", ".join(_said(label) for label in found.top(top))] if found is not None else [])
 
