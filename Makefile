@@ -40,6 +40,7 @@ type: $(READY)  ## mypy, strict
 bench: $(READY)  ## every speed claim as a ratio, measured here and now
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/camera.py
+	$(BIN)/python benchmarks/classify.py
 
 wheel-check: $(READY)  ## build the wheel, install it elsewhere, compose a configuration outside the checkout
 	$(BIN)/python tools/wheel_check.py

@@ -21,6 +21,7 @@ from eventclip.inference.loading import Clip, check_classes, trained_classifier,
 from eventclip.inference.looking import ASK, Looking, Recording, SensorRenderer, as_events
 from eventclip.inference.result import Classification, Views
 from eventclip.models.classifier import EventClassifier
+from eventclip.models.encoder import ClipEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,11 @@ class EventCLIP:
         self.class_names = tuple(check_classes(class_names))
         self.looking = looking
         self._batches = BatchClassifier(classifier, self.class_names, device=device, batch_views=batch_views)
+
+    @property
+    def encoder(self) -> ClipEncoder:
+        """The CLIP that looks at the views."""
+        return self._batches.classifier.encoder
 
     @classmethod
     def zero_shot(

@@ -90,7 +90,7 @@ def _predict_windows(
         return [str(error)]
     if timeline is not None and picture is not None:
         with whole_file(picture) as part:
-            timeline.draw(path.name).savefig(part, format="png", dpi=100)
+            timeline.draw(path.name).savefig(part, format="png", dpi=80)
     return []
 
 

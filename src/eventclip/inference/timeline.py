@@ -67,7 +67,8 @@ class Timeline:
         axis.grid(alpha=0.25)
         rate = figure.add_subplot(grid[2, :], sharex=axis)
         rates = spans[:, 2] / np.maximum(spans[:, 1] - spans[:, 0], 1)  # events per microsecond: millions a second
-        rate.bar(starts, rates, np.maximum(ends - starts, 1e-9), align="edge", color="#777777")
+        rate.fill_between(middles, rates, step="mid", color="#777777")
+        rate.set_ylim(0)
         rate.set(ylabel="Mev/s", xlabel=f"time in {name} [s]")
         rate.grid(alpha=0.25)
         return figure
