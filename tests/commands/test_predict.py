@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
 from eventclip.data.symbols import film_symbol
@@ -44,7 +44,7 @@ def run(tmp_path, monkeypatch):
 
 
 def rows(path):
-    return list(csv.DictReader(path.open(newline="")))
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_a_folder_becomes_one_row_a_recording_equal_to_the_api(run, films, tmp_path):
@@ -109,7 +109,8 @@ def test_windows_give_a_row_each_and_a_timeline(run, films, tmp_path):
     assert sum(int(row["events"]) for row in table) == len(events)
     assert [int(row["window"]) for row in table] == list(range(len(table)))
     assert {row["label"] for row in table} <= {"star", "anchor", "umbrella"}
-    picture = np.asarray(Image.open(tmp_path / "here" / "t.png").convert("L"))
+    with Image.open(tmp_path / "here" / "t.png") as image:
+        picture = np.asarray(image.convert("L"))
     assert (picture < 128).sum() > 1000
     run(predict, f"recordings={films}", *MODEL, KNOWN, "out=w.csv", "window_events=20_000", "timeline=lines")
     assert {path.stem for path in (tmp_path / "here" / "lines").iterdir()} == {"star", "anchor", "umbrella"}
@@ -121,11 +122,8 @@ def test_show_draws_every_pixel_of_every_view_as_clip_gets_it(run, films, tmp_pa
     views = model.views(recording, sensor_hw=SENSOR)
     for out in ("a.png", "a.gif"):
         run(show, f"recording={recording}", *MODEL, KNOWN, f"out={out}")
-        picture = Image.open(tmp_path / "here" / out)
-        pages = []
-        for page in range(getattr(picture, "n_frames", 1)):
-            picture.seek(page)
-            pages.append(np.asarray(picture.convert("L")))
+        with Image.open(tmp_path / "here" / out) as picture:
+            pages = [np.asarray(page.convert("L")) for page in ImageSequence.Iterator(picture)]
         scale, side = enlargement(64), 64 * enlargement(64)
         for number, frame in enumerate(views.frames[:, 0]):
             page = pages[number] if out == "a.gif" else pages[0]
@@ -138,19 +136,19 @@ def test_show_draws_every_pixel_of_every_view_as_clip_gets_it(run, films, tmp_pa
 
 def test_every_shared_real_recording_passes_through_predict_and_show(run, shared, tmp_path):
     folder = shared / "data" / "recordings"
-    chosen = sorted({p.parent.parent.name + p.suffix + p.name[:4]: p for p in folder.rglob("*")
-                     if p.suffix in READABLE_SUFFIXES}.values())  # fmt: skip
+    files = [p for p in folder.rglob("*") if p.suffix in READABLE_SUFFIXES]
+    one_of_each = {(p.relative_to(folder).parts[0], p.suffix, p.stem if p.suffix == ".raw" else ""): p for p in files}
+    chosen = sorted(one_of_each.values())
     assert {p.suffix for p in chosen} >= {".dat", ".bin", ".raw", ".aedat4", ".hdf5"}
-    sensors = {}
-    for path in chosen:
-        events, own = read_events(path)
-        sensors[path] = [] if own else [f"sensor_hw=[{events['y'].max() + 1},{events['x'].max() + 1}]"]
     for number, path in enumerate(chosen):
-        run(predict, f"recordings='{path}'", *MODEL, *sensors[path], f"out={number}.csv", "progress=false")
+        events, own = read_events(path)
+        sensor = [] if own else [f"sensor_hw=[{events['y'].max() + 1},{events['x'].max() + 1}]"]
+        run(predict, f"recordings='{path}'", *MODEL, *sensor, f"out={number}.csv", "progress=false")
         (row,) = rows(tmp_path / "here" / f"{number}.csv")
         assert row["label"] in ("star", "anchor", "umbrella")
-        run(show, f"recording='{path}'", *MODEL, *sensors[path], f"out={number}.png")
-        assert Image.open(tmp_path / "here" / f"{number}.png").size[0] > 192
+        run(show, f"recording='{path}'", *MODEL, *sensor, f"out={number}.png")
+        with Image.open(tmp_path / "here" / f"{number}.png") as image:
+            assert image.size[0] > 192
 
 
 @pytest.mark.parametrize(

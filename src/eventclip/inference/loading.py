@@ -56,7 +56,8 @@ def zero_shot_classifier(
     except TypeError as error:
         raise UserError(f"clip cannot be built: {error}") from error
     if prompts is None:
-        prompts = TINY_PROMPT if options == clip_options("tiny") else PAPER_PROMPT
+        tiny = options.get("config") == clip_options("tiny")["config"]
+        prompts = TINY_PROMPT if tiny else PAPER_PROMPT
     text_features = encode_classes(encoder, names, [prompts] if isinstance(prompts, str) else list(prompts))
     encoder.drop_text_tower()
     return EventClassifier(encoder, IdentityAdapter(text_features, encoder.logit_scale), pooling=pooling)
