@@ -43,6 +43,7 @@ bench: $(READY)  ## every speed claim as a ratio, measured here and now
 	$(BIN)/python benchmarks/packed.py
 	$(BIN)/python benchmarks/index.py
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/classify.py
 
 wheel-check: $(READY)  ## build the wheel, install it elsewhere, compose a configuration outside the checkout
 	$(BIN)/python tools/wheel_check.py

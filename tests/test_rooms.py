@@ -16,9 +16,11 @@ ROOMS = {  # what each room may import from, besides itself
     "models": {"errors"},
     "reporting": {"errors", "files"},
     "training": {"errors", "files", "events", "data", "models"},
+    "building": {"errors", "models"},
+    "inference": {"errors", "files", "events", "data", "models", "building", "training"},
     "config": {"errors"},
 }
-SINGLE = {"errors", "files", "config"}  # rooms of one file
+SINGLE = {"errors", "files", "config", "building"}  # rooms of one file
 TOP_LEVEL = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} - SINGLE
 
 

@@ -14,11 +14,11 @@ register_schema()
 @command
 def main(cfg: DictConfig) -> None:
     """Build the data set from the composed configuration, read it, print the table; damage is an error."""
+    from eventclip.building import build
     from eventclip.data.check import check_data
     from eventclip.data.datamodule import EventDataModule
     from eventclip.errors import UserError
     from eventclip.files import write_json
-    from eventclip.run import build
 
     datamodule: EventDataModule = build(cfg.data, "data", EventDataModule, renderer=build(cfg.frames, "frames"))
     check = check_data(datamodule, cfg.splits, progress=cfg.progress)

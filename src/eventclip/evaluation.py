@@ -12,12 +12,12 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from eventclip.data.datamodule import SPLITS
+from eventclip.data.recordings import SPLITS
 from eventclip.errors import UserError
 from eventclip.files import whole_file
 from eventclip.models.reference import load_reference_checkpoint
 from eventclip.run import Parts, assemble, make_trainer, quieten, write_results
-from eventclip.training.checkpoints import check_card, read_checkpoint
+from eventclip.training.cards import check_card, read_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,10 @@
-"""Composed configuration -> built parts -> fit -> test -> results.json; every ``instantiate`` is here."""
+"""Composed configuration -> built parts -> fit -> test -> results.json."""
 
 from __future__ import annotations
 
 import logging
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,23 +12,18 @@ from typing import Any, cast
 import lightning
 import open_clip
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 import eventclip
+from eventclip.building import build, build_classifier, call_partial
 from eventclip.data.datamodule import EventDataModule
-from eventclip.errors import UserError
 from eventclip.files import write_json
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.models.prompts import encode_classes
-from eventclip.models.tuning import tune
 from eventclip.reporting.settings import flat_settings
-from eventclip.training.checkpoints import check_card, make_card, read_checkpoint
+from eventclip.training.cards import check_card, make_card, read_checkpoint
 from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.features import FeatureBank
 from eventclip.training.lit import LitEventClassifier
@@ -45,34 +39,6 @@ class Parts:
     classifier: EventClassifier
     lit: LitEventClassifier
     card: dict[str, Any]
-
-
-def build(node: DictConfig, section: str, expected: type[Any] = object, **given: Any) -> Any:
-    """Instantiate one section of the configuration.
-
-    Args:
-        node: the section, with its ``_target_``.
-        section: its name, for messages.
-        expected: what the result must be.
-        given: objects that the configuration cannot hold.
-
-    Raises:
-        UserError: a key the target does not take, a value it refuses, or a target that does not exist.
-    """
-    try:
-        built = instantiate(node, **given, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        if isinstance(cause, TypeError | ValueError | ImportError) or cause is None:
-            reason = " ".join(str(cause or error).split())
-            target = str(node.get("_target_", "")).rsplit(".", 1)[-1]
-            raise UserError(f"{section} ({target}) cannot be built: {reason}") from cause
-        raise
-    if not isinstance(built, expected):
-        raise UserError(f"{section} must be {_article(expected)}, got {type(built).__name__}: check {section}._target_")
-    return built
 
 
 def build_datamodule(cfg: DictConfig) -> EventDataModule:
@@ -91,30 +57,11 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
     return datamodule
 
 
-def build_classifier(cfg: DictConfig, class_names: Sequence[str]) -> EventClassifier:
-    """Build CLIP, encode the classes' prompts, let learn what shall, and put the adapter on top.
-
-    The text tower is dropped once the prompts are encoded.
-
-    Raises:
-        UserError: a part of the configuration is wrong, or the image tower shall learn below an adapter of its own.
-    """
-    encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
-    text_features = encode_classes(encoder, class_names, list(cfg.classifier.prompts))
-    make_adapter = build(cfg.adapter, "adapter")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cfg.seed)
-        adapter = _called(make_adapter, "adapter", text_features=text_features, logit_scale=encoder.logit_scale)
-    encoder.drop_text_tower()
-    _tune(encoder, adapter, cfg)
-    return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)
-
-
 def build_bank(cfg: DictConfig, encoder: ClipEncoder) -> FeatureBank | None:
     """Build the feature bank of a frozen tower; None where views are encoded online."""
     if not cfg.features:
         return None
-    bank: FeatureBank = _called(build(cfg.features, "features"), "features", encoder=encoder)
+    bank: FeatureBank = call_partial(build(cfg.features, "features"), "features", encoder=encoder)
     epochs = cfg.trainer.max_epochs or -1
     if epochs > 0:
         bank.passes = min(bank.passes, epochs)  # further ones would never be read
@@ -229,7 +176,7 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
     callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
     class_names = parts.card["class_names"]
-    callbacks = [_called(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
+    callbacks = [call_partial(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
     if not loggers:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
@@ -264,34 +211,6 @@ def _resume_from(resume: str | None, output: Path, card: dict[str, Any]) -> Path
     check_card(path, read_checkpoint(path), card)
     log.info("going on from %s", path)
     return path
-
-
-def _tune(encoder: ClipEncoder, adapter: nn.Module, cfg: DictConfig) -> None:
-    """Let parts of the image tower learn, which goes with learned text features and no other adapter."""
-    parts = cfg.tuning.parts
-    chosen = parts if isinstance(parts, str) else [str(part) for part in parts]
-    lora = {"lora_targets": cfg.tuning.lora_targets, "lora_rank": cfg.tuning.lora_rank}
-    _called(tune, "tuning", encoder=encoder, parts=chosen, seed=cfg.seed, **lora)
-    further = {name for name, _ in adapter.named_parameters()} - {"text_features"}
-    if further and any(p.requires_grad for p in encoder.parameters()):
-        raise UserError(
-            f"tuning={chosen} trains the image tower, dropout-free and with no adapter but the text features, and "
-            f"{type(adapter).__name__} has {len(further)} tensors of its own: set adapter=text, or tuning=frozen"
-        )
-
-
-def _called(make: Any, section: str, **given: Any) -> Any:
-    """Call a partial of the configuration; a wrong value in it is the user's mistake."""
-    try:
-        return make(**given)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{section} cannot be built: {error}") from error
-
-
-def _article(kind: type) -> str:
-    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
 def _is_partial(part: Any) -> bool:

@@ -17,9 +17,9 @@ from eventclip.data.randomness import generator
 from eventclip.data.recordings import Recordings
 from eventclip.data.view_maker import ViewMaker
 from eventclip.errors import RecordingError, UserError
-from eventclip.events.array import check_events
 from eventclip.events.columns import TIME_UNITS
 from eventclip.events.readers import read_events
+from eventclip.events.sensor import on_sensor
 
 Sample = dict[str, Any]
 """views uint8 (V,C,S,S), valid bool (V,), label int, index int; a batch adds B in front."""
@@ -80,17 +80,7 @@ class EventFiles:
         """
         events, own_hw = self.read(path)
         sensor_hw = self.sensor_hw or own_hw
-        if sensor_hw is None:
-            raise RecordingError(
-                f"{path} does not say how large its sensor is: give the height and width, data.sensor_hw=[H,W]"
-            )
-        if len(events) == 0:
-            raise RecordingError(f"{path} holds no events: remove it or record it again")
-        try:
-            check_events(events, sensor_hw)
-        except UserError as error:
-            raise RecordingError(f"{path}: {error}") from None
-        return events, sensor_hw
+        return events, on_sensor(events, sensor_hw, name=str(path), ask="data.sensor_hw=[H,W]")
 
     def read(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int] | None]:
         """Events of one file as they are, and the sensor's (height, width) where the file knows it."""

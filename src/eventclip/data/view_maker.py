@@ -79,6 +79,10 @@ class ViewMaker:
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
         }
 
+    def windows(self, count: int, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+        """Which events of a recording of ``count`` each view shows: (v, 2) first and past-the-end, v <= max_views."""
+        return choose_windows(self.renderer.windows(count), self.max_views, rng)
+
     def __call__(
         self, events: NDArray[np.void], sensor_hw: tuple[int, int], rng: np.random.Generator | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
@@ -107,7 +111,7 @@ class ViewMaker:
             )
         if len(events) == 0:
             return None
-        windows = choose_windows(self.renderer.windows(len(events)), self.max_views, rng)
+        windows = self.windows(len(events), rng)
         frames = self.renderer(events, sensor_hw, windows)
         if self.rand_augment is not None and rng is not None:
             frames = self.rand_augment(frames, rng)

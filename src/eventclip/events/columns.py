@@ -161,21 +161,31 @@ def _events_from(columns: Mapping[str, NDArray[Any]], time_unit: str | None) -> 
 
 
 def _told_order(table: NDArray[Any]) -> str:
-    """Tell "xytp" from "txyp" in a table without names: coordinates are whole, time never runs backwards."""
-    fitting = []
+    """Tell "xytp" from "txyp" in a table without names."""
+    return settle_order(fitting_orders(table))
+
+
+def fitting_orders(table: NDArray[Any]) -> set[str]:
+    """Orders of columns that fit a piece of a table without names: coordinates are whole, time never runs backwards."""
+    fitting = set()
     for order in (EST_ORDER, "txyp"):
         x, y, t = (table[:, order.index(name)] for name in "xyt")
         places = np.stack([x, y])
         pixels = (places >= 0) & (places <= np.iinfo(np.int16).max) & (places == np.floor(places))
         if pixels.all() and (t[1:] >= t[:-1]).all():
-            fitting.append(order)
+            fitting.add(order)
+    return fitting
+
+
+def settle_order(fitting: set[str]) -> str:
+    """The one order that fits all of a table; RecordingError where none or both do."""
     if len(fitting) != 1:
         found = "both orders fit" if fitting else "neither order fits"
         raise RecordingError(
             f"has columns without names that cannot be told to be x, y, t, p or t, x, y, p ({found}): put the names "
             f'in the first line or give columns="xytp" or "txyp"'
         )
-    return fitting[0]
+    return next(iter(fitting))
 
 
 def _microseconds(times: NDArray[Any], unit: str | None) -> NDArray[Any]:
@@ -196,16 +206,35 @@ def _microseconds(times: NDArray[Any], unit: str | None) -> NDArray[Any]:
 
 def _told_unit(times: NDArray[Any]) -> str:
     """Tell the unit of finite times by the rules of this module, or refuse."""
-    ask = "give time_unit=s, ms, us or ns (data.time_unit=... to a command)"
     if len(times) == 0:
         return "us"
-    first, last = times.min(), times.max()
-    if times.dtype.kind in "iu":
+    integer = times.dtype.kind in "iu"
+    whole = integer or bool((times == np.floor(times)).all())
+    return tell_unit(times.min(), times.max(), integer=integer, whole=whole)
+
+
+def tell_unit(first: Any, last: Any, *, integer: bool, whole: bool) -> str:
+    """Tell the unit of a recording's times from what is known of all of them.
+
+    Args:
+        first: the smallest.
+        last: the largest.
+        integer: whether they are stored as integers.
+        whole: whether none of them has a fraction.
+
+    Returns:
+        "us" or "s".
+
+    Raises:
+        RecordingError: it cannot be told.
+    """
+    ask = "give time_unit=s, ms, us or ns (data.time_unit=... to a command)"
+    if integer:
         if last >= 10**17:
             raise RecordingError(f"has whole-number times up to {last}, too late for microseconds: {ask}")
         return "us"
     span = float(last) - float(first)
-    if (times == np.floor(times)).all():
+    if whole:
         if span >= _SHORTEST_US or first == last == 0:
             return "us"
         raise RecordingError(f"has whole floating-point times from {first} to {last}, whose unit cannot be told: {ask}")

@@ -16,6 +16,9 @@ from eventclip.errors import RecordingError
 from eventclip.events.array import Events
 from eventclip.events.columns import COLUMNS_WANTED, find_columns, read_table
 
+HDF5_DAMAGE = (KeyError, RuntimeError, MemoryError)
+"""What h5py lets through, besides OSError, where a file is damaged."""
+
 
 def read_hdf5(path: Path, *, time_unit: str | None, columns: str | None) -> tuple[Events, tuple[int, int] | None]:
     """Read the one table of events in an HDF5 file, wherever it is.
@@ -36,17 +39,21 @@ def read_hdf5(path: Path, *, time_unit: str | None, columns: str | None) -> tupl
     """
     try:
         with h5py.File(path, "r") as file:
-            tables = _event_tables(file)
-            if len(tables) != 1:
-                places = (
-                    f"{len(tables)} tables of events, {', '.join(sorted(tables))}" if tables else "no table of events"
-                )
-                raise RecordingError(f"holds {places}: expected one table of events with {COLUMNS_WANTED}")
-            place, table = next(iter(tables.items()))
+            table, sensor_hw = event_table(file)
             loaded = {name: item[()] for name, item in table.items()} if isinstance(table, dict) else table[()]
-            return read_table(loaded, time_unit, columns), _sensor_of(file, place)
-    except (KeyError, RuntimeError, MemoryError) as error:
+            return read_table(loaded, time_unit, columns), sensor_hw
+    except HDF5_DAMAGE as error:
         raise RecordingError(f"is no whole HDF5 file ({error})") from error
+
+
+def event_table(file: h5py.File) -> tuple[h5py.Dataset | dict[str, h5py.Dataset], tuple[int, int] | None]:
+    """The one table of events in a file, and its sensor's (height, width) where attributes tell it."""
+    tables = _event_tables(file)
+    if len(tables) != 1:
+        places = f"{len(tables)} tables of events, {', '.join(sorted(tables))}" if tables else "no table of events"
+        raise RecordingError(f"holds {places}: expected one table of events with {COLUMNS_WANTED}")
+    place, table = next(iter(tables.items()))
+    return table, _sensor_of(file, place)
 
 
 def _event_tables(file: h5py.File) -> dict[str, h5py.Dataset | dict[str, h5py.Dataset]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events, check_events
-from eventclip.events.cameras import read_aedat4, read_atis, read_dat, read_raw
+from eventclip.events.cameras import read_aedat4, read_atis
 from eventclip.events.columns import TIME_UNITS
 from eventclip.events.hdf5 import read_hdf5
+from eventclip.events.prophesee import read_dat, read_raw
 from eventclip.events.tables import read_numpy, read_text
 
 _SUFFIXES = {
@@ -65,28 +67,46 @@ def read_events(
         UserError: an option that does not exist or does not apply.
     """
     path = Path(path)
-    kind = format or _SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise RecordingError(
-            f"{path} has a suffix of no known format: expected one of {', '.join(READABLE_SUFFIXES)}, or give format="
-        )
-    _check_options(kind, time_unit, columns)
-    try:
-        if path.stat().st_size == 0:
-            raise RecordingError(f"is an empty file: expected a recording in {kind} format")
+    kind = format_of(path, format, time_unit=time_unit, columns=columns)
+    with naming(path):
+        refuse_empty(path, kind)
         if kind in _CAMERAS:
             events, sensor_hw = _CAMERAS[kind](path)
         else:
             events, sensor_hw = _TABLES[kind](path, time_unit=time_unit, columns=columns)
         if sensor_hw is not None:
             check_events(events, sensor_hw)
+    return events, sensor_hw
+
+
+def format_of(path: Path, format: str | None, *, time_unit: str | None, columns: str | None) -> str:  # noqa: A002
+    """The format of a file, given or told by its suffix; refuses options that do not apply to it."""
+    kind = format or _SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise RecordingError(
+            f"{path} has a suffix of no known format: expected one of {', '.join(READABLE_SUFFIXES)}, or give format="
+        )
+    _check_options(kind, time_unit, columns)
+    return kind
+
+
+def refuse_empty(path: Path, kind: str) -> None:
+    """Refuse a file of no bytes, which is a recording in no format."""
+    if path.stat().st_size == 0:
+        raise RecordingError(f"is an empty file: expected a recording in {kind} format")
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the path before what went wrong with its recording: formats raise what follows it in a sentence."""
+    try:
+        yield
     except RecordingError as error:
         raise RecordingError(f"{path} {error}") from error
     except ValueError as error:  # a UserError, or text in another encoding
         raise RecordingError(f"{path}: {error}") from error
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
-    return events, sensor_hw
 
 
 def _check_options(kind: str, time_unit: str | None, columns: str | None) -> None:

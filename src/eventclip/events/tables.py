@@ -20,7 +20,7 @@ from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.columns import COLUMNS_WANTED, find_columns, read_table
 
-_DAMAGE = (
+NUMPY_DAMAGE = (
     EOFError,
     ValueError,
     KeyError,
@@ -53,9 +53,8 @@ def read_numpy(path: Path, *, time_unit: str | None, columns: str | None) -> tup
             table = loaded if isinstance(loaded, np.ndarray) else _from_archive(loaded.zip)
     except RecordingError:
         raise
-    except _DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RecordingError(f"is no whole {path.suffix} file ({reason})") from error
+    except NUMPY_DAMAGE as error:
+        raise no_whole_numpy(path, error) from error
     return read_table(table, time_unit, columns), None
 
 
@@ -73,7 +72,7 @@ def read_text(path: Path, *, time_unit: str | None, columns: str | None) -> tupl
     Raises:
         RecordingError: a line that is not numbers, or columns whose meaning cannot be told.
     """
-    names, line, skip, delimiter = _beginning_of(path)
+    names, line, skip, delimiter = beginning_of(path)
     if not line:
         return np.empty(0, EVENT_DTYPE), None
     table = _numbers(path, line, skip, delimiter)
@@ -82,6 +81,12 @@ def read_text(path: Path, *, time_unit: str | None, columns: str | None) -> tupl
     if table.shape[1] != len(names):
         raise RecordingError(f"has {table.shape[1]} values on line {skip + 1}: expected {', '.join(names)}")
     return read_table(dict(zip(names, table.T, strict=True)), time_unit, columns), None
+
+
+def no_whole_numpy(path: Path, error: Exception) -> RecordingError:
+    """What to say where numpy stumbled over a damaged file."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return RecordingError(f"is no whole {path.suffix} file ({reason})")
 
 
 def _from_archive(archive: zipfile.ZipFile) -> NDArray[Any] | dict[str, NDArray[Any]]:
@@ -103,7 +108,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     return array
 
 
-def _beginning_of(path: Path) -> tuple[list[str] | None, str, int, str | None]:
+def beginning_of(path: Path) -> tuple[list[str] | None, str, int, str | None]:
     """Names of the columns, the first line of numbers ("" if none), how many lines are before it, the delimiter."""
     names = None
     with path.open(encoding="utf-8") as file:
@@ -127,14 +132,23 @@ def _beginning_of(path: Path) -> tuple[list[str] | None, str, int, str | None]:
 
 def _numbers(path: Path, line: str, skip: int, delimiter: str | None) -> NDArray[Any]:
     """All lines as numbers (N, columns): int64 where all are whole, so that large times keep their last digits."""
-    if all(value.strip().lstrip("+-").isdigit() for value in line.split(delimiter)):
+    if all_whole(line, delimiter):
         with contextlib.suppress(ValueError):
             return np.loadtxt(path, np.int64, delimiter=delimiter, skiprows=skip, ndmin=2, encoding="utf-8")
     try:
         return np.loadtxt(path, np.float64, delimiter=delimiter, skiprows=skip, ndmin=2, encoding="utf-8")
     except ValueError as error:
-        reason = str(error).rstrip(".")
-        raise RecordingError(f"is no table of numbers from line {skip + 1} on: {reason}") from error
+        raise no_numbers(skip + 1, error) from error
+
+
+def all_whole(line: str, delimiter: str | None) -> bool:
+    """Whether all values of a line are whole numbers."""
+    return all(value.strip().lstrip("+-").isdigit() for value in line.split(delimiter))
+
+
+def no_numbers(line: int, error: Exception) -> RecordingError:
+    """What to say of text that is no table of numbers from a line on."""
+    return RecordingError(f"is no table of numbers from line {line} on: {str(error).rstrip('.')}")
 
 
 def _is_number(text: str) -> bool:

@@ -31,7 +31,7 @@ class LitEventClassifier(LightningModule):
         clip_factor: learning rate of CLIP's own weights as a fraction of the base rate, where they learn.
         loss: "logits" (cross entropy on the pooled logits) or "probabilities" (on the views' mean probability).
         seed: seed of dropout, keyed by epoch and batch so that a resumed run drops what an unbroken one does.
-        card: plain values stored with every checkpoint, enough to rebuild the run (see `training.checkpoints`).
+        card: plain values stored with every checkpoint, enough to rebuild the run (see `training.cards`).
     """
 
     def __init__(

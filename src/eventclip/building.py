@@ -1,0 +1,93 @@
+"""Sections of a configuration -> built parts; every ``instantiate`` is here, and nothing of Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from eventclip.errors import UserError
+from eventclip.models.classifier import EventClassifier
+from eventclip.models.encoder import ClipEncoder
+from eventclip.models.prompts import encode_classes
+from eventclip.models.tuning import tune
+
+
+def build(node: DictConfig, section: str, expected: type[Any] = object, **given: Any) -> Any:
+    """Instantiate one section of the configuration.
+
+    Args:
+        node: the section, with its ``_target_``.
+        section: its name, for messages.
+        expected: what the result must be.
+        given: objects that the configuration cannot hold.
+
+    Raises:
+        UserError: a key the target does not take, a value it refuses, or a target that does not exist.
+    """
+    try:
+        built = instantiate(node, **given, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError | ValueError | ImportError) or cause is None:
+            reason = " ".join(str(cause or error).split())
+            target = str(node.get("_target_", "")).rsplit(".", 1)[-1]
+            raise UserError(f"{section} ({target}) cannot be built: {reason}") from cause
+        raise
+    if not isinstance(built, expected):
+        raise UserError(f"{section} must be {_article(expected)}, got {type(built).__name__}: check {section}._target_")
+    return built
+
+
+def build_classifier(cfg: DictConfig, class_names: Sequence[str]) -> EventClassifier:
+    """Build CLIP, encode the classes' prompts, let learn what shall, and put the adapter on top.
+
+    The text tower is dropped once the prompts are encoded.
+
+    Raises:
+        UserError: a part of the configuration is wrong, or the image tower shall learn below an adapter of its own.
+    """
+    encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
+    text_features = encode_classes(encoder, class_names, list(cfg.classifier.prompts))
+    make_adapter = build(cfg.adapter, "adapter")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        adapter = call_partial(make_adapter, "adapter", text_features=text_features, logit_scale=encoder.logit_scale)
+    encoder.drop_text_tower()
+    _tune(encoder, adapter, cfg)
+    return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)
+
+
+def call_partial(make: Any, section: str, **given: Any) -> Any:
+    """Call a partial of the configuration; a wrong value in it is the user's mistake."""
+    try:
+        return make(**given)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{section} cannot be built: {error}") from error
+
+
+def _tune(encoder: ClipEncoder, adapter: nn.Module, cfg: DictConfig) -> None:
+    """Let parts of the image tower learn, which goes with learned text features and no other adapter."""
+    parts = cfg.tuning.parts
+    chosen = parts if isinstance(parts, str) else [str(part) for part in parts]
+    lora = {"lora_targets": cfg.tuning.lora_targets, "lora_rank": cfg.tuning.lora_rank}
+    call_partial(tune, "tuning", encoder=encoder, parts=chosen, seed=cfg.seed, **lora)
+    further = {name for name, _ in adapter.named_parameters()} - {"text_features"}
+    if further and any(p.requires_grad for p in encoder.parameters()):
+        raise UserError(
+            f"tuning={chosen} trains the image tower, dropout-free and with no adapter but the text features, and "
+            f"{type(adapter).__name__} has {len(further)} tensors of its own: set adapter=text, or tuning=frozen"
+        )
+
+
+def _article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"

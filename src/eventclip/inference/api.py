@@ -1,0 +1,284 @@
+"""Classify event recordings of one's own, with one's own words or with what a checkpoint has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from eventclip.errors import RecordingError
+from eventclip.events.array import Events
+from eventclip.events.streams import EventStream, read_chunks, stream_events
+from eventclip.events.windows import SlidingWindow, Window
+from eventclip.inference.ahead import map_ahead
+from eventclip.inference.batching import BatchClassifier
+from eventclip.inference.loading import Clip, check_classes, trained_classifier, zero_shot_classifier
+from eventclip.inference.looking import ASK, Looking, Recording, SensorRenderer, as_events
+from eventclip.inference.result import Classification, Views
+from eventclip.models.classifier import EventClassifier
+from eventclip.models.encoder import ClipEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class WindowClassification:
+    """What was found in one window of a recording.
+
+    Attributes:
+        window: the events and the times of it.
+        found: None where a window of time holds no event.
+    """
+
+    window: Window
+    found: Classification | None
+
+
+class EventCLIP:
+    """A classifier of event recordings; see :meth:`zero_shot` and :meth:`from_checkpoint`, which build it.
+
+        model = EventCLIP.zero_shot(classes=["mug", "scissors"])
+        result = model.classify("recording.raw")
+        print(result.label, result.probability, result.top(3), result.top(3, view=0))
+
+    Args:
+        classifier: encoder, adapter and pooling.
+        class_names: K different names, in the order of the classifier's classes.
+        looking: how recordings become views.
+        device: "cpu", "cuda", "cuda:1" …; None takes a GPU where there is one.
+        batch_views: views that go through CLIP at once, about; only speed and memory depend on it.
+
+    Raises:
+        UserError: a device that is not there, or a number below 1.
+    """
+
+    def __init__(
+        self,
+        classifier: EventClassifier,
+        class_names: Sequence[str],
+        looking: Looking,
+        *,
+        device: str | torch.device | None = None,
+        batch_views: int = 64,
+    ) -> None:
+        self.class_names = tuple(check_classes(class_names))
+        self.looking = looking
+        self._batches = BatchClassifier(classifier, self.class_names, device=device, batch_views=batch_views)
+
+    @property
+    def encoder(self) -> ClipEncoder:
+        """The CLIP that looks at the views."""
+        return self._batches.classifier.encoder
+
+    @classmethod
+    def zero_shot(
+        cls,
+        classes: Sequence[str],
+        *,
+        clip: Clip = "ViT-L-14/openai",
+        prompts: Sequence[str] | str | None = None,
+        events_per_frame: int | None = None,
+        max_views: int = 10,
+        fit: str = "crop",
+        color: str = "gray",
+        white_background: bool = True,
+        hot_pixel_std: float = 10.0,
+        device: str | torch.device | None = None,
+        batch_views: int = 64,
+    ) -> EventCLIP:
+        """CLIP as it is: no labelled recording needed.
+
+        Args:
+            classes: K different names to choose from, as one would say them; one of them will be the most probable,
+                whether or not any is there, so name what else may be in view.
+            clip: "ViT-L-14/openai" or any architecture and weights that open_clip knows (downloaded once), "tiny" for
+                the small one that travels with the package and knows its own symbols alone, or arguments of
+                `ClipEncoder`, such as ``{"arch": "ViT-B-32", "pretrained": "/data/ViT-B-32.pt"}``.
+            prompts: a sentence with ``{}`` where a class's name goes, or several that are averaged; None is the
+                paper's "a point cloud image of a {}" (for "tiny" the "a sketch image of a {}" it was trained on).
+            events_per_frame: N, events in each view; None chooses by the sensor's size, see
+                :func:`eventclip.events.frames.events_per_frame_for`.
+            max_views: most views of a recording, evenly spread over it.
+            fit: "crop" (the middle square, as the paper), "pad" (all of a wide sensor) or "stretch".
+            color: "gray" as the paper, or "rgb".
+            white_background: False is black, as on N-Cars.
+            hot_pixel_std: counts that far above the mean are hot pixels and left out; 0 keeps all.
+            device: where to compute; None takes a GPU where there is one.
+            batch_views: views that go through CLIP at once, about.
+
+        Raises:
+            UserError: a wrong option, class list or CLIP, told in a sentence.
+        """
+        frames = SensorRenderer(
+            events_per_frame, color=color, white_background=white_background, hot_pixel_std=hot_pixel_std
+        )
+        Looking(image_size=1, renderer_for=frames, max_views=max_views, fit=fit)  # told before CLIP is loaded
+        classifier = zero_shot_classifier(classes, clip, prompts)
+        looking = Looking(image_size=classifier.encoder.image_size, renderer_for=frames, max_views=max_views, fit=fit)
+        return cls(classifier, classes, looking, device=device, batch_views=batch_views)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        clip: Clip | None = None,
+        other_sensors: bool = False,
+        trust: bool = False,
+        device: str | torch.device | None = None,
+        batch_views: int = 64,
+    ) -> EventCLIP:
+        """What ``python -m eventclip.train`` has trained; classifies exactly as its test did.
+
+        Args:
+            path: the checkpoint, ``checkpoints/last.ckpt`` of a run's folder.
+            clip: where its CLIP is now, as for :meth:`zero_shot`, if not where it was in training; another CLIP is
+                refused.
+            other_sensors: classify recordings of sensors it was not trained on, too.
+            trust: run code outside this package that the checkpoint names, such as an adapter of one's own.
+            device: where to compute; None takes a GPU where there is one.
+            batch_views: views that go through CLIP at once, about.
+
+        Raises:
+            UserError: no checkpoint of ours, or one that does not fit; told in a sentence.
+        """
+        classifier, names, looking = trained_classifier(
+            Path(path).expanduser(), clip, trust=trust, other_sensors=other_sensors
+        )
+        return cls(classifier, names, looking, device=device, batch_views=batch_views)
+
+    def views(self, recording: Recording, *, sensor_hw: Sequence[int] | None = None) -> Views:
+        """What CLIP gets of a recording; arguments and errors as for :meth:`classify`."""
+        return self.looking.views(recording, sensor_hw)
+
+    @overload
+    def classify(  # type: ignore[overload-overlap]  # a path is a sequence of letters, too
+        self, recordings: Recording, *, sensor_hw: Sequence[int] | None = None
+    ) -> Classification: ...
+
+    @overload
+    def classify(
+        self, recordings: Sequence[Recording], *, sensor_hw: Sequence[int] | None = None
+    ) -> list[Classification]: ...
+
+    def classify(
+        self, recordings: Recording | Sequence[Recording], *, sensor_hw: Sequence[int] | None = None
+    ) -> Classification | list[Classification]:
+        """Classify one recording, or a list of them in batches.
+
+        Args:
+            recordings: a path, an array of events (structured with fields t [µs], x, y, p, or (N, 4) numbers x, y, t,
+                p as in the EST releases), or a list of either.
+            sensor_hw: height and width of the sensor [px] of all of them; needed where a file does not tell (.npy,
+                .npz, .bin, text, arrays), unless a checkpoint does.
+
+        Returns:
+            One result for one recording; for a list, a list in its order.
+
+        Raises:
+            RecordingError: of the first recording that cannot be classified; :meth:`classify_each` goes on.
+            UserError: a sensor_hw that is none.
+        """
+        if isinstance(recordings, str | Path | np.ndarray):
+            return self._batches([self.views(recordings, sensor_hw=sensor_hw)])[0]
+        results = []
+        for result in self.classify_each(recordings, sensor_hw=sensor_hw):
+            if isinstance(result, RecordingError):
+                raise result
+            results.append(result)
+        return results
+
+    def classify_each(
+        self, recordings: Iterable[Recording], *, sensor_hw: Sequence[int] | None = None
+    ) -> Iterator[Classification | RecordingError]:
+        """Classify recordings as they come, in batches, reading ahead.
+
+        Args:
+            recordings: as for :meth:`classify`; read as they are needed.
+            sensor_hw: as for :meth:`classify`.
+
+        Returns:
+            For each recording in order its classification, or the error that tells why it has none.
+        """
+
+        def look(recording: Recording) -> Views | RecordingError:
+            try:
+                return self.views(recording, sensor_hw=sensor_hw)
+            except RecordingError as error:
+                return error
+
+        for looked, found in self._batches.batched((r, r) for r in map_ahead(look, recordings)):
+            if found is not None:
+                yield found
+            elif isinstance(looked, RecordingError):
+                yield looked
+
+    def classify_windows(
+        self,
+        recording: Recording,
+        *,
+        window_events: int | None = None,
+        window_us: int | None = None,
+        step_events: int | None = None,
+        step_us: int | None = None,
+        sensor_hw: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Iterator[WindowClassification]:
+        """Slide a window over a recording of any length; each window is classified as a recording by itself.
+
+        The recording is read in pieces (an ``.npz`` is read whole), so memory does not grow with its length.
+
+        Args:
+            recording: as for :meth:`classify`.
+            window_events: events in a window; or
+            window_us: time of a window [µs].
+            step_events: events from one window to the next; None is the window, without overlap.
+            step_us: the same for windows of time [µs].
+            sensor_hw: as for :meth:`classify`.
+            progress: show a bar on stderr.
+
+        Returns:
+            Windows in order of time; those of time without an event are not classified.
+
+        Raises:
+            RecordingError: as for :meth:`classify`; a flaw is raised where it is reached.
+            UserError: a window that is none, see :class:`eventclip.events.windows.SlidingWindow`.
+        """
+        slide = SlidingWindow(events=window_events, us=window_us, step_events=step_events, step_us=step_us)
+        if isinstance(recording, np.ndarray):
+            name, stream = "the events array", stream_events(as_events(recording))
+        else:
+            name, stream = str(recording), read_chunks(Path(recording).expanduser())
+        hw = self.looking.sensor(name, stream.sensor_hw, sensor_hw)
+        if hw is None:
+            raise RecordingError(f"{name} does not say how large its sensor is: give the height and width, {ASK}")
+
+        def look(window: Window) -> tuple[Window, Views | None]:
+            if not len(window.events):
+                return window, None
+            return window, self.looking.views_of(window.events, hw, name=name)
+
+        def classified() -> Iterator[WindowClassification]:
+            with tqdm(
+                total=stream.total, unit="ev", unit_scale=True, desc=Path(name).name, disable=not progress
+            ) as bar:
+                chunks = (bar.update(len(chunk)) or chunk for chunk in stream.chunks)
+                empty = True
+                for window, found in self._batches.batched(map_ahead(look, slide(chunks))):
+                    empty = False
+                    yield WindowClassification(window, found)
+                if empty:
+                    raise RecordingError(f"{name} holds no events: remove it or record it again")
+
+        return classified()
+
+
+def _counted(stream: EventStream, name: str) -> Iterator[Events]:
+    """The pieces of a recording, with a bar of how much of it has been read."""
+    with tqdm(total=stream.total, desc=name, unit="ev", unit_scale=True) as bar:
+        for chunk in stream.chunks:
+            yield chunk
+            bar.update(len(chunk))

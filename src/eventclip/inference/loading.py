@@ -1,0 +1,145 @@
+"""Build classifiers to look at recordings with: zero-shot from class names, or as a checkpoint left it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eventclip.data.views import views_per_recording
+from eventclip.errors import UserError
+from eventclip.events.frames import FrameRenderer
+from eventclip.inference.looking import Looking
+from eventclip.models.adapters import IdentityAdapter
+from eventclip.models.classifier import EventClassifier
+from eventclip.models.encoder import ClipEncoder
+from eventclip.models.prompts import encode_classes
+from eventclip.training.cards import check_card, read_checkpoint
+
+Clip = str | Mapping[str, Any]
+"""Which CLIP: "tiny", an architecture of open_clip and a tag of its weights ("ViT-L-14/openai"), or arguments of
+:class:`eventclip.models.encoder.ClipEncoder` for weights or an architecture of one's own."""
+
+PAPER_PROMPT, TINY_PROMPT = "a point cloud image of a {}", "a sketch image of a {}"
+_TINY = Path(__file__).parents[1] / "assets" / "tiny_clip"
+_OWN = ("eventclip.models.", "eventclip.events.frames")
+
+
+def clip_options(clip: Clip) -> dict[str, Any]:
+    """Arguments of `ClipEncoder` for a CLIP named in short."""
+    if not isinstance(clip, str):
+        return {key: value for key, value in clip.items() if key != "_target_"}
+    if clip == "tiny":
+        return {"arch": None, "config": str(_TINY / "tiny.json"), "pretrained": str(_TINY / "tiny.safetensors")}
+    arch, _, tag = clip.rpartition("/")  # OpenAI's spelling of an architecture has a slash as well
+    if not arch or not tag:
+        raise UserError(
+            f"clip={clip!r} names no CLIP: expected 'tiny', or an architecture and its weights such as "
+            f"'ViT-L-14/openai'; weights in a file are given as {{'arch': ..., 'pretrained': FILE}}"
+        )
+    return {"arch": arch, "config": None, "pretrained": tag}
+
+
+def zero_shot_classifier(
+    classes: Sequence[str], clip: Clip, prompts: Sequence[str] | str | None, *, pooling: str = "mean"
+) -> EventClassifier:
+    """CLIP as it is, told the classes.
+
+    Raises:
+        UserError: no class, an empty or a repeated one, a prompt without ``{}``, or a CLIP that cannot be built.
+    """
+    names = check_classes(classes)
+    options = clip_options(clip)
+    try:
+        encoder = ClipEncoder(**options)
+    except TypeError as error:
+        raise UserError(f"clip cannot be built: {error}") from error
+    if prompts is None:
+        tiny = options.get("config") == clip_options("tiny")["config"]
+        prompts = TINY_PROMPT if tiny else PAPER_PROMPT
+    text_features = encode_classes(encoder, names, [prompts] if isinstance(prompts, str) else list(prompts))
+    encoder.drop_text_tower()
+    return EventClassifier(encoder, IdentityAdapter(text_features, encoder.logit_scale), pooling=pooling)
+
+
+def check_classes(classes: Sequence[str]) -> list[str]:
+    """The class names as a list, or a UserError that says what is wrong with them."""
+    if isinstance(classes, str):
+        raise UserError(f"classes={classes!r} is one name: give a list of names, such as [{classes!r}, 'background']")
+    names = [str(name).strip() for name in classes]
+    if not names:
+        raise UserError("classes is an empty list: give the names to choose from, such as ['mug', 'scissors']")
+    if "" in names:
+        raise UserError(f"class {names.index('') + 1} of {len(names)} has an empty name: give each class a name")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"classes names {twice!r} twice: give each class once, as no prompt can tell two apart")
+    return names
+
+
+def trained_classifier(
+    path: Path, clip: Clip | None, *, trust: bool, other_sensors: bool
+) -> tuple[EventClassifier, list[str], Looking]:
+    """A classifier as a checkpoint left it, its classes, and the views it was tested with.
+
+    Raises:
+        UserError: no checkpoint, one that names code outside eventclip, another CLIP than it was trained on, or
+            tensors that do not fit.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    from eventclip.building import build, build_classifier  # Hydra, which nothing else here needs
+
+    checkpoint = read_checkpoint(path)
+    card = checkpoint["eventclip"]
+    config: dict[str, Any] = card["config"]
+    if clip is None and str(config["clip"].get("config")).endswith("tiny_clip/tiny.json"):
+        clip = "tiny"  # it travels with the package, whose place is another one on each machine
+    if clip is not None:
+        config = {**config, "clip": {**config["clip"], **clip_options(clip)}}
+    if not trust:
+        _refuse_foreign_code(path, {key: config.get(key) for key in ("clip", "frames", "adapter", "tuning")})
+    cfg = OmegaConf.create(config)
+    if not isinstance(cfg, DictConfig):
+        raise UserError(f"{path} has a card without a configuration: give another checkpoint")
+    classifier = build_classifier(cfg, card["class_names"])
+    check_card(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": card["class_names"]})
+    classifier.load_learned_state_dict(checkpoint["state_dict"])
+    renderer: FrameRenderer = build(cfg.frames, "frames", FrameRenderer)
+    trained = config["data"].get("sensor_hw")
+    looking = Looking(
+        image_size=classifier.encoder.image_size,
+        renderer_for=lambda _: renderer,
+        max_views=views_per_recording(
+            config["data"]["percentile_events"], renderer.events_per_frame, config["views"]["evaluation_views"]
+        ),
+        fit=config["views"]["fit"],
+        trained_hw=None if trained is None else (int(trained[0]), int(trained[1])),
+        other_sensors=other_sensors,
+    )
+    return classifier, list(card["class_names"]), looking
+
+
+def _refuse_foreign_code(path: Path, node: Any) -> None:
+    """Refuse a configuration that would call anything but this package's models and frames.
+
+    A name is looked up before it is believed: the modules of this package hold functions of others, too.
+    """
+    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        _refuse_foreign_code(path, value)
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return
+    target = str(node["_target_"])
+    place, _, name = target.rpartition(".")
+    own = False
+    if place.startswith(_OWN):
+        try:
+            own = str(getattr(getattr(importlib.import_module(place), name), "__module__", "")).startswith(_OWN)
+        except (ImportError, AttributeError):
+            own = False
+    if not own:
+        raise UserError(
+            f"{path} asks for {target}, which is no part of eventclip and could do anything: give trust=True if you "
+            f"know who made the checkpoint"
+        )

@@ -1,0 +1,89 @@
+"""What is known of a recording once the model has looked at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Label(NamedTuple):
+    """A class and how probable it is, in [0, 1]."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """A recording as CLIP gets it.
+
+    Attributes:
+        name: where it came from: the file's path, or "the events".
+        frames: uint8 (v, C, S, S), one view per window of events, C = 1 for gray and 3 for RGB.
+        spans: (v, 2) first and past-the-end event of each view.
+        times_us: (v, 2) times of the first and the last event of each view [µs], in the recording's own clock.
+        events: number of events of the recording.
+        sensor_hw: height and width of its sensor [px].
+        events_per_frame: N, events in a view where the recording has as many.
+    """
+
+    name: str
+    frames: NDArray[np.uint8]
+    spans: NDArray[np.int64]
+    times_us: NDArray[np.int64]
+    events: int
+    sensor_hw: tuple[int, int]
+    events_per_frame: int
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """Probabilities of a recording, and of each view of it.
+
+    Attributes:
+        class_names: the K classes, in the order in which they were given.
+        probabilities: (K,) in [0, 1] and together 1: the mean over the views.
+        view_probabilities: (v, K) of each view, in the company of the others where an adapter mixes them.
+        views: what the model looked at.
+    """
+
+    class_names: tuple[str, ...]
+    probabilities: NDArray[np.floating[Any]]
+    view_probabilities: NDArray[np.floating[Any]]
+    views: Views
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.top(1)[0].name
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most probable class."""
+        return self.top(1)[0].probability
+
+    @property
+    def labels(self) -> list[Label]:
+        """All classes, the most probable first."""
+        return self.top(len(self.class_names))
+
+    def top(self, count: int = 5, *, view: int | None = None) -> list[Label]:
+        """The most probable classes, the most probable first.
+
+        Args:
+            count: how many, or all K where there are fewer.
+            view: of this view; None is the whole recording.
+        """
+        probabilities = self.probabilities if view is None else self.view_probabilities[view]
+        best = np.argsort(-probabilities, kind="stable")[:count]
+        return [Label(self.class_names[k], float(probabilities[k])) for k in best]
+
+    def __repr__(self) -> str:
+        guesses = ", ".join(f"{name} {probability:.1%}" for name, probability in self.top(3))
+        return f"Classification({self.views.name}: {guesses}; {len(self.views)} views)"

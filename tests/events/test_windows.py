@@ -1,0 +1,82 @@
+"""A sliding window sees every event, in order, whatever the pieces the recording comes in."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eventclip.errors import UserError
+from eventclip.events.array import EVENT_DTYPE
+from eventclip.events.windows import SlidingWindow
+
+
+def recording(times):
+    events = np.zeros(len(times), EVENT_DTYPE)
+    events["t"] = np.sort(times)
+    events["x"] = np.arange(len(times)) % 300
+    return events
+
+
+def in_pieces(events, size):
+    return [events[start : start + size] for start in range(0, len(events), size)]
+
+
+TIMES = st.lists(st.integers(0, 200), max_size=60)
+WINDOWS = st.tuples(st.booleans(), st.integers(1, 30), st.integers(1, 30))
+
+
+def sliding(by_time, size, step):
+    unit = "us" if by_time else "events"
+    return SlidingWindow(**{unit: size, f"step_{unit}": min(size, step)})
+
+
+@settings(max_examples=200, deadline=None)
+@given(TIMES, WINDOWS, st.integers(1, 20))
+def test_windows_do_not_depend_on_the_pieces_and_leave_no_event_out(times, window, piece):
+    events, slide = recording(times), sliding(*window)
+    whole = list(slide([events]))
+    pieces = list(slide(in_pieces(events, piece)))
+    assert [(w.first, w.start_us, w.end_us) for w in whole] == [(w.first, w.start_us, w.end_us) for w in pieces]
+    seen = set()
+    for a, b in zip(whole, pieces, strict=True):
+        np.testing.assert_array_equal(a.events, b.events)
+        np.testing.assert_array_equal(a.events, events[a.first : a.first + len(a.events)])
+        seen |= set(range(a.first, a.first + len(a.events)))
+    assert seen == set(range(len(events)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(TIMES.filter(bool), st.integers(1, 30), st.integers(1, 30))
+def test_windows_of_time_begin_every_step_and_hold_what_happened_in_them(times, size, step):
+    step = min(size, step)
+    events = recording(times)
+    windows = list(SlidingWindow(us=size, step_us=step)([events]))
+    for number, window in enumerate(windows):
+        assert window.start_us == events["t"][0] + number * step
+        assert window.end_us == window.start_us + size
+        inside = (events["t"] >= window.start_us) & (events["t"] < window.end_us)
+        np.testing.assert_array_equal(window.events, events[inside])
+    assert windows[-1].end_us > events["t"][-1]
+
+
+def test_the_last_window_of_events_is_filled_up_with_the_ones_before_it():
+    windows = list(SlidingWindow(events=4, step_events=3)([recording(range(12))]))
+    assert [(w.first, len(w.events)) for w in windows] == [(0, 4), (3, 4), (6, 4), (8, 4)]
+    assert [(w.first, len(w.events)) for w in SlidingWindow(events=20)([recording(range(12))])] == [(0, 12)]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "give one of window_events and window_us"),
+        ({"events": 1, "us": 1}, "give one of window_events and window_us"),
+        ({"events": 5, "step_us": 1}, "give step_events with window_events"),
+        ({"us": 5, "step_events": 1}, "give step_events with window_events"),
+        ({"events": 0}, "window_events=0"),
+        ({"us": 5, "step_us": 6}, "step no longer than the window"),
+        ({"us": 5, "step_us": 0}, "step_us=0 must be 1 or more"),
+    ],
+)
+def test_an_impossible_window_is_told(options, told):
+    with pytest.raises(UserError, match=told):
+        SlidingWindow(**options)
