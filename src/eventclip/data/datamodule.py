@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from eventclip.data.dataset import EventFiles, RecordingDataset, Sample
@@ -31,8 +30,8 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("training", "validation", "test")
 
-Draw = Callable[[Recordings], NDArray[np.int64]]
-"""A few-shot draw: recordings of the training split -> the indices to train on, repeats allowed."""
+Draw = Callable[[Recordings], Recordings]
+"""A few-shot draw: the training split -> what to train on, repeats allowed, labels possibly a teacher's."""
 
 
 class EventDataModule(LightningDataModule, ABC):
@@ -231,7 +230,7 @@ class EventDataModule(LightningDataModule, ABC):
             raise UserError(
                 f"training and test of {self.root} differ in their class folders: {odd[0]!r} is in one of them only"
             )
-        return everything if self.draw is None else everything.subset(self.draw(everything))
+        return everything if self.draw is None else self.draw(everything)
 
     @property
     def _drawn_to_train(self) -> Recordings:
@@ -343,11 +342,13 @@ class EventDataModule(LightningDataModule, ABC):
         """Plain values for ``results.json``: folder, counts and checksums of what was trained and tested on."""
         splits = ("training", "test", *(("validation",) if self.selection == "validation" else ()))
         used = {split: self.used(split) for split in splits}
+        guessed = self.training.guessed
         return {
             "data_set": type(self).__name__,
             "root": str(self.root),
             "classes": len(self.class_names),
             "recordings": {split: len(recordings) for split, recordings in used.items()},
+            "pseudo_labelled": 0 if guessed is None else int(guessed.sum()),
             "checksums": {split: recordings.checksum() for split, recordings in used.items()},
             "skipped": {
                 split: {"count": len(causes), "causes": causes} for split, causes in self._unreadable.items() if causes
