@@ -327,8 +327,13 @@ class EventDataModule(LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
         )
 
-    def view_maker(self, stage: str) -> ViewMaker:
-        """Events -> views as ``stage`` needs them: augmented in "fit", deterministic in "validate" and "test"."""
+    def view_maker(self, stage: str, *, version: str = "as_is") -> ViewMaker:
+        """Events -> views as ``stage`` needs them: augmented in "fit", deterministic in "validate" and "test".
+
+        Args:
+            stage: "fit", "validate" or "test".
+            version: test-time version, "as_is" in "fit" (see :data:`eventclip.data.view_maker.VERSIONS`).
+        """
         fitting = stage == "fit"
         return ViewMaker(
             self.renderer,
@@ -336,6 +341,7 @@ class EventDataModule(LightningDataModule, ABC):
             max_views=self.training_views if fitting else self.evaluation_views,
             fit=self.fit,
             augmentation=self.augmentation if fitting else None,
+            version=version,
         )
 
     def describe(self) -> dict[str, Any]:

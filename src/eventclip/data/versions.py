@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from eventclip.data.datamodule import EventDataModule
 from eventclip.data.dataset import EventFiles, Sample
 from eventclip.data.recordings import Recordings
 from eventclip.data.view_maker import VERSIONS, ViewMaker
@@ -63,28 +64,72 @@ class VersionsDataset(Dataset[Sample]):
         }
 
 
-class ShardBatches(Sampler[list[int]]):
-    """Batches that never cross the bounds of shards, so that a shard is the same whoever makes it, and when.
+class Shards:
+    """Recordings cut into numbered parts, each of which is the same whoever makes it, and when.
 
     Args:
-        size: number of samples.
-        shard_size: samples in a shard; the last has what is left.
-        batch_size: samples in a batch.
-        shards: numbers of the shards to make.
+        size: number of recordings.
+        shard_size: recordings in a shard; the last has what is left.
     """
 
-    def __init__(self, size: int, shard_size: int, batch_size: int, *, shards: Sequence[int]) -> None:
-        self.size, self.shard_size, self.batch_size, self.shards = size, shard_size, batch_size, shards
+    def __init__(self, size: int, shard_size: int) -> None:
+        if shard_size < 1:
+            raise UserError(f"pseudo.shard_size must be 1 recording or more, got {shard_size}")
+        self.size, self.shard_size = size, shard_size
 
     def __len__(self) -> int:
-        return sum(math.ceil(len(self.positions(shard)) / self.batch_size) for shard in self.shards)
+        return math.ceil(self.size / self.shard_size)
+
+    def positions(self, shard: int) -> range:
+        """The recordings of one shard."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.size))
+
+    def of_rank(self, rank: int, world_size: int) -> range:
+        """Numbers of the shards that process ``rank`` of ``world_size`` makes, whatever is there already."""
+        return range(rank, len(self), world_size)
+
+
+class ShardBatches(Sampler[list[int]]):
+    """Batches of some shards, one shard after the other; none crosses from one to the next.
+
+    Args:
+        shards: how the recordings are cut.
+        wanted: numbers of the shards to go through.
+        batch_size: recordings in a batch.
+    """
+
+    def __init__(self, shards: Shards, wanted: Sequence[int], batch_size: int) -> None:
+        self.shards, self.wanted, self.batch_size = shards, wanted, batch_size
+
+    def __len__(self) -> int:
+        return sum(math.ceil(len(self.shards.positions(shard)) / self.batch_size) for shard in self.wanted)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for shard in self.shards:
-            own = self.positions(shard)
+        for shard in self.wanted:
+            own = self.shards.positions(shard)
             for start in range(0, len(own), self.batch_size):
                 yield list(own[start : start + self.batch_size])
 
-    def positions(self, shard: int) -> range:
-        """The samples of one shard."""
-        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.size))
+
+def versions_loader(
+    datamodule: EventDataModule, recordings: Recordings, versions: Sequence[str], shards: Shards, wanted: Sequence[int]
+) -> DataLoader[Sample]:
+    """Load the recordings of some shards in all their versions, in order.
+
+    A batch has as many views as an evaluation batch: its recordings are fewer by the number of versions.
+
+    Args:
+        datamodule: how recordings are read and viewed.
+        recordings: all that are to be guessed.
+        versions: names as in :data:`eventclip.data.view_maker.VERSIONS`.
+        shards: how ``recordings`` are cut.
+        wanted: numbers of the shards to load.
+    """
+    makers = [datamodule.view_maker("test", version=version) for version in versions]
+    batch_size = max(1, datamodule.evaluation_batch_size // len(versions))
+    return DataLoader(
+        VersionsDataset(recordings, datamodule.files, makers),
+        batch_sampler=ShardBatches(shards, wanted, batch_size),
+        num_workers=datamodule.num_workers,
+        pin_memory=torch.cuda.is_available(),
+    )
