@@ -46,9 +46,23 @@ class TrainConfig:
     paths: dict[str, Any] = field(default_factory=dict)
 
 
-def register_schema() -> None:
-    """Let Hydra check the root of every composed training configuration, and find what the package ships."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+@dataclass
+class PseudoLabelConfig(TrainConfig):
+    """The root keys of ``conf/pseudo_label.yaml``: a training configuration and what concerns the labels."""
+
+    checkpoint: str | None = None
+    out: str = MISSING
+    links: str | None = None
+    pseudo: dict[str, Any] = field(default_factory=dict)
+
+
+def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
+    """Let Hydra check the root of every configuration composed from now on, and find what the package ships.
+
+    Args:
+        root: what the command's root may hold; ``conf/train.yaml`` names it "train_schema" whichever it is.
+    """
+    ConfigStore.instance().store(name="train_schema", node=root)
     OmegaConf.register_new_resolver("asset", lambda name: str(Path(__file__).parent / "assets" / name), replace=True)
 
 

@@ -52,7 +52,9 @@ def label(cfg: DictConfig) -> None:
     quieten()
     options = cfg.pseudo
     if OmegaConf.is_missing(cfg, "out"):
-        raise UserError("out= is missing, the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json")
+        raise UserError(
+            "out= is missing, the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json"
+        )
     out = Path(cfg.out).expanduser()
     versions = check_versions(options.versions)
     select = Selection(
@@ -78,9 +80,7 @@ def label(cfg: DictConfig) -> None:
     }
     store = GuessStore(out.with_suffix(".guesses"), decides, shards=shards, versions=len(versions))
     log.info("%d of %d training recordings are to be guessed: %s", len(pool), len(everything), store.folder)
-    guess_all(
-        fabric, teacher.classifier, datamodule, pool, store, versions=versions, progress=options.progress
-    )
+    guess_all(fabric, teacher.classifier, datamodule, pool, store, versions=versions, progress=options.progress)
     if fabric.is_global_zero:
         chosen = _write(out, select, versions, store.read(), pool, teacher, datamodule)
         if cfg.links is not None:

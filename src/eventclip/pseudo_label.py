@@ -3,9 +3,9 @@
 import hydra
 from omegaconf import DictConfig
 
-from eventclip.config import CONFIG_DIR, command, register_schema
+from eventclip.config import CONFIG_DIR, PseudoLabelConfig, command, register_schema
 
-register_schema()
+register_schema(PseudoLabelConfig)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="pseudo_label")

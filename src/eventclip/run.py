@@ -100,7 +100,7 @@ def build_classifier(cfg: DictConfig, class_names: Sequence[str]) -> EventClassi
     make_adapter = build(cfg.adapter, "adapter")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
-        adapter = _called(make_adapter, "adapter", text_features=text_features, logit_scale=encoder.logit_scale)
+        adapter = called(make_adapter, "adapter", text_features=text_features, logit_scale=encoder.logit_scale)
     encoder.drop_text_tower()
     _tune(encoder, adapter, cfg)
     return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)
@@ -182,7 +182,7 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
     callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
     class_names = parts.card["class_names"]
-    callbacks = [_called(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
+    callbacks = [called(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
     if not loggers:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
@@ -218,7 +218,7 @@ def _tune(encoder: ClipEncoder, adapter: nn.Module, cfg: DictConfig) -> None:
     parts = cfg.tuning.parts
     chosen = parts if isinstance(parts, str) else [str(part) for part in parts]
     lora = {"lora_targets": cfg.tuning.lora_targets, "lora_rank": cfg.tuning.lora_rank}
-    _called(tune, "tuning", encoder=encoder, parts=chosen, seed=cfg.seed, **lora)
+    called(tune, "tuning", encoder=encoder, parts=chosen, seed=cfg.seed, **lora)
     further = {name for name, _ in adapter.named_parameters()} - {"text_features"}
     if further and any(p.requires_grad for p in encoder.parameters()):
         raise UserError(
@@ -227,7 +227,7 @@ def _tune(encoder: ClipEncoder, adapter: nn.Module, cfg: DictConfig) -> None:
         )
 
 
-def _called(make: Any, section: str, **given: Any) -> Any:
+def called(make: Any, section: str, **given: Any) -> Any:
     """Call a partial of the configuration; a wrong value in it is the user's mistake."""
     try:
         return make(**given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
@@ -42,9 +41,9 @@ def link_recordings(folder: Path, recordings: Recordings) -> int:
             (folder / into).mkdir(parents=True, exist_ok=True)
             (folder / into / name).symlink_to(root / source)
         tops = {source.parts[0] for source in sources if len(source.parts) > 2}
-        for entry in sorted(os.listdir(root)) if tops else ():
-            if entry not in tops and not entry.startswith("."):
-                (folder / entry).symlink_to(root / entry)
+        for entry in root.iterdir() if tops else ():
+            if entry.name not in tops and not entry.name.startswith("."):
+                (folder / entry.name).symlink_to(entry)
     except OSError as error:
         raise UserError(f"links cannot be made in {folder} ({error.strerror or error}): give another folder") from error
     return len(set(targets))

@@ -47,7 +47,8 @@ def label_report(
         "accuracy_of_selected": float(right[chosen].mean()),
         "empty": [name for name, count in zip(class_names, selected.tolist(), strict=True) if count == 0],
         "classes": {
-            name: {"selected": m, "right": r, "accuracy": r / m if m else None, "recordings": n} for name, m, r, n in rows
+            name: {"selected": m, "right": r, "accuracy": r / m if m else None, "recordings": n}
+            for name, m, r, n in rows
         },
         "reliability": _reliability(guesses["probability"], right),
         "thresholds": [_kept(guesses["probability"], right, threshold) for threshold in _THRESHOLDS],
@@ -95,7 +96,9 @@ def draw_reliability(report: dict[str, Any], *, threshold: float) -> Figure:
     left.set(xlabel="top probability", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     left.set_title("Reliability (recordings in each bin; dashed: as often right as it says)", fontsize=9)
     kept = [row["recordings"] / report["guessed"] for row in swept]
-    middle.plot([row["threshold"] for row in swept], [row["accuracy"] for row in swept], "o-", label="right of those kept")
+    middle.plot(
+        [row["threshold"] for row in swept], [row["accuracy"] for row in swept], "o-", label="right of those kept"
+    )
     middle.plot([row["threshold"] for row in swept], kept, "s-", label="kept of all")
     middle.axvline(threshold, color="gray", linewidth=1, linestyle="--")
     middle.set(xlabel="threshold", ylabel="fraction", xlim=(0, 1), ylim=(0, 1.02))
@@ -107,11 +110,10 @@ def draw_reliability(report: dict[str, Any], *, threshold: float) -> Figure:
 def told(report: dict[str, Any]) -> list[str]:
     """The report in a few lines, and a table of the classes where they are few enough to read."""
     lines = [
-        f"selected {report['selected']} of {report['guessed']} guessed recordings, "
-        f"{100 * report['accuracy_of_selected']:.1f} % of them rightly "
-        f"(of all guesses {100 * report['accuracy_of_all_guesses']:.1f} % are right; "
-        f"highest probability {report['highest_probability']:.4f})"
+        "selected {selected} of {guessed} guessed recordings, highest probability {highest_probability:.4f}",
+        "right: {accuracy_of_selected:.1%} of the selected, {accuracy_of_all_guesses:.1%} of all guesses",
     ]
+    lines = [line.format(**report) for line in lines]
     if report["true_labels_added"]:
         lines.append(f"added {report['true_labels_added']} recordings with their true labels")
     classes = report["classes"]
