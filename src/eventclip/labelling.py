@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import eventclip
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.links import link_recordings
+from eventclip.data.links import check_new_folder, link_recordings
 from eventclip.data.pseudo_labels import Guesses, Selection
 from eventclip.data.recordings import Recordings
 from eventclip.data.split_files import PSEUDO, write_split
@@ -23,7 +24,7 @@ from eventclip.data.versions import Shards, check_versions
 from eventclip.errors import UserError
 from eventclip.files import whole_file, write_json
 from eventclip.models.classifier import EventClassifier
-from eventclip.run import build, build_classifier, build_datamodule, called, quieten
+from eventclip.run import build_classifier, build_datamodule, called, quieten
 from eventclip.training.checkpoints import check_card, read_checkpoint
 from eventclip.training.guessing import GuessStore, guess_all
 from eventclip.training.label_report import draw_reliability, label_report, told
@@ -40,6 +41,11 @@ class Teacher:
     """Recordings whose true labels it learned from; none for a zero-shot teacher."""
     card: dict[str, Any]
     """Plain values that tell who it is, for the head of the split file."""
+
+    def decides(self) -> dict[str, Any]:
+        """Those of them that decide what it guesses: where its weights lie does not."""
+        clip = {name: value for name, value in self.card["clip"].items() if name not in ("pretrained", "config")}
+        return {**{name: value for name, value in self.card.items() if name != "checkpoint"}, "clip": clip}
 
 
 def label(cfg: DictConfig) -> None:
@@ -63,18 +69,22 @@ def label(cfg: DictConfig) -> None:
         tta_min_prob=options.tta_min_prob,
         topk=options.topk,
     )
+    links = None if cfg.links is None else Path(cfg.links).expanduser()
+    _check_places(out, links)
     fabric = make_fabric(cfg)
     if cfg.checkpoint is not None:
         cfg = _as_the_teacher_sees(cfg, Path(cfg.checkpoint).expanduser())
     datamodule = build_datamodule(cfg)
-    everything = datamodule.split("training")
+    datamodule.draw = None
     teacher = make_teacher(cfg, datamodule)
+    everything = datamodule.training
     pool = everything.subset(np.flatnonzero(~np.isin(everything.paths, teacher.shots.paths)))
     shards = Shards(len(pool), options.shard_size)
     decides = {
-        "teacher": teacher.card,
+        "teacher": teacher.decides(),
         "recordings_sha256": pool.checksum(),
         "versions": list(versions),
+        "files": [datamodule.files.sensor_hw, datamodule.files.file_format],
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
     }
@@ -83,9 +93,8 @@ def label(cfg: DictConfig) -> None:
     guess_all(fabric, teacher.classifier, datamodule, pool, store, versions=versions, progress=options.progress)
     if fabric.is_global_zero:
         chosen = _write(out, select, versions, store.read(), pool, teacher, datamodule)
-        if cfg.links is not None:
-            count = link_recordings(Path(cfg.links).expanduser(), chosen)
-            log.info("%d links: %s", count, cfg.links)
+        if links is not None:
+            log.info("%d links: %s", link_recordings(links, chosen), links)
 
 
 def make_fabric(cfg: DictConfig) -> Fabric:
@@ -113,11 +122,12 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     classifier = build_classifier(cfg, class_names)
     datamodule.image_size = classifier.encoder.image_size
     clip = classifier.encoder.describe()
-    shots = datamodule.split("training").subset([])
+    shots = datamodule.training.subset([])
     if path is not None and checkpoint is not None:
         check_card(path, checkpoint, {"clip": clip, "class_names": class_names})
         classifier.load_learned_state_dict(checkpoint["state_dict"])
-        shots = true_shots(path, checkpoint["eventclip"], datamodule)
+        if cfg.pseudo.keep_true:
+            shots = true_shots(cfg, path, checkpoint["eventclip"])
     elif any(p.requires_grad for p in classifier.parameters()):
         raise UserError(
             f"{cfg.adapter._target_.rsplit('.', 1)[-1]} has learned nothing yet and cannot teach: give checkpoint=, or "
@@ -135,19 +145,20 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     return Teacher(classifier, shots, card)
 
 
-def true_shots(path: Path, card: dict[str, Any], datamodule: EventDataModule) -> Recordings:
+def true_shots(cfg: DictConfig, path: Path, card: dict[str, Any]) -> Recordings:
     """The recordings whose true labels a checkpoint learned from, found again by the draw that its card tells.
 
     Raises:
         UserError: what the card's draw gives here is not what the checkpoint was trained on.
     """
-    draw = build(OmegaConf.create(card["config"]["fewshot"]), "the checkpoint's fewshot")
-    drawn: Recordings = draw(datamodule.split("training"))
-    if drawn.checksum() != card["data"]["checksums"]["training"]:
+    drew = {name: card["config"][name] for name in ("fewshot", "selection", "seed") if name in card["config"]}
+    learned = card["data"]["checksums"].get("training", "of no recordings")
+    drawn = build_datamodule(_changed(cfg, drew)).training
+    if drawn.checksum() != learned:
         raise UserError(
-            f"{path} was trained on other recordings than its own draw finds in {datamodule.root} (checksum "
-            f"{card['data']['checksums']['training'][:12]}, here {drawn.checksum()[:12]}): give the data set it was "
-            f"trained on, so that its true labels are known"
+            f"{path} was trained on other recordings than its own draw finds in {drawn.root} (checksum {learned[:12]}, "
+            f"here {drawn.checksum()[:12]}): give the data set it was trained on, or set pseudo.keep_true=false to "
+            f"guess everything"
         )
     true = drawn if drawn.guessed is None else drawn.subset(np.flatnonzero(~drawn.guessed))
     return true.subset(np.unique(true.paths, return_index=True)[1])  # a repeated shot has one label
@@ -156,11 +167,28 @@ def true_shots(path: Path, card: dict[str, Any], datamodule: EventDataModule) ->
 def _as_the_teacher_sees(cfg: DictConfig, path: Path) -> DictConfig:
     """Take what decides the teacher's probabilities from its own card: it guesses as it was tested."""
     theirs = read_checkpoint(path)["eventclip"]["config"]
-    ours = OmegaConf.to_container(cfg, resolve=True)
-    if not isinstance(ours, dict):
-        raise TypeError(f"the configuration must be a mapping, got {type(ours).__name__}")
     decisive = ("clip", "tuning", "adapter", "classifier", "frames", "views")
-    return OmegaConf.create({**ours, **{name: theirs[name] for name in decisive if name in theirs}})
+    return _changed(cfg, {name: theirs[name] for name in decisive if name in theirs})
+
+
+def _changed(cfg: DictConfig, sections: dict[str, Any]) -> DictConfig:
+    """The configuration with some sections replaced, each as a whole."""
+    changed = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)))
+    for name, section in sections.items():
+        changed[name] = section
+    return changed
+
+
+def _check_places(out: Path, links: Path | None) -> None:
+    """Tell before anything is guessed that its result could not be written."""
+    if links is not None:
+        check_new_folder(links)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written ({error.strerror or error}): give another place") from None
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f"out={out} cannot be written: give a file in a folder that you can write to")
 
 
 def _threshold(given: Any, kind: str) -> Any:
@@ -190,7 +218,7 @@ def _write(
     datamodule: EventDataModule,
 ) -> Recordings:
     """Select and write; the split file comes last, so that whoever finds it finds the report as well."""
-    everything = datamodule.split("training")
+    everything = datamodule.training
     chosen = select(guesses, pool.paths)
     class_names = datamodule.class_names
     report = label_report(guesses, chosen, pool.labels, class_names, added=len(teacher.shots))
@@ -206,7 +234,7 @@ def _write(
         "options": {"versions": list(versions), **select.describe()},
         "class_names": class_names,
         "class_folders": list(everything.class_folders),
-        "checksums": {"training": everything.checksum()},
+        "checksums": {"training": datamodule.split("training").checksum()},
         "counts": {"selected": len(chosen), "true": len(teacher.shots), "guessed": len(pool)},
     }
     with whole_file(out.with_suffix(".reliability.png")) as part:

@@ -9,6 +9,16 @@ from eventclip.data.recordings import Recordings
 from eventclip.errors import UserError
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder for links that holds something already.
+
+    Raises:
+        UserError: it does, or it is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"links={folder} is not empty: give a new folder, or remove it")
+
+
 def link_recordings(folder: Path, recordings: Recordings) -> int:
     """Make links ``folder/<split>/<class>/<recording>``, where class is the one that was guessed.
 
@@ -26,8 +36,7 @@ def link_recordings(folder: Path, recordings: Recordings) -> int:
     Raises:
         UserError: the folder holds something already, or it cannot be written to.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"links={folder} is not empty: give a new folder, or remove it")
+    check_new_folder(folder)
     root = recordings.root.resolve()
     sources = [PurePosixPath(recordings.relative(i)) for i in range(len(recordings))]
     targets = [

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from eventclip.data.pseudo_labels import Guesses
 
 _BINS = 15
+_FEW = 120  # classes that a terminal shows at once
 _THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 
 
@@ -117,10 +118,13 @@ def told(report: dict[str, Any]) -> list[str]:
     if report["true_labels_added"]:
         lines.append(f"added {report['true_labels_added']} recordings with their true labels")
     classes = report["classes"]
-    if len(classes) <= 120:
-        width = max(len(name) for name in classes)
-        lines.append(f"{'class':{width}}  selected  right")
-        lines += [f"{name:{width}}  {row['selected']:8d}  {row['right']:5d}" for name, row in classes.items()]
+    if len(classes) <= _FEW:
+        lines.append("selected (rightly) of each class:")
+        cells = [f"{name} {row['selected']} ({row['right']})" for name, row in classes.items()]
+        width = max(len(cell) for cell in cells) + 2
+        columns = max(1, 100 // width)
+        rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+        lines += ["  " + "".join(cell.ljust(width) for cell in row).rstrip() for row in rows]
     if report["empty"]:
         lines.append(f"{len(report['empty'])} of {len(classes)} classes have none: {', '.join(report['empty'])}")
     return lines
