@@ -173,7 +173,7 @@ def _as_the_teacher_sees(cfg: DictConfig, path: Path) -> DictConfig:
 
 def _changed(cfg: DictConfig, sections: dict[str, Any]) -> DictConfig:
     """The configuration with some sections replaced, each as a whole."""
-    changed = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)))
+    changed = OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(cfg)))
     for name, section in sections.items():
         changed[name] = section
     return changed
