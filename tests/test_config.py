@@ -87,7 +87,7 @@ def test_labelling_knows_its_own_root_keys_and_an_experiment_overrules_them(comp
     with pytest.raises(HydraException, match="linkz"):
         composed("linkz=there", command="pseudo_label")
     with pytest.raises(HydraException, match="pseudo"):
-        composed("+pseudo={topk: 3}")
+        composed("pseudo.topk=3")
 
 
 def test_a_users_mistake_ends_in_one_sentence():
