@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from eventclip.config import CONFIG_DIR, command, innermost_sentence, register_schema
+from eventclip.config import CONFIG_DIR, PseudoLabelConfig, TrainConfig, command, innermost_sentence, register_schema
 from eventclip.errors import RecordingError, UserError
 
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
@@ -17,10 +18,10 @@ EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("
 
 @pytest.fixture
 def composed():
-    def compose_with(*overrides: str) -> DictConfig:
-        register_schema()
+    def compose_with(*overrides: str, command: str = "train") -> DictConfig:
+        register_schema(PseudoLabelConfig if command == "pseudo_label" else TrainConfig)
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            return compose("train", list(overrides))
+            return compose(command, list(overrides))
 
     return compose_with
 
@@ -45,7 +46,9 @@ def check_targets(cfg: DictConfig) -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_its_targets_take_its_keys(composed, experiment):
-    cfg = composed(f"experiment={experiment}")
+    text = Path(CONFIG_DIR, "experiment", f"{experiment}.yaml").read_text()
+    first = re.search(r"python -m eventclip\.(\w+)", text)  # the header's first command is the one it is for
+    cfg = composed(f"experiment={experiment}", command=first[1] if first else "train")
     check_targets(cfg)
     assert cfg.name == experiment
 
@@ -75,6 +78,16 @@ def test_an_unknown_root_key_in_an_experiment_file_is_named(tmp_path):
 def test_an_unknown_key_on_the_command_line_is_named(composed):
     with pytest.raises(HydraException, match="shotz"):
         composed("fewshot.shotz=1")
+
+
+def test_labelling_knows_its_own_root_keys_and_an_experiment_overrules_them(composed):
+    cfg = composed("experiment=demo_pseudo", "out=x.json", command="pseudo_label")
+    assert cfg.pseudo.threshold == 0.7
+    assert cfg.pseudo.topk == 30
+    with pytest.raises(HydraException, match="linkz"):
+        composed("linkz=there", command="pseudo_label")
+    with pytest.raises(HydraException, match="pseudo"):
+        composed("pseudo.topk=3")
 
 
 def test_a_users_mistake_ends_in_one_sentence():

@@ -63,6 +63,16 @@ class ImportConfig(TrainConfig):
     out: str = MISSING
 
 
+@dataclass
+class PseudoLabelConfig(TrainConfig):
+    """The root keys of ``conf/pseudo_label.yaml``: a training configuration and what concerns the labels."""
+
+    checkpoint: str | None = None
+    out: str = MISSING
+    links: str | None = None
+    pseudo: dict[str, Any] = field(default_factory=dict)
+
+
 LEARNED_ON = ("clip", "tuning", "frames", "views", "data", "fewshot", "adapter", "classifier", "optim")
 """The groups that say what a checkpoint learned and on what; the others say how and where a run is done."""
 
@@ -84,9 +94,13 @@ def register_checkpoint(config: Mapping[str, Any]) -> None:
     store.store(name="evaluate_schema", node=known)
 
 
-def register_schema() -> None:
-    """Let Hydra check the root of every composed training configuration, and find what the package ships."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
+    """Let Hydra check the root of every configuration composed from now on, and find what the package ships.
+
+    Args:
+        root: what the command's root may hold; ``conf/train.yaml`` names it "train_schema" whichever it is.
+    """
+    ConfigStore.instance().store(name="train_schema", node=root)
     ConfigStore.instance().store(name="import_schema", node=ImportConfig)
     OmegaConf.register_new_resolver("asset", lambda name: str(Path(__file__).parent / "assets" / name), replace=True)
 

@@ -8,14 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eventclip.data.fewshot import (
-    draw_few_shot,
-    read_split,
-    reference_draw,
-    seeded_draw,
-    split_positions,
-    write_split,
-)
+from eventclip.data.fewshot import draw_few_shot, reference_draw, seeded_draw
 from eventclip.data.recordings import Recordings
 from eventclip.errors import UserError
 
@@ -115,92 +108,9 @@ def test_shots_must_be_a_positive_whole_number(recordings, shots):
 
 
 def test_no_shots_given_takes_everything(recordings):
-    assert draw_few_shot(recordings, shots=None).tolist() == list(range(len(recordings)))
+    assert draw_few_shot(recordings, shots=None).paths.tolist() == recordings.paths.tolist()
 
 
 def test_an_unknown_draw_is_refused_with_the_choices(recordings):
     with pytest.raises(UserError, match="seeded, reference"):
         draw_few_shot(recordings, shots=1, draw="random")
-
-
-def test_a_split_written_and_read_again_keeps_repeats_and_order(recordings, tmp_path):
-    drawn = seeded_draw(recordings, 5, 0, repeat=True)
-    path = tmp_path / "splits" / "five.json"
-    write_split(path, recordings.subset(drawn), head={"shots": 5, "seed": 0})
-    split = read_split(path)
-    assert split == [(recordings.relative(i), int(recordings.labels[i])) for i in drawn]
-    np.testing.assert_array_equal(split_positions(split, recordings, path), drawn)
-    np.testing.assert_array_equal(draw_few_shot(recordings, shots=5, split_file=path), drawn)
-    assert json.loads(path.read_text())["shots"] == 5
-    assert [file.name for file in path.parent.iterdir()] == ["five.json"]
-
-
-def test_a_split_that_cannot_be_written_leaves_the_old_one(recordings, tmp_path):
-    path = tmp_path / "split.json"
-    write_split(path, recordings, head={})
-    before = path.read_bytes()
-    with pytest.raises(TypeError):
-        write_split(path, recordings, head={"seed": object()})
-    with pytest.raises(ValueError, match="recordings"):
-        write_split(path, recordings, head={"recordings": 1})
-    assert path.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_the_published_format_is_read(recordings, tmp_path):
-    path = tmp_path / "split.json"
-    path.write_text(json.dumps({"dog/01.npy": 1, "cat/11.npy": 0}))
-    assert names(recordings, draw_few_shot(recordings, shots=1, split_file=path)) == ["dog/01.npy", "cat/11.npy"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *("", "{", "{}", "[]", "3", '{"a/b.npy": "0"}', '{"a/b.npy": true}', '{"a/b.npy": 0.0}'),
-        *('{"recordings": []}', '{"recordings": [["a", 0, 1]]}', '{"recordings": [[0, "a"]]}'),
-    ],
-)
-def test_what_is_no_split_is_refused_by_name(tmp_path, content):
-    path = tmp_path / "split.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=r"split\.json"):
-        read_split(path)
-
-
-def test_a_missing_split_file_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.json.*fewshot\.split_file"):
-        read_split(tmp_path / "nowhere.json")
-
-
-def test_a_pickle_is_never_opened(tmp_path):
-    path = tmp_path / "split.pkl"
-    path.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
-    with pytest.raises(UserError, match="pickle"):
-        read_split(path)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_recording_that_is_missing_is_named_with_how_many(recordings):
-    split = [("cat/00.npy", 0), ("cat/99.npy", 0), ("dog/98.npy", 1)]
-    with pytest.raises(UserError, match=r"cat/99\.npy.*2 of 3"):
-        split_positions(split, recordings, "split.json")
-
-
-def test_a_label_that_is_not_the_folders_is_named(recordings):
-    with pytest.raises(UserError, match=r"dog/01\.npy.* 0.* 1 "):
-        split_positions([("cat/00.npy", 0), ("dog/01.npy", 0)], recordings, "split.json")
-
-
-def test_the_published_splits_are_read_and_found(shared):
-    files = sorted((shared / "data" / "official_splits").glob("*.json"))
-    assert files
-    for file in files:
-        split = read_split(file)
-        folders = {}
-        for relative, label in split:
-            assert folders.setdefault(label, relative.rsplit("/", 1)[0]) == relative.rsplit("/", 1)[0]
-        paths, labels = zip(*sorted(split), strict=True)
-        classes = tuple(folders[label] for label in sorted(folders))
-        everything = Recordings(Path("/set"), np.array([p.encode() for p in paths]), np.array(labels), classes)
-        drawn = split_positions(split, everything, file)
-        assert [(everything.relative(i), int(everything.labels[i])) for i in drawn] == split

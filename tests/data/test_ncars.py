@@ -67,11 +67,11 @@ def test_there_are_no_variants(ncars_root):
 def test_the_official_splits_find_their_recordings(shared, tmp_path):
     files = sorted((shared / "data" / "official_splits").glob("ncars-*.json"))
     assert len(files) == 4
-    listed = {name for file in files for name, _ in read_split(file)}
+    listed = {name for file in files for name, _ in read_split(file).pairs}
     for name in [*listed, "test/background/a.dat.npy", "test/cars/a.dat.npy"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for file in files:
         data = build(tmp_path, draw=lambda recordings, file=file: draw_few_shot(recordings, shots=5, split_file=file))
         drawn = [(data.training.relative(i), int(label)) for i, label in enumerate(data.training.labels)]
-        assert drawn == read_split(file)
+        assert drawn == read_split(file).pairs

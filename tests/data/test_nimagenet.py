@@ -112,7 +112,7 @@ def test_classes_of_which_none_is_there_are_an_error(nimagenet_root):
 def test_the_official_splits_find_their_recordings(shared, tmp_path, prefix, classes):
     files = sorted((shared / "data" / "official_splits").glob(f"{prefix}*.json"))
     assert len(files) >= 2
-    listed = {name for file in files for name, _ in read_split(file)}
+    listed = {name for file in files for name, _ in read_split(file).pairs}
     listed |= {f"extracted_val/{name.split('/')[1]}/a.npz" for name in listed}
     for folder in {(tmp_path / name).parent for name in listed}:
         folder.mkdir(parents=True)
@@ -125,4 +125,4 @@ def test_the_official_splits_find_their_recordings(shared, tmp_path, prefix, cla
             draw=lambda recordings, file=file: draw_few_shot(recordings, shots=5, split_file=file),
         )
         drawn = [(data.training.relative(i), int(label)) for i, label in enumerate(data.training.labels)]
-        assert drawn == read_split(file)
+        assert drawn == read_split(file).pairs

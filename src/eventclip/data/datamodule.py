@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from eventclip.data.dataset import EventFiles, PackedFiles, RecordingDataset, Sample
@@ -32,8 +31,8 @@ from eventclip.events.readers import READABLE_SUFFIXES
 
 log = logging.getLogger(__name__)
 
-Draw = Callable[[Recordings], NDArray[np.int64]]
-"""A few-shot draw: recordings of the training split -> the indices to train on, repeats allowed."""
+Draw = Callable[[Recordings], Recordings]
+"""A few-shot draw: the training split -> what to train on, repeats allowed, labels possibly a teacher's."""
 
 Bank = Callable[[RecordingDataset], Dataset[Sample]]
 """Samples with views -> the same samples, asked for by the same keys, with "features" (V, D) in place of "views"."""
@@ -281,7 +280,7 @@ class EventDataModule(LightningDataModule, ABC):
             raise UserError(
                 f"training and test of {self.root} differ in their class folders: {odd[0]!r} is in one of them only"
             )
-        return everything if self.draw is None else everything.subset(self.draw(everything))
+        return everything if self.draw is None else self.draw(everything)
 
     @property
     def _drawn_to_train(self) -> Recordings:
@@ -388,8 +387,13 @@ class EventDataModule(LightningDataModule, ABC):
             persistent_workers=workers > 0,
         )
 
-    def view_maker(self, stage: str) -> ViewMaker:
-        """Events -> views as ``stage`` needs them: augmented in "fit", deterministic in "validate" and "test"."""
+    def view_maker(self, stage: str, *, version: str = "as_is") -> ViewMaker:
+        """Events -> views as ``stage`` needs them: augmented in "fit", deterministic in "validate" and "test".
+
+        Args:
+            stage: "fit", "validate" or "test".
+            version: test-time version, "as_is" in "fit" (see :data:`eventclip.data.view_maker.VERSIONS`).
+        """
         fitting = stage == "fit"
         return ViewMaker(
             self.renderer,
@@ -397,6 +401,7 @@ class EventDataModule(LightningDataModule, ABC):
             max_views=self.training_views if fitting else self.evaluation_views,
             fit=self.fit,
             augmentation=self.augmentation if fitting else None,
+            version=version,
         )
 
     def describe(self, *, training: bool = True) -> dict[str, Any]:
@@ -408,12 +413,14 @@ class EventDataModule(LightningDataModule, ABC):
         used = ({"training": self.training} if training else {}) | {"test": self.recordings("test")}
         if training and self.selection == "validation":
             used["validation"] = self.used("validation")
+        guessed = self.training.guessed if training else None
         return {
             "data_set": type(self).__name__,
             "root": str(self.root),
             "packed": None if self.packed is None else [str(pack.path) for pack in self.packed.packs],
             "classes": len(self.class_names),
             "recordings": {split: len(recordings) for split, recordings in used.items()},
+            "pseudo_labelled": 0 if guessed is None else int(guessed.sum()),
             "checksums": {split: recordings.checksum() for split, recordings in used.items()},
             "skipped": {
                 split: {"count": len(causes), "causes": causes} for split, causes in self._unreadable.items() if causes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,12 +28,14 @@ class Recordings:
         paths: (n,) relative POSIX paths, UTF-8 in fixed-width bytes.
         labels: (n,) index of each recording's class.
         class_folders: folder names of the K classes; a label is a place in them.
+        guessed: (n,) True where a teacher guessed the label, which need not be the folder's then; None = nowhere.
     """
 
     root: Path
     paths: NDArray[np.bytes_]
     labels: NDArray[np.int64]
     class_folders: tuple[str, ...]
+    guessed: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -49,7 +51,15 @@ class Recordings:
     def subset(self, positions: ArrayLike) -> Recordings:
         """The recordings at ``positions``, in that order; a position may come twice."""
         chosen = np.asarray(positions, dtype=np.int64)
-        return Recordings(self.root, self.paths[chosen], self.labels[chosen], self.class_folders)
+        guessed = None if self.guessed is None else self.guessed[chosen]
+        return Recordings(self.root, self.paths[chosen], self.labels[chosen], self.class_folders, guessed)
+
+    def relabelled(self, labels: ArrayLike, guessed: ArrayLike) -> Recordings:
+        """The same recordings with (n,) other labels, and (n,) True where a teacher guessed them."""
+        given, marks = np.asarray(labels, dtype=np.int64), np.asarray(guessed, dtype=bool)
+        if given.shape != self.labels.shape or marks.shape != self.labels.shape:
+            raise ValueError(f"{len(self)} recordings need a label and a mark each, got {given.shape}, {marks.shape}")
+        return replace(self, labels=given, guessed=marks)
 
     def of_classes(self, class_folders: Sequence[str]) -> Recordings:
         """The recordings of some classes, labelled by their place in ``class_folders``, class after class."""

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from eventclip.data.augment import RandAugment, augment_events
 from eventclip.data.views import choose_windows, clip_resize, pad_views
 from eventclip.errors import UserError
-from eventclip.events.array import centre
+from eventclip.events.array import centre, flip_time, mirror
 from eventclip.events.frames import FrameRenderer
 
 REVISION = 1
 """Of everything from a recording's events to its views: raise it whenever the same events, options and seed would give
 other views (centring, windows, frames, colours, RandAugment, resize), so that feature banks are built anew."""
+
+VERSIONS = ("as_is", "mirrored", "flipped", "both")
+"""Test-time versions: as recorded; mirrored left to right; flipped in time; flipped in time and mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ class ViewMaker:
         max_views: V, views per sample; fewer frames are padded, more are thinned out.
         fit: how a frame becomes square: "crop" (the paper's), "pad" or "stretch".
         augmentation: random changes; None for evaluation, which is deterministic.
+        version: test-time version that evaluation shows, one of :data:`VERSIONS`.
     """
 
     def __init__(
@@ -59,12 +63,16 @@ class ViewMaker:
         max_views: int,
         fit: str = "crop",
         augmentation: Augmentation | None = None,
+        version: str = "as_is",
     ) -> None:
+        if version not in VERSIONS or (augmentation is not None and version != "as_is"):
+            raise ValueError(f"version must be one of {', '.join(VERSIONS)}, without augmentation, got {version!r}")
         self.renderer = renderer
         self.image_size = image_size
         self.max_views = max_views
         self.fit = fit
         self.augmentation = augmentation
+        self.version = version
         self.background = 255 if renderer.white_background else 0
         self.rand_augment = RandAugment(fill=self.background) if augmentation and augmentation.image else None
 
@@ -76,6 +84,7 @@ class ViewMaker:
             "image_size": self.image_size,
             "max_views": self.max_views,
             "fit": self.fit,
+            "version": self.version,
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
         }
 
@@ -100,6 +109,10 @@ class ViewMaker:
         if (rng is None) != (self.augmentation is None):
             raise ValueError("training views need a generator and evaluation views must not have one")
         events = centre(events, sensor_hw)
+        if self.version in ("flipped", "both"):
+            events = flip_time(events)
+        if self.version in ("mirrored", "both"):
+            events = mirror(events, sensor_hw[1])
         if self.augmentation is not None and rng is not None:
             events = augment_events(
                 events,

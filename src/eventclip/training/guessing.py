@@ -1,0 +1,120 @@
+"""What a teacher guesses of every recording: kept on disk shard by shard, so that nothing is guessed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Fabric
+from tqdm import tqdm
+
+from eventclip.data.datamodule import EventDataModule
+from eventclip.data.pseudo_labels import Guesses, guess_dtype, summarise
+from eventclip.data.recordings import Recordings
+from eventclip.data.versions import Shards, versions_loader
+from eventclip.files import whole_file, write_json
+from eventclip.models.classifier import EventClassifier
+
+
+class GuessStore:
+    """Guesses of one teacher on one list of recordings, in a folder of their own.
+
+    The folder's name is a checksum of everything that decides the guesses, so a changed teacher, data set or
+    rendering begins a new one, and another threshold finds the old one complete.
+
+    Args:
+        folder: where such folders lie.
+        decides: plain values that decide the guesses.
+        shards: how the recordings are cut.
+        versions: R, number of versions of each recording.
+    """
+
+    def __init__(self, folder: Path, decides: dict[str, Any], *, shards: Shards, versions: int) -> None:
+        decides = {**decides, "recordings": shards.size, "shard_size": shards.shard_size}
+        stamp = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = folder / stamp
+        self.decides, self.shards = decides, shards
+        self.dtype = guess_dtype(versions)
+
+    def missing(self, wanted: Iterable[int]) -> list[int]:
+        """Those of the wanted shards that are not there yet."""
+        return [shard for shard in wanted if not self._path(shard).is_file()]
+
+    def write(self, shard: int, guesses: Guesses) -> None:
+        """Keep a shard, whole or not at all."""
+        if guesses.dtype != self.dtype or len(guesses) != len(self.shards.positions(shard)):
+            raise ValueError(f"shard {shard} needs {len(self.shards.positions(shard))} guesses, got {len(guesses)}")
+        if not (self.folder / "head.json").is_file():
+            write_json(self.folder / "head.json", self.decides)
+        with whole_file(self._path(shard)) as part, part.open("wb") as file:
+            np.save(file, guesses, allow_pickle=False)
+
+    def read(self) -> Guesses:
+        """All guesses in order of the recordings: (n,), 40 bytes a recording with four versions."""
+        guesses = np.zeros(self.shards.size, self.dtype)
+        for shard in range(len(self.shards)):
+            own = self.shards.positions(shard)
+            guesses[own.start : own.stop] = np.load(self._path(shard), allow_pickle=False)
+        return guesses
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{shard:06d}.npy"
+
+
+def guess_all(
+    fabric: Fabric,
+    classifier: EventClassifier,
+    datamodule: EventDataModule,
+    recordings: Recordings,
+    store: GuessStore,
+    *,
+    versions: tuple[str, ...],
+    progress: bool = True,
+) -> None:
+    """Guess what the store does not hold yet; every process takes its share, and all wait for the last.
+
+    Args:
+        fabric: launched; tells the device, the precision and which process this is.
+        classifier: the teacher.
+        datamodule: how recordings are read and viewed.
+        recordings: all that are to be guessed.
+        store: where the guesses go; killed at any moment, the next call goes on after the last whole shard.
+        versions: of each recording, see :data:`eventclip.data.view_maker.VERSIONS`.
+        progress: show a bar on the first process.
+    """
+    own = store.shards.of_rank(fabric.global_rank, fabric.world_size)
+    wanted = store.missing(own)
+    total = sum(len(store.shards.positions(shard)) for shard in own)
+    left = sum(len(store.shards.positions(shard)) for shard in wanted)
+    fabric.to_device(classifier)
+    classifier.eval()
+    pending = iter(wanted)
+    shard, parts, held = next(pending, -1), [], 0
+    bar = tqdm(
+        desc="guessing", total=total, initial=total - left, unit="rec", disable=not progress or fabric.global_rank > 0
+    )
+    with bar:
+        for batch in versions_loader(datamodule, recordings, versions, store.shards, wanted) if wanted else ():
+            guesses = _guess(fabric, classifier, batch)
+            parts.append(guesses)
+            held += len(guesses)
+            bar.update(len(guesses))
+            if held == len(store.shards.positions(shard)):
+                store.write(shard, np.concatenate(parts))
+                shard, parts, held = next(pending, -1), [], 0
+    fabric.barrier()
+
+
+@torch.inference_mode()
+def _guess(fabric: Fabric, classifier: EventClassifier, batch: dict[str, torch.Tensor]) -> Guesses:
+    """Guess a batch: views uint8 (B, R, V, C, S, S) and valid (B, R, V) -> (B,) guesses."""
+    views, valid = fabric.to_device(batch["views"]), fabric.to_device(batch["valid"])
+    with fabric.autocast():
+        prediction = classifier(valid.flatten(0, 1), views=views.flatten(0, 1))
+    probabilities = prediction.probabilities.float().unflatten(0, valid.shape[:2])
+    return summarise(probabilities.cpu().numpy())
