@@ -11,13 +11,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "eventclip"
 ROOMS = {  # what each room may import from, besides itself
     "errors": set(),
     "files": set(),
+    "cluster": set(),
     "events": {"errors"},
     "data": {"errors", "files", "events"},
     "models": {"errors"},
-    "training": {"errors", "files", "events", "data", "models"},
-    "config": {"errors"},
+    "training": {"errors", "files", "cluster", "events", "data", "models"},
+    "config": {"errors", "cluster"},
 }
-SINGLE = {"errors", "files", "config"}  # rooms of one file
+SINGLE = {"errors", "files", "cluster", "config"}  # rooms of one file
 TOP_LEVEL = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} - SINGLE
 
 

@@ -28,8 +28,10 @@ from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
 from eventclip.models.tuning import tune
-from eventclip.training.checkpoints import check_card, make_card, read_checkpoint
+from eventclip.training.checkpoints import WholeFileIO, make_card
 from eventclip.training.lit import LitEventClassifier
+from eventclip.training.requeue import slurm_environment
+from eventclip.training.resume import begin
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +149,7 @@ def run(cfg: DictConfig) -> float | None:
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
     trainer = make_trainer(cfg, parts)
-    resume = _resume_from(cfg.resume, output, parts.card)
+    resume, restarts = begin(trainer, cfg.resume, output, parts.card)
     if any(p.requires_grad for p in parts.lit.parameters()):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
@@ -165,6 +167,7 @@ def run(cfg: DictConfig) -> float | None:
             "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
             "seed": cfg.seed,
             "resumed": resume is not None,
+            "restarts": restarts,
             "data": parts.card["data"],
             "class_names": parts.card["class_names"],
             "clip": parts.card["clip"],
@@ -192,6 +195,7 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
         Trainer,
         callbacks=callbacks,
         logger=loggers or False,
+        plugins=[WholeFileIO(), *slurm_environment()],
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
     return trainer
@@ -201,16 +205,6 @@ def versions() -> dict[str, str]:
     """Versions of what shapes a result."""
     modules = (eventclip, torch, lightning, open_clip)
     return {module.__name__: str(module.__version__) for module in modules}
-
-
-def _resume_from(resume: str | None, output: Path, card: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from, known to fit; None starts afresh."""
-    path = output / "checkpoints" / "last.ckpt" if resume == "auto" else Path(resume).expanduser() if resume else None
-    if path is None or (resume == "auto" and not path.is_file()):
-        return None
-    check_card(path, read_checkpoint(path), card)
-    log.info("going on from %s", path)
-    return path
 
 
 def _tune(encoder: ClipEncoder, adapter: nn.Module, cfg: DictConfig) -> None:
@@ -252,6 +246,8 @@ def quieten() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists.*",
+        ".*Experiment logs directory .* exists.*",  # what it held has been taken over
+        ".*`srun` command is available.*",  # a cluster's login node
         ".*Total length of `list` across ranks is zero.*",  # no validation split is looked at
         ".*isinstance\\(treespec, LeafSpec\\).*",
     ):
