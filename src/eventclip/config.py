@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +55,7 @@ def register_schema() -> None:
     """Let Hydra check the root of every composed training configuration, and find what the package ships."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("slurm_launcher", slurm_launcher, replace=True)
     OmegaConf.register_new_resolver("asset", lambda name: str(Path(__file__).parent / "assets" / name), replace=True)
 
 
@@ -68,6 +70,13 @@ def run_id(now: str, overrides: Sequence[str]) -> str:
     if job is None:
         return now
     return f"slurm-{job}-{blake2b(repr(list(overrides)).encode(), digest_size=4).hexdigest()}"
+
+
+def slurm_launcher() -> str:
+    """Class of the launcher of sweeps on Slurm; where it is not installed, the command ends in a sentence."""
+    if find_spec("submitit") is None:
+        raise SystemExit("eventclip: hydra/launcher=slurm needs a launcher: pip install 'eventclip[slurm]'")
+    return "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 
 
 def command(task: Callable[..., T]) -> Callable[..., T]:

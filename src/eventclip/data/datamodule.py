@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from eventclip.data.dataset import EventFiles, RecordingDataset, Sample
 from eventclip.data.holdout import hold_out
 from eventclip.data.inspection import find_unreadable, without
-from eventclip.data.loading import EvaluationBatches, ResumableLoader, TrainingBatches
+from eventclip.data.loading import EvaluationBatches, ResumableLoader, TrainingBatches, heed_parent_only
 from eventclip.data.recordings import Recordings, list_recordings, read_class_list
 from eventclip.data.view_maker import Augmentation, ViewMaker
 from eventclip.data.views import views_per_recording
@@ -304,10 +304,18 @@ class EventDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training batches, resumable between any two of them."""
         dataset = RecordingDataset(self.training, self.files, self.view_maker("fit"), seed=self.seed)
-        batches = TrainingBatches(
-            len(dataset), self.batch_size, seed=self.seed, position=self._position, **self._ranks()
+        return ResumableLoader(
+            dataset, self._training_batches(), num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
         )
-        return ResumableLoader(dataset, batches, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+
+    def _training_batches(self) -> TrainingBatches:
+        return TrainingBatches(
+            len(self.training), self.batch_size, seed=self.seed, position=self._position, **self._ranks()
+        )
+
+    def dealt(self, batch_idx: int) -> tuple[int, int]:
+        """Recordings of a training batch: (this process's, all processes'); see :meth:`TrainingBatches.dealt`."""
+        return self._training_batches().dealt(batch_idx)
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         """Evaluation batches of the split that selection looks at; no loader where there is none."""
@@ -326,6 +334,7 @@ class EventDataModule(LightningDataModule, ABC):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=heed_parent_only,
         )
 
     def view_maker(self, stage: str) -> ViewMaker:
