@@ -1,7 +1,7 @@
 """A real Slurm cluster of one node in a folder, for tests: ``python cluster.py start DIR`` and ``... stop DIR``.
 
-No systemd, no cgroups, nothing outside DIR but the Debian packages, and nothing listens but on 127.0.0.1. Runs as the user
-who starts it. Exit status 77 means "not here": packages are missing and may not be installed.
+No systemd, no cgroups, nothing outside DIR but the Debian packages, and nothing listens but on 127.0.0.1. Runs as
+the user who starts it. Exit status 77 means "not here": packages are missing and may not be installed.
 """
 
 import os
@@ -96,7 +96,9 @@ def install() -> None:
         return
     allowed = os.environ.get("EVENTCLIP_INSTALL_SLURM") == "1" and os.getuid() == 0 and shutil.which("apt-get")
     if not allowed:
-        print(f"Slurm is not installed ({' '.join(missing)}); EVENTCLIP_INSTALL_SLURM=1 lets root install it by apt-get")
+        print(
+            f"Slurm is not installed ({' '.join(missing)}); EVENTCLIP_INSTALL_SLURM=1 lets root install it by apt-get"
+        )
         sys.exit(NOT_HERE)
     own_policy = not POLICY.exists()
     if own_policy:  # installing must not start daemons
@@ -120,9 +122,10 @@ def stop(folder: Path) -> None:
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     subprocess.run(["scancel", "--user", str(os.getuid())], timeout=30, check=False)
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and subprocess.run(
-        ["squeue", "-h"], capture_output=True, timeout=30, check=False
-    ).stdout.strip():
+    while (
+        time.monotonic() < deadline
+        and subprocess.run(["squeue", "-h"], capture_output=True, timeout=30, check=False).stdout.strip()
+    ):
         time.sleep(0.2)
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + 10
