@@ -11,16 +11,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "eventclip"
 ROOMS = {  # what each room may import from, besides itself
     "errors": set(),
     "files": set(),
+    "cluster": set(),
     "events": {"errors"},
     "data": {"errors", "files", "events"},
     "models": {"errors"},
     "reporting": {"errors", "files"},
-    "training": {"errors", "files", "events", "data", "models"},
+    "training": {"errors", "files", "cluster", "events", "data", "models"},
     "building": {"errors", "models"},
     "inference": {"errors", "files", "events", "data", "models", "building", "training"},
-    "config": {"errors"},
+    "config": {"errors", "cluster"},
 }
-SINGLE = {"errors", "files", "config", "building"}  # rooms of one file
+SINGLE = {"errors", "files", "cluster", "config", "building"}  # rooms of one file
 TOP_LEVEL = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} - SINGLE
 
 

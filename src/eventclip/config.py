@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import CompactHydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from eventclip.cluster import slurm_job
 from eventclip.errors import UserError
 
 T = TypeVar("T")
@@ -102,7 +107,29 @@ def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
     """
     ConfigStore.instance().store(name="train_schema", node=root)
     ConfigStore.instance().store(name="import_schema", node=ImportConfig)
+    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("slurm_launcher", slurm_launcher, replace=True)
     OmegaConf.register_new_resolver("asset", lambda name: str(Path(__file__).parent / "assets" / name), replace=True)
+
+
+def run_id(now: str, overrides: Sequence[str]) -> str:
+    """Name the folder of a run: the same for every rank and after every requeue of a Slurm job.
+
+    Args:
+        now: the name outside Slurm, and in an interactive session.
+        overrides: what was typed; two commands in one job script get two folders.
+    """
+    job = slurm_job()
+    if job is None:
+        return now
+    return f"slurm-{job}-{blake2b(repr(list(overrides)).encode(), digest_size=4).hexdigest()}"
+
+
+def slurm_launcher() -> str:
+    """Class of the launcher of sweeps on Slurm; where it is not installed, the command ends in a sentence."""
+    if find_spec("submitit") is None:
+        raise SystemExit("eventclip: hydra/launcher=slurm needs a launcher: pip install 'eventclip[slurm]'")
+    return "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 
 
 def command(task: Callable[..., T]) -> Callable[..., T]:
@@ -122,6 +149,8 @@ def command(task: Callable[..., T]) -> Callable[..., T]:
             reason = (str(error.msg or error).splitlines() or [""])[0]
             sentence = f"the configuration is wrong at '{error.full_key}': {reason}"
         sys.stdout.flush()
+        if "SUBMITIT_EXECUTOR" in os.environ:  # an exit would leave the process that waits for this job without a word
+            raise CompactHydraException(f"eventclip: {sentence}")
         raise SystemExit(f"eventclip: {sentence}")
 
     return told

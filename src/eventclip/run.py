@@ -23,10 +23,13 @@ from eventclip.files import write_json
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.reporting.settings import flat_settings
-from eventclip.training.cards import check_card, make_card, read_checkpoint
+from eventclip.training.cards import make_card
+from eventclip.training.checkpoints import WholeFileIO
 from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.features import FeatureBank
 from eventclip.training.lit import LitEventClassifier
+from eventclip.training.requeue import slurm_environment
+from eventclip.training.resume import begin
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +126,7 @@ def run(cfg: DictConfig) -> float | None:
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
     trainer = make_trainer(cfg, parts)
-    resume = _resume_from(cfg.resume, output, parts.card)
+    resume, restarts = begin(trainer, cfg.resume, output, parts.card)
     if learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
@@ -136,6 +139,7 @@ def run(cfg: DictConfig) -> float | None:
         "validation": None if validation is None else float(validation),
         "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
         "resumed": resume is not None,
+        "restarts": restarts,
         "seconds": round(time.monotonic() - started, 1),
     }
     write_results(cfg, parts, trainer, told)
@@ -186,6 +190,7 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
         Trainer,
         callbacks=callbacks,
         logger=loggers or False,
+        plugins=[WholeFileIO(), *slurm_environment()],
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
     return trainer
@@ -203,16 +208,6 @@ def versions() -> dict[str, str]:
     return {module.__name__: str(module.__version__) for module in modules}
 
 
-def _resume_from(resume: str | None, output: Path, card: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from, known to fit; None starts afresh."""
-    path = output / "checkpoints" / "last.ckpt" if resume == "auto" else Path(resume).expanduser() if resume else None
-    if path is None or (resume == "auto" and not path.is_file()):
-        return None
-    check_card(path, read_checkpoint(path), card)
-    log.info("going on from %s", path)
-    return path
-
-
 def _is_partial(part: Any) -> bool:
     return hasattr(part, "func") and hasattr(part, "keywords")
 
@@ -224,6 +219,8 @@ def quieten() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists.*",
+        ".*Experiment logs directory .* exists.*",  # what it held has been taken over
+        ".*`srun` command is available.*",  # a cluster's login node
         ".*Total length of `list` across ranks is zero.*",  # no validation split is looked at
         ".*isinstance\\(treespec, LeafSpec\\).*",
     ):

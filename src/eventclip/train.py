@@ -1,5 +1,10 @@
 """``python -m eventclip.train experiment=...``: fit an adapter (or CLIP itself) on event recordings and test it."""
 
+from eventclip import cluster
+
+if __name__ == "__main__" and cluster.slurm_job():
+    cluster.watch()  # a signal must not be lost, nor kill, during the imports that follow
+
 import hydra
 from omegaconf import DictConfig
 
@@ -12,6 +17,7 @@ register_schema()
 @command
 def main(cfg: DictConfig) -> float | None:
     """Hand the composed configuration to :func:`eventclip.run.run`."""
+    cluster.watch()
     from eventclip.run import run
 
     return run(cfg)

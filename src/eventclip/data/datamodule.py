@@ -19,7 +19,7 @@ from eventclip.data.dataset import EventFiles, PackedFiles, RecordingDataset, Sa
 from eventclip.data.holdout import hold_out
 from eventclip.data.index import list_kept
 from eventclip.data.inspection import find_unreadable, without
-from eventclip.data.loading import EvaluationBatches, ResumableLoader, TrainingBatches
+from eventclip.data.loading import EvaluationBatches, ResumableLoader, TrainingBatches, heed_parent_only
 from eventclip.data.pack_format import Listed
 from eventclip.data.packed import PackedFolders
 from eventclip.data.recordings import SPLITS, Recordings, read_class_list
@@ -362,10 +362,18 @@ class EventDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training batches, resumable between any two of them."""
         samples, workers = self._samples("fit")
-        batches = TrainingBatches(
+        return ResumableLoader(
+            samples, self._training_batches(), num_workers=workers, pin_memory=torch.cuda.is_available()
+        )
+
+    def _training_batches(self) -> TrainingBatches:
+        return TrainingBatches(
             len(self.training), self.batch_size, seed=self.seed, position=self._position, **self._ranks()
         )
-        return ResumableLoader(samples, batches, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+    def dealt(self, batch_idx: int) -> tuple[int, int]:
+        """Recordings of a training batch: (this process's, all processes'); see :meth:`TrainingBatches.dealt`."""
+        return self._training_batches().dealt(batch_idx)
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         """Evaluation batches of the split that selection looks at; no loader where there is none."""
@@ -385,6 +393,7 @@ class EventDataModule(LightningDataModule, ABC):
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            worker_init_fn=heed_parent_only,
         )
 
     def view_maker(self, stage: str, *, version: str = "as_is") -> ViewMaker:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eventclip.data.dataset import Sample
@@ -21,7 +23,8 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, position) keys: each epoch a fresh permutation, cut into global batches, dealt to the ranks.
 
     The order depends on seed and epoch alone. Of global batch g, rank r of R gets every R-th sample from its r-th
-    on, so R processes with batches of B/R see together what one process sees with batches of B.
+    on, so R processes with batches of B/R see together what one process sees with batches of B. The last batch of an
+    epoch may be dealt unevenly (see :meth:`dealt`), down to ranks that only look on.
 
     Args:
         size: number of samples.
@@ -54,9 +57,14 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         order = generator(self.seed, "order", epoch=epoch).permutation(self.size)
         for start in range(done * self.batch_size, self.size, self.batch_size):
             batch = order[start : start + self.batch_size]
-            if len(batch) < self.world_size:  # every rank must take part in every step
-                batch = np.resize(batch, self.world_size)
-            yield [(epoch, int(i)) for i in batch[self.rank :: self.world_size]]
+            own = batch[self.rank :: self.world_size]
+            # Every rank must take part in every step: one without a sample of its own looks at another's.
+            yield [(epoch, int(i)) for i in (own if len(own) else batch[:1])]
+
+    def dealt(self, batch: int) -> tuple[int, int]:
+        """Samples of batch number ``batch`` of an epoch: (this rank's, all ranks'); 0 where this rank only looks on."""
+        everyones = min(self.batch_size, self.size - batch * self.batch_size)
+        return len(range(self.rank, everyones, self.world_size)), everyones
 
 
 class EvaluationBatches(Sampler[list[tuple[int, int]]]):
@@ -94,6 +102,7 @@ class ResumableLoader(DataLoader[Sample]):
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            worker_init_fn=heed_parent_only,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,3 +123,20 @@ class ResumableLoader(DataLoader[Sample]):
                     f"the checkpoint was written with {name}={state[name]} in its training data and this run has "
                     f"{name}={value}: go on with the same fewshot, data.batch_size and seed, or set resume=null"
                 )
+
+
+def heed_parent_only(_: int) -> None:
+    """Let a loader's worker end at its parent's order only.
+
+    Slurm signals every process of a job. The one that trains saves and leaves in its own time, and needs its workers
+    until then.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from eventclip.data.randomness import generator
@@ -57,6 +57,8 @@ class LitEventClassifier(LightningModule):
         self.card = card or {}
         self.strict_loading = False  # checkpoints leave frozen CLIP weights out; on_load_checkpoint checks the rest
         self.metrics = nn.ModuleDict({stage: _metrics(num_classes, stage) for stage in ("fit", "val", "test")})
+        # Not Lightning's own mean: over ranks, it rounds the number of recordings.
+        self.mean_loss = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
 
     def forward(self, batch: dict[str, Any]) -> Prediction:
         """Classify a batch of samples; see :class:`EventClassifier`."""
@@ -64,19 +66,28 @@ class LitEventClassifier(LightningModule):
             "Prediction", self.classifier(batch["valid"], views=batch.get("views"), features=batch.get("features"))
         )
 
-    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Prediction]:
-        prediction, labels = self(batch), batch["label"]
+    def _loss(self, prediction: Prediction, labels: Tensor) -> Tensor:
         if self.loss == "logits":
-            loss = logits_loss(prediction.logits, labels)
-        else:
-            loss = probability_loss(prediction.probabilities, labels)
-        self.log(f"{stage}/loss", loss, batch_size=len(labels), on_epoch=True, prog_bar=True, sync_dist=stage != "fit")
+            return logits_loss(prediction.logits, labels)
+        return probability_loss(prediction.probabilities, labels)
+
+    def _update(self, stage: str, prediction: Prediction, labels: Tensor) -> None:
+        """Count a batch in the metrics of ``stage``; without a row, they only learn that they are asked for."""
         for name, metric in cast("nn.ModuleDict", self.metrics[stage]).items():
-            cast("Metric", metric).update(
-                prediction.logits if name.endswith("logits") else prediction.probabilities, labels
-            )
+            if len(labels):
+                cast("Metric", metric).update(
+                    prediction.logits if name.endswith("logits") else prediction.probabilities, labels
+                )
             self.log(f"{stage}/{name}", metric, batch_size=len(labels), on_step=False, on_epoch=True)
-        return loss, prediction
+
+    def _evaluate(self, batch: dict[str, Any], stage: str) -> dict[str, Tensor]:
+        prediction, labels = self(batch), batch["label"]
+        loss = self._loss(prediction, labels)
+        mean = cast("Metric", self.mean_loss[stage])
+        mean.update(loss, weight=len(labels))
+        self.log(f"{stage}/loss", mean, batch_size=len(labels), on_step=False, on_epoch=True, prog_bar=True)
+        self._update(stage, prediction, labels)
+        return {"probabilities": prediction.probabilities}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Key what is still random in the network itself, dropout, by epoch, batch and rank."""
@@ -84,16 +95,21 @@ class LitEventClassifier(LightningModule):
         torch.manual_seed(int(generator(self.seed, "dropout", epoch=self.current_epoch, index=key).integers(2**62)))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of one batch."""
-        return self._step(batch, "fit")[0]
+        """Loss of one batch, weighted such that the mean over processes is the mean over all their recordings."""
+        prediction, labels = self(batch), batch["label"]
+        own, everyones = self.trainer.datamodule.dealt(batch_idx)  # type: ignore[attr-defined]
+        loss: Tensor = self._loss(prediction, labels) * (own * self.trainer.world_size / everyones)
+        self.log("fit/loss", loss, batch_size=everyones, on_epoch=True, prog_bar=True, sync_dist=True)
+        self._update("fit", prediction, labels[:own])
+        return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Update the validation metrics; callbacks get the (B, K) probabilities."""
-        return {"probabilities": self._step(batch, "val")[1].probabilities}
+        return self._evaluate(batch, "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Update the test metrics; callbacks get the (B, K) probabilities."""
-        return {"probabilities": self._step(batch, "test")[1].probabilities}
+        return self._evaluate(batch, "test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam over what learns, each group at its own rate; the schedule runs per step over the whole training."""
