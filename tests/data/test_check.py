@@ -7,13 +7,18 @@ import pytest
 
 from eventclip.data.check import check_data
 from eventclip.data.ncaltech101 import NCaltech101DataModule
+from eventclip.data.pack_splits import pack_split
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 
 
-def check(root, splits=None, **options):
+def build(root, **options):
     given = {"sensor_hw": (60, 80), "percentile_events": 500, "image_size": 32, **options}
-    return check_data(NCaltech101DataModule(root=root, renderer=FrameRenderer(700), **given), splits, progress=False)
+    return NCaltech101DataModule(root=root, renderer=FrameRenderer(700), **given)
+
+
+def check(root, splits=None, **options):
+    return check_data(build(root, **options), splits, progress=False)
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def test_damage_of_one_kind_is_told_once_with_how_often_and_where(root):
     assert "no damage found" not in lines
 
 
-def test_files_that_are_the_same_and_lost_polarity_are_remarked_upon_but_no_damage(root):
+def test_recordings_that_are_the_same_and_lost_polarity_are_remarked_upon_but_no_damage(root):
     original = root / "training" / "airplanes" / "airplanes_1.npy"
     shutil.copy(original, root / "testing" / "airplanes" / "airplanes_9.npy")
     one_sided = root / "validation" / "yin_yang" / "yin_yang_0.npy"
@@ -84,8 +89,7 @@ def test_files_that_are_the_same_and_lost_polarity_are_remarked_upon_but_no_dama
         ["testing/airplanes/airplanes_9.npy", "training/airplanes/airplanes_1.npy"]
     ]
     assert (
-        "groups of files that are the same, byte for byte: 1, such as training/airplanes/airplanes_1.npy and "
-        in found.table()
+        "groups of recordings with the same events: 1, such as training/airplanes/airplanes_1.npy and " in found.table()
     )
     assert "validation: 1 recordings have events of one polarity only, such as validation/yin_yang" in found.table()
 
@@ -107,3 +111,12 @@ def test_nothing_to_read_and_an_unknown_split_are_errors(root, tmp_path):
 
 def test_workers_change_nothing(root):
     assert check(root).as_dict() == check(root, num_workers=2).as_dict()
+
+
+def test_a_pack_is_checked_like_the_folder_it_was_made_of(root, tmp_path):
+    shutil.copy(root / "training" / "airplanes" / "airplanes_1.npy", root / "testing" / "airplanes" / "airplanes_9.npy")
+    out = tmp_path / "packed.h5"
+    list(pack_split(build(root), "all", out, workers=1, progress=False))
+    folder, packed = check(root).as_dict(), check(None, packed=str(out)).as_dict()
+    assert len(packed["alike"]) == 1
+    assert {**packed, "root": folder["root"]} == folder

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.data.datamodule import EventDataModule
+from eventclip.data.dataset import EventFiles
 from eventclip.data.inspection import Inspection, inspect
 from eventclip.data.recordings import SPLITS, Recordings
 from eventclip.errors import UserError
@@ -44,7 +45,7 @@ class DataCheck:
         datamodule: the data set and its constants.
         splits: each split that could be listed.
         unlisted: split -> why it could not be listed.
-        alike: groups of relative paths whose files are the same, byte for byte.
+        alike: groups of relative paths that hold the same events.
     """
 
     datamodule: EventDataModule
@@ -113,11 +114,11 @@ def check_data(datamodule: EventDataModule, splits: Sequence[str] | None = None,
         checked[name] = CheckedSplit(recordings, found)
     if not checked:
         raise UserError(next(iter(unlisted.values())))
-    return DataCheck(datamodule, checked, unlisted, _alike(checked.values()))
+    return DataCheck(datamodule, checked, unlisted, _alike(checked.values(), datamodule.files))
 
 
-def _alike(splits: Iterable[CheckedSplit]) -> list[list[str]]:
-    """Groups of files that are the same; only those with the same numbers are read a second time."""
+def _alike(splits: Iterable[CheckedSplit], files: EventFiles) -> list[list[str]]:
+    """Groups of recordings with the same events; only those with the same numbers are read a second time."""
     groups = defaultdict(list)
     for split in splits:
         found = split.found
@@ -128,7 +129,9 @@ def _alike(splits: Iterable[CheckedSplit]) -> list[list[str]]:
     same = defaultdict(list)
     for key, members in groups.items():
         for recordings, position in members if len(members) > 1 else ():
-            digest = hashlib.sha256(recordings.path(position).read_bytes()).hexdigest()
+            events, _ = files(recordings.path(position))
+            columns = b"".join(events[name].tobytes() for name in "txyp")  # not the padding between them
+            digest = hashlib.sha256(columns).hexdigest()
             same[key, digest].append(recordings.relative(position))
     return sorted(paths for paths in same.values() if len(paths) > 1)
 
@@ -200,7 +203,7 @@ def _damage(check: DataCheck) -> list[str]:
 
 
 def _remarks(check: DataCheck) -> list[str]:
-    """What may be right or wrong: one polarity only, files that are there twice."""
+    """What may be right or wrong: one polarity only, recordings that are there twice."""
     lines = []
     for name, split in check.splits.items():
         found = split.found
@@ -213,7 +216,7 @@ def _remarks(check: DataCheck) -> list[str]:
             )
     if check.alike:
         pair = " and ".join(check.alike[0][:2])
-        lines.append(f"groups of files that are the same, byte for byte: {len(check.alike)}, such as {pair}")
+        lines.append(f"groups of recordings with the same events: {len(check.alike)}, such as {pair}")
     return lines
 
 
