@@ -62,6 +62,8 @@ def label(cfg: DictConfig) -> None:
         raise UserError(
             "out= is missing, the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json"
         )
+    if cfg.features:
+        raise UserError("features=bank is not read when labelling, whose guesses are kept by themselves: leave it out")
     out = Path(cfg.out).expanduser()
     versions = check_versions(options.versions)
     select = Selection(
@@ -85,7 +87,7 @@ def label(cfg: DictConfig) -> None:
         "teacher": teacher.decides(),
         "recordings_sha256": pool.checksum(),
         "versions": list(versions),
-        "files": [datamodule.files.sensor_hw, datamodule.files.file_format],
+        "files": [datamodule.files.sensor_hw, datamodule.files.file_format, datamodule.files.time_unit],
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
     }
