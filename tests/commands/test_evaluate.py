@@ -148,17 +148,27 @@ def test_a_mistake_in_the_command_is_one_sentence(tmp_path, monkeypatch, typed, 
         command_line.main()
 
 
-def test_one_command_tests_a_checkpoint_on_several_sets(run_experiment, tmp_path, monkeypatch):
-    checkpoint = run_experiment(SHORT) / LAST
+def test_one_command_gives_the_row_of_robustness(run_data_set, tmp_path, monkeypatch, nimagenet_root):
+    run_data_set("fewshot_nimagenet", f"data.root={nimagenet_root}", SHORT)
+    checkpoint = tmp_path / "run" / LAST
     monkeypatch.chdir(tmp_path)
-    typed = [f"checkpoint={checkpoint}", "split=test,validation", "callbacks.progress=null", "hydra.sweep.dir=swept"]
+    few = [
+        "callbacks.progress=null",
+        "data.num_workers=0",
+        "logger.tensorboard=null",
+        "logger.csv=null",
+        "callbacks.pictures=null",
+    ]
+    typed = [f"checkpoint={checkpoint}", "data.variant=1,brightness_7", "hydra.sweep.dir=swept", *few]
     monkeypatch.setattr(sys, "argv", ["evaluate", "-m", *typed])
     command_line.main()
-    found = {path.parent.name: results(path.parent)["split"] for path in tmp_path.glob("swept/*/results.json")}
-    assert found == {
-        "callbacks.progress=null,split=test": "test",
-        "callbacks.progress=null,split=validation": "validation",
+    told = [results(path.parent) for path in sorted(tmp_path.glob("swept/*/results.json"))]
+    assert [one["data"]["recordings"] for one in told] == [{"test": 9}, {"test": 9}]
+    assert len({one["data"]["checksums"]["test"] for one in told}) == 2
+    tested = {
+        row["path"].split("/")[0] for path in tmp_path.glob("swept/*/results.json") for row in predictions(path.parent)
     }
+    assert tested == {"extracted_val_mode_1", "extracted_val_brightness_7"}
 
 
 @pytest.mark.slow
