@@ -23,7 +23,7 @@ Bank = Callable[[RecordingDataset], Dataset[Sample]]
 """Samples with views -> the same samples, asked for by the same keys, with "features" (V, D) in place of "views"."""
 
 
-class EventDataModule(LightningDataModule, RecordingSplits):
+class EventDataModule(RecordingSplits, LightningDataModule):
     """Recordings of labelled classes, as batches of views.
 
     A data set is a subclass that says where its splits lie (:meth:`list_split`) and what its classes are called
@@ -91,9 +91,8 @@ class EventDataModule(LightningDataModule, RecordingSplits):
         packed: str | Path | Sequence[str | Path] | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        super().__init__()
-        RecordingSplits.__init__(
-            self,
+        LightningDataModule.__init__(self)
+        super().__init__(
             root=root,
             packed=packed,
             cache=cache,
