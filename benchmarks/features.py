@@ -29,7 +29,7 @@ from eventclip.run import build_bank, build_datamodule
 from eventclip.training import features
 from eventclip.training.encoding import encode_in_batches
 
-CLASSES, SHOTS, TEST, EPOCHS, EVERY, PASSES, RUNS = 101, 5, 1700, 100, 5, 10, 5
+CLASSES, SHOTS, TEST, EPOCHS, EVERY, PASSES, RUNS = 101, 5, 1700, 100, 5, 10, 3
 SENSOR = (60, 80)
 
 
