@@ -97,7 +97,8 @@ def test_every_data_set_is_learned_from_a_few_shots_and_tested_without_any(run_d
     zero_shot = run_data_set(experiment, "adapter=identity", folder="zero_shot")
     assert set(zero_shot["metrics"]) == set(learned["metrics"])
     assert learned["metrics"]["test/loss"] < zero_shot["metrics"]["test/loss"]
-    assert zero_shot["data"]["recordings"] == {"test": learned["data"]["recordings"]["test"]}  # no training split is looked at
+    # no training split is looked at
+    assert zero_shot["data"]["recordings"] == {"test": learned["data"]["recordings"]["test"]}
 
 
 @pytest.mark.parametrize(("variant", "folder"), [("mode_1", "extracted_val_mode_1"), (9, "extracted_val_brightness_7")])
