@@ -91,3 +91,10 @@ def test_a_missing_or_damaged_checkpoint_is_told(run_experiment, tmp_path, conte
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         run_experiment(f"resume={path}")
+
+
+def test_an_imported_checkpoint_has_no_training_to_go_on_from(run_experiment, tmp_path):
+    checkpoint = torch.load(run_experiment("trainer.max_epochs=1") / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({key: checkpoint[key] for key in ("state_dict", "eventclip")}, tmp_path / "imported.ckpt")
+    with pytest.raises(UserError, match=r"imported\.ckpt was imported and holds no state of a training"):
+        run_experiment(f"resume={tmp_path / 'imported.ckpt'}", folder="other")

@@ -48,6 +48,8 @@ def begin(trainer: Trainer, resume: str | None, output: Path, card: dict[str, An
     if chosen is not None:
         checkpoint = read_checkpoint(chosen)
         check_card(chosen, checkpoint, card)
+        if "global_step" not in checkpoint:
+            raise UserError(f"{chosen} was imported and holds no state of a training to go on from: only evaluate it")
         step = int(checkpoint["global_step"])
         log.info("going on from %s, step %d", chosen, step)
     restarts = 0
