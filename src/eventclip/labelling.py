@@ -25,7 +25,7 @@ from eventclip.data.versions import Shards, check_versions
 from eventclip.errors import UserError
 from eventclip.files import whole_file, write_json
 from eventclip.models.classifier import EventClassifier
-from eventclip.run import build_datamodule, quieten
+from eventclip.run import build_bank, build_datamodule, quieten
 from eventclip.training.cards import check_card, read_checkpoint
 from eventclip.training.guessing import GuessStore, guess_all
 from eventclip.training.label_report import draw_reliability, label_report, told
@@ -62,8 +62,6 @@ def label(cfg: DictConfig) -> None:
         raise UserError(
             "out= is missing, the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json"
         )
-    if cfg.features:
-        raise UserError("features=bank is not read when labelling, whose guesses are kept by themselves: leave it out")
     out = Path(cfg.out).expanduser()
     versions = check_versions(options.versions)
     select = Selection(
@@ -80,6 +78,7 @@ def label(cfg: DictConfig) -> None:
     datamodule = build_datamodule(cfg)
     datamodule.draw = None
     teacher = make_teacher(cfg, datamodule)
+    datamodule.bank = build_bank(cfg, teacher.classifier.encoder)
     everything = datamodule.training
     pool = everything.subset(np.flatnonzero(~np.isin(everything.paths, teacher.shots.paths)))
     shards = Shards(len(pool), options.shard_size)
@@ -90,6 +89,7 @@ def label(cfg: DictConfig) -> None:
         "files": [datamodule.files.sensor_hw, datamodule.files.file_format, datamodule.files.time_unit],
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
+        "features": cfg.features.dtype if cfg.features else "online",
     }
     store = GuessStore(out.with_suffix(".guesses"), decides, shards=shards, versions=len(versions))
     log.info("%d of %d training recordings are to be guessed: %s", len(pool), len(everything), store.folder)

@@ -103,7 +103,6 @@ def test_another_threshold_guesses_nothing_anew(label, tmp_path, monkeypatch):
         (["links=/proc"], "links=/proc is not empty"),
         (["adapter=text"], "has learned nothing yet and cannot teach"),
         (["checkpoint=/nowhere.ckpt"], r"there is no checkpoint /nowhere\.ckpt"),
-        (["features=bank"], "features=bank is not read when labelling"),
         (["trainer.precision=5-bit"], "trainer cannot be built"),
     ],
 )

@@ -12,6 +12,7 @@ from eventclip.events.frames import FrameRenderer
 from eventclip.models.adapters import IdentityAdapter
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
+from eventclip.training.features import FeatureBank
 from eventclip.training.guessing import GuessStore, guess_all
 
 VERSIONS = ("as_is", "mirrored")
@@ -109,3 +110,16 @@ def test_another_teacher_begins_a_folder_of_its_own(guess):
     first, other = guess("one"), guess("one", decides={"teacher": 2})
     assert first.folder != other.folder
     assert other.missing(range(4)) == []
+
+
+def test_a_feature_bank_of_all_versions_gives_the_same_guesses_and_is_read_the_next_time(
+    guess, data, classifier, tmp_path, monkeypatch
+):
+    online = guess("online").read()
+    data.bank = FeatureBank(classifier.encoder, folder=tmp_path / "bank", progress=False)
+    banked = guess("banked").read()
+    np.testing.assert_array_equal(banked["label"], online["label"])
+    np.testing.assert_allclose(banked["probability"], online["probability"], rtol=1e-4)
+    assert len({folder.name for folder in (tmp_path / "bank").iterdir() if folder.is_dir()}) == len(VERSIONS)
+    monkeypatch.setattr(ClipEncoder, "encode_views", None)
+    assert guess("again").read().tobytes() == banked.tobytes()

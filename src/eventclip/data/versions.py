@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.dataset import EventFiles, Sample
+from eventclip.data.dataset import EventFiles, RecordingDataset, Sample
 from eventclip.data.recordings import Recordings
 from eventclip.data.view_maker import VERSIONS, ViewMaker
 from eventclip.errors import UserError
@@ -62,6 +62,22 @@ class VersionsDataset(Dataset[Sample]):
             "label": int(self.recordings.labels[position]),
             "index": position,
         }
+
+
+class StackedVersions(Dataset[Sample]):
+    """Recordings to be guessed from features at hand: features (R, V, D) in place of the views of the other data set.
+
+    Args:
+        banked: the samples of each version, as a data module's ``bank`` gives them.
+    """
+
+    def __init__(self, banked: Sequence[Dataset[Sample]]) -> None:
+        self.banked = list(banked)
+
+    def __getitem__(self, position: int) -> Sample:
+        samples = [version[0, position] for version in self.banked]
+        stacked = {name: torch.stack([sample[name] for sample in samples]) for name in ("features", "valid")}
+        return {**samples[0], **stacked}
 
 
 class Shards:
@@ -116,10 +132,11 @@ def versions_loader(
 ) -> DataLoader[Sample]:
     """Load the recordings of some shards in all their versions, in order.
 
-    A batch has as many views as an evaluation batch: its recordings are fewer by the number of versions.
+    A batch has as many views as an evaluation batch: its recordings are fewer by the number of versions. With a feature
+    bank, every version is banked as a data set of its own.
 
     Args:
-        datamodule: how recordings are read and viewed.
+        datamodule: how recordings are read and viewed, and whether features are kept.
         recordings: all that are to be guessed.
         versions: names as in :data:`eventclip.data.view_maker.VERSIONS`.
         shards: how ``recordings`` are cut.
@@ -127,9 +144,13 @@ def versions_loader(
     """
     makers = [datamodule.view_maker("test", version=version) for version in versions]
     batch_size = max(1, datamodule.evaluation_batch_size // len(versions))
+    samples: Dataset[Sample] = VersionsDataset(recordings, datamodule.files, makers)
+    if datamodule.bank is not None:
+        each = (RecordingDataset(recordings, datamodule.files, make) for make in makers)
+        samples = StackedVersions([datamodule.bank(dataset) for dataset in each])
     return DataLoader(
-        VersionsDataset(recordings, datamodule.files, makers),
+        samples,
         batch_sampler=ShardBatches(shards, wanted, batch_size),
-        num_workers=datamodule.num_workers,
+        num_workers=datamodule.num_workers if datamodule.bank is None else 0,
         pin_memory=torch.cuda.is_available(),
     )

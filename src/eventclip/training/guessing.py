@@ -112,9 +112,10 @@ def guess_all(
 
 @torch.inference_mode()
 def _guess(fabric: Fabric, classifier: EventClassifier, batch: dict[str, torch.Tensor]) -> Guesses:
-    """Guess a batch: views uint8 (B, R, V, C, S, S) and valid (B, R, V) -> (B,) guesses."""
-    views, valid = fabric.to_device(batch["views"]), fabric.to_device(batch["valid"])
+    """Guess a batch: views uint8 (B, R, V, C, S, S) or features (B, R, V, D), and valid (B, R, V) -> (B,) guesses."""
+    valid = fabric.to_device(batch["valid"])
+    seen = {name: fabric.to_device(batch[name]).flatten(0, 1) for name in ("views", "features") if name in batch}
     with fabric.autocast():
-        prediction = classifier(valid.flatten(0, 1), views=views.flatten(0, 1))
+        prediction = classifier(valid.flatten(0, 1), **seen)
     probabilities = prediction.probabilities.float().unflatten(0, valid.shape[:2])
     return summarise(probabilities.cpu().numpy())
