@@ -2,7 +2,8 @@
 
 import importlib.util
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,22 @@ from eventclip.config import CONFIG_DIR, register_schema
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _logging_stays_as_it_was() -> Iterator[None]:
+    """A command run in this process sets up logging for its own process: some silence all loggers there are."""
+    root = logging.getLogger()
+    level, disabled = root.level, {name for name, one in _loggers().items() if one.disabled}
+    yield
+    root.setLevel(level)
+    for name, one in _loggers().items():
+        one.disabled = name in disabled
+
+
+def _loggers() -> dict[str, logging.Logger]:
+    known = logging.Logger.manager.loggerDict
+    return {name: one for name, one in known.items() if isinstance(one, logging.Logger)}
 
 
 @pytest.fixture(scope="session")
