@@ -138,6 +138,19 @@ def test_a_recording_of_another_sensor_is_refused_unless_asked_for(trained, film
     assert found.views.sensor_hw == SENSOR
 
 
+def test_a_unit_of_time_that_the_numbers_do_not_tell_can_be_given(tmp_path):
+    path = tmp_path / "whole_seconds.npy"
+    np.save(path, np.array([[3, 4, 0, 1], [5, 6, 1, -1], [7, 8, 2, 1]], np.float32))
+    words = {"classes": ["star", "heart"], "clip": "tiny", "device": "cpu"}
+    with pytest.raises(RecordingError, match="unit cannot be told: give time_unit=s"):
+        EventCLIP.zero_shot(**words).classify(path, sensor_hw=SENSOR)
+    model = EventCLIP.zero_shot(**words, time_unit="s")
+    assert model.views(path, sensor_hw=SENSOR).times_us.max() == 2_000_000
+    assert [w.window.events["t"][-1] for w in model.classify_windows(path, window_events=3, sensor_hw=SENSOR)] == [2e6]
+    with pytest.raises(UserError, match="time_unit must be one of s, ms, us, ns"):
+        EventCLIP.zero_shot(**words, time_unit="h")
+
+
 def test_another_clip_than_the_checkpoints_is_refused(trained, tiny_clip_json):
     with pytest.raises(UserError, match="give the same CLIP"):
         EventCLIP.from_checkpoint(

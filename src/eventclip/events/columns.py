@@ -228,7 +228,7 @@ def tell_unit(first: Any, last: Any, *, integer: bool, whole: bool) -> str:
     Raises:
         RecordingError: it cannot be told.
     """
-    ask = "give time_unit=s, ms, us or ns (data.time_unit=... to a command)"
+    ask = "give time_unit=s, ms, us or ns (data.time_unit=... for a data set)"
     if integer:
         if last >= 10**17:
             raise RecordingError(f"has whole-number times up to {last}, too late for microseconds: {ask}")

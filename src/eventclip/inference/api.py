@@ -12,8 +12,7 @@ import torch
 from tqdm import tqdm
 
 from eventclip.errors import RecordingError
-from eventclip.events.array import Events
-from eventclip.events.streams import EventStream, read_chunks, stream_events
+from eventclip.events.streams import read_chunks, stream_events
 from eventclip.events.windows import SlidingWindow, Window
 from eventclip.inference.ahead import map_ahead
 from eventclip.inference.batching import BatchClassifier
@@ -86,6 +85,7 @@ class EventCLIP:
         color: str = "gray",
         white_background: bool = True,
         hot_pixel_std: float = 10.0,
+        time_unit: str | None = None,
         device: str | torch.device | None = None,
         batch_views: int = 64,
     ) -> EventCLIP:
@@ -106,6 +106,7 @@ class EventCLIP:
             color: "gray" as the paper, or "rgb".
             white_background: False is black, as on N-Cars.
             hot_pixel_std: counts that far above the mean are hot pixels and left out; 0 keeps all.
+            time_unit: unit of time in tables (.npy, .npz, text), "s", "ms", "us" or "ns"; None tells it by the numbers.
             device: where to compute; None takes a GPU where there is one.
             batch_views: views that go through CLIP at once, about.
 
@@ -115,9 +116,9 @@ class EventCLIP:
         frames = SensorRenderer(
             events_per_frame, color=color, white_background=white_background, hot_pixel_std=hot_pixel_std
         )
-        Looking(image_size=1, renderer_for=frames, max_views=max_views, fit=fit)  # told before CLIP is loaded
-        classifier = zero_shot_classifier(classes, clip, prompts)
-        looking = Looking(image_size=classifier.encoder.image_size, renderer_for=frames, max_views=max_views, fit=fit)
+        looking = Looking(image_size=1, renderer_for=frames, max_views=max_views, fit=fit, time_unit=time_unit)
+        classifier = zero_shot_classifier(classes, clip, prompts)  # after wrong options were told
+        looking.image_size = classifier.encoder.image_size
         return cls(classifier, classes, looking, device=device, batch_views=batch_views)
 
     @classmethod
@@ -251,7 +252,7 @@ class EventCLIP:
         if isinstance(recording, np.ndarray):
             name, stream = "the events array", stream_events(as_events(recording))
         else:
-            name, stream = str(recording), read_chunks(Path(recording).expanduser())
+            name, stream = str(recording), read_chunks(Path(recording).expanduser(), time_unit=self.looking.time_unit)
         hw = self.looking.sensor(name, stream.sensor_hw, sensor_hw)
         if hw is None:
             raise RecordingError(f"{name} does not say how large its sensor is: give the height and width, {ASK}")
@@ -274,11 +275,3 @@ class EventCLIP:
                     raise RecordingError(f"{name} holds no events: remove it or record it again")
 
         return classified()
-
-
-def _counted(stream: EventStream, name: str) -> Iterator[Events]:
-    """The pieces of a recording, with a bar of how much of it has been read."""
-    with tqdm(total=stream.total, desc=name, unit="ev", unit_scale=True) as bar:
-        for chunk in stream.chunks:
-            yield chunk
-            bar.update(len(chunk))

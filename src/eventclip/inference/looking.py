@@ -13,7 +13,7 @@ from eventclip.data.view_maker import ViewMaker
 from eventclip.data.views import FITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.events.columns import read_table
+from eventclip.events.columns import TIME_UNITS, read_table
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
 from eventclip.events.readers import read_events
 from eventclip.events.sensor import on_sensor
@@ -78,6 +78,7 @@ class Looking:
         trained_hw: sensor that the model was trained on; it is taken where a file tells none, and recordings of
             another one are refused.
         other_sensors: let recordings of other sensors pass.
+        time_unit: unit of time in tables, "s", "ms", "us" or "ns"; None tells it by each file's numbers.
 
     Raises:
         UserError: an option outside its range.
@@ -92,13 +93,16 @@ class Looking:
         fit: str = "crop",
         trained_hw: tuple[int, int] | None = None,
         other_sensors: bool = False,
+        time_unit: str | None = None,
     ) -> None:
+        if time_unit is not None and time_unit not in TIME_UNITS:
+            raise UserError(f"time_unit must be one of {', '.join(TIME_UNITS)}, got {time_unit!r}")
         if max_views < 1:
             raise UserError(f"max_views must be 1 or more, got {max_views}")
         if fit not in FITS:
             raise UserError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
         self.image_size, self.renderer_for, self.max_views, self.fit = image_size, renderer_for, max_views, fit
-        self.trained_hw, self.other_sensors = trained_hw, other_sensors
+        self.trained_hw, self.other_sensors, self.time_unit = trained_hw, other_sensors, time_unit
 
     def views(self, recording: Recording, sensor_hw: Sequence[int] | None = None) -> Views:
         """Read a recording and render what CLIP gets of it.
@@ -117,7 +121,7 @@ class Looking:
             events = as_events(recording)
         else:
             name = str(recording)
-            events, own_hw = read_events(Path(recording).expanduser())
+            events, own_hw = read_events(Path(recording).expanduser(), time_unit=self.time_unit)
         return self.views_of(events, self.sensor(name, own_hw, sensor_hw), name=name)
 
     def sensor(self, name: str, own_hw: tuple[int, int] | None, given: Sequence[int] | None) -> tuple[int, int] | None:

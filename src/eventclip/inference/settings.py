@@ -27,9 +27,11 @@ def build_model(settings: dict[str, Any]) -> EventCLIP:
         for key in ("other_sensors", "trust"):
             if settings[key]:
                 raise UserError(f"{key}=true is for checkpoints: with classes there is nothing it could mean")
-        return EventCLIP.zero_shot(classes, prompts=prompts, **frames, **views, **common)
+        return EventCLIP.zero_shot(
+            classes, prompts=prompts, time_unit=settings["time_unit"], **frames, **views, **common
+        )
     own = [f"frames.{key}" for key in frames] + [f"views.{key}" for key in views]
-    own += ["prompts"] if prompts is not None else []
+    own += [key for key in ("prompts", "time_unit") if settings[key] is not None]
     if own:
         raise UserError(f"{own[0]} is what the checkpoint says itself: leave it out, or give classes in its place")
     return EventCLIP.from_checkpoint(
@@ -42,6 +44,7 @@ def build_looking(settings: dict[str, Any]) -> Looking:
     return Looking(
         image_size=settings["image_size"],
         renderer_for=SensorRenderer(**_given(settings, "frames")),
+        time_unit=settings["time_unit"],
         **_given(settings, "views"),
     )
 

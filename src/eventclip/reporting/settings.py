@@ -14,6 +14,7 @@ _NOT_SETTINGS = (
     "logger",
     "callbacks",
     "data.root",
+    "data.packed",
     "data.num_workers",
     "data.evaluation_batch_size",
     "clip.cache_dir",
