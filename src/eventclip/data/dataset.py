@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,10 @@ class PackedFiles(EventFiles):
 
     def stamp(self, path: Path) -> str:
         """Size and time of change of the packs: whichever of them holds the recording."""
+        return self._stamp
+
+    @cached_property
+    def _stamp(self) -> str:  # of each recording it would be asked for, and it is one
         return "+".join(super(PackedFiles, self).stamp(pack.path) for pack in self.packs.packs)
 
     def read(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int] | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from pathlib import Path
 
@@ -65,7 +64,8 @@ def reference_draw(recordings: Recordings, shots: int, *, repeat: bool) -> Posit
     """
     chance = random.Random(0)  # noqa: S311  (the published draws come from this very generator)
     drawn: list[int] = []
-    for _, own in sorted(zip(recordings.class_folders, _by_class(recordings), strict=True)):
+    classes = [positions.tolist() for positions in recordings.by_class()]
+    for _, own in sorted(zip(recordings.class_folders, classes, strict=True)):
         if len(own) >= shots:
             drawn += chance.sample(own, shots)
         else:
@@ -83,19 +83,12 @@ def seeded_draw(recordings: Recordings, shots: int, seed: int, *, repeat: bool) 
         UserError: a class has too few recordings and ``repeat`` is off.
     """
     drawn = []
-    for folder, own in zip(recordings.class_folders, _by_class(recordings), strict=True):
-        if not own or (len(own) < shots and not repeat):
+    for folder, own in zip(recordings.class_folders, recordings.by_class(), strict=True):
+        if not len(own) or (len(own) < shots and not repeat):
             raise UserError(
                 f"class {folder!r} of {recordings.root} has {len(own)} training recordings, too few for {shots} shots: "
                 f"lower fewshot.shots, or set fewshot.repeat=true to use some of them again"
             )
-        order = generator(seed, f"few-shot {folder}").permutation(np.array(own, dtype=np.int64))
+        order = generator(seed, f"few-shot {folder}").permutation(own)
         drawn.append(np.resize(order, shots))
     return np.concatenate(drawn)
-
-
-def _by_class(recordings: Recordings) -> list[list[int]]:
-    """Positions of each class's recordings, in order of their names however they were listed."""
-    order = np.lexsort((recordings.paths, recordings.labels))
-    bounds = np.searchsorted(recordings.labels[order], np.arange(len(recordings.class_folders) + 1))
-    return [order[a:b].tolist() for a, b in itertools.pairwise(bounds)]

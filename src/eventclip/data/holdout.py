@@ -32,10 +32,7 @@ def hold_out(
         UserError: a class has a single recording.
     """
     held_out = np.zeros(len(recordings), dtype=bool)
-    by_name = np.lexsort((recordings.paths, recordings.labels))
-    bounds = np.searchsorted(recordings.labels[by_name], np.arange(len(recordings.class_folders) + 1))
-    for label, folder in enumerate(recordings.class_folders):
-        own = by_name[bounds[label] : bounds[label + 1]]
+    for folder, own in zip(recordings.class_folders, recordings.by_class(), strict=True):
         if len(own) < 2:
             raise UserError(
                 f"class {folder!r} of {recordings.root} has {len(own)} recording, where at least 2 are needed to hold "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from eventclip.data.pack_format import Listed
 from eventclip.data.packed import Pack
 from eventclip.data.packing import Read, pack_folders, paths_of
 from eventclip.data.recordings import SPLITS
-from eventclip.data.workers import in_order
+from eventclip.data.workers import cores, in_order
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.events.readers import read_events
@@ -68,7 +67,7 @@ def pack_split(
     read_as = {"format": data.files.file_format, "time_unit": data.files.time_unit}
     read = partial(read_events, format=data.files.file_format, time_unit=data.files.time_unit)
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = cores()
     keep = damaged == "keep"
     packed = pack_folders(listed, out, read, read_as=read_as, keep_damaged=keep, workers=workers, progress=progress)
     yield f"{out}: {packed.summary()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,12 @@ class Recordings:
         own = [np.flatnonzero(self.labels == label) for label in old]
         labels = np.repeat(np.arange(len(old)), [len(one) for one in own])
         return Recordings(self.root, self.paths[np.concatenate(own)], labels, tuple(class_folders))
+
+    def by_class(self) -> list[NDArray[np.int64]]:
+        """Positions of each class's recordings, in order of their names however they were listed."""
+        order = np.lexsort((self.paths, self.labels))
+        bounds = np.searchsorted(self.labels[order], np.arange(len(self.class_folders) + 1))
+        return [order[start:end] for start, end in itertools.pairwise(bounds)]
 
     def class_counts(self) -> NDArray[np.int64]:
         """(K,) recordings of each class."""

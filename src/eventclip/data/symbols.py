@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from eventclip.data.datamodule import EventDataModule
 from eventclip.data.randomness import generator
 from eventclip.data.recordings import Recordings
 from eventclip.data.sketches import CLASSES, Hand
+from eventclip.data.workers import cores
 from eventclip.errors import UserError
 from eventclip.events.array import Events
 from eventclip.events.camera import EventCamera, saccades
@@ -137,7 +137,7 @@ def make_symbols(
             if root.is_dir():  # another process made it while this one waited
                 return root
             try:
-                _film_all(jobs, film, workers or _cores(), progress)
+                _film_all(jobs, film, workers or cores(), progress)
                 part.replace(root)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -157,10 +157,6 @@ def _film_all(jobs: list[Job], film: Callable[[Job], None], workers: int, progre
         except BaseException:  # also when interrupted: what has not begun shall not hold up the end
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _stamp(**settings: object) -> str:

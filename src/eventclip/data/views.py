@@ -125,6 +125,11 @@ def pad_views(views: NDArray[Any], max_views: int) -> tuple[NDArray[Any], NDArra
     return filled, valid
 
 
+def as_image(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """One view (C, S, S) as (S, S), or (S, S, 3) in colour."""
+    return view[0] if len(view) == 1 else np.moveaxis(view, 0, -1)
+
+
 def _padded(planes: Planes, size: int, background: int) -> Planes:
     """Lay planes in the middle of squares of background."""
     height, width = planes.shape[1:]

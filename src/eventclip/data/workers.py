@@ -22,6 +22,11 @@ R = TypeVar("R")
 _AHEAD = 4  # tasks of each worker that may wait for the slowest: bounds the memory of their results
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_order(task: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """Do ``task`` on all items; a generator that works no more than a few items ahead of its reader.
 

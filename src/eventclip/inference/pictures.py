@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from eventclip.data.views import as_image
 from eventclip.errors import UserError
 from eventclip.files import whole_file
 from eventclip.inference.result import Classification, Label, Views
@@ -20,11 +19,6 @@ SUFFIXES = (".png", ".gif")
 
 _NARROWEST, _GAP, _LINE, _COLUMNS = 192, 8, 15, 5
 _INK, _PAPER, _FRAME = (34, 34, 34), (255, 255, 255), (190, 190, 190)
-
-
-def as_image(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One view (C, S, S) as (S, S), or (S, S, 3) in colour."""
-    return view[0] if len(view) == 1 else np.moveaxis(view, 0, -1)
 
 
 def enlargement(side: int) -> int:

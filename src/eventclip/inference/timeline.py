@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from eventclip.data.views import as_image
 from eventclip.inference.api import WindowClassification
-from eventclip.inference.pictures import as_image
 
 _SHOWN, _PICTURES = 5, 8
 

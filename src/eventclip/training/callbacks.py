@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from eventclip.data.dataset import RecordingDataset
+from eventclip.data.views import as_image
 from eventclip.files import whole_file
 
 _WRONG, _RIGHT = "#b3261e", "#1b6e3c"
@@ -95,9 +95,9 @@ class PredictionPictures(Callback):
         for row, index in enumerate(batch["index"].tolist()):
             if index in self._wanted:
                 views = batch["views"][row] if "views" in batch else self._dataset[0, index]["views"]
-                frame = _as_image(views[int(batch["valid"][row].int().argmax())])
+                view = views[int(batch["valid"][row].int().argmax())]
                 probabilities = outputs["probabilities"][row].float().cpu().numpy()
-                self._cells.append((frame, probabilities, int(batch["label"][row])))
+                self._cells.append((as_image(view.cpu().numpy()), probabilities, int(batch["label"][row])))
 
     def _draw(self, trainer: Trainer, stage: str) -> None:
         if not self._cells or trainer.sanity_checking or not trainer.is_global_zero:
@@ -136,9 +136,3 @@ class PredictionPictures(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
         self._draw(trainer, "test")
-
-
-def _as_image(view: Tensor) -> NDArray[np.uint8]:
-    """One view uint8 (C, S, S) -> (S, S) or (S, S, 3)."""
-    image = view.to(torch.uint8).cpu().numpy()
-    return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
