@@ -35,7 +35,7 @@ def command(odd_root, tmp_path):
             *("data.augmentation.max_shift=3", "clip=tiny", "fewshot.shots=5", "data.batch_size=4"),
             *("data.evaluation_batch_size=5", "optim.lr=0.05", "trainer.max_epochs=4", "data.num_workers=1"),
             *("selection=validation", "selection.every_n_epochs=2", "callbacks.progress=null"),
-            *("adapter=joint", "adapter.dropout=0", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2"),
+            *("adapter=joint", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2"),
             *(f"hydra.run.dir={tmp_path / folder}", *overrides),
         ]
 
@@ -73,9 +73,10 @@ def test_two_processes_train_and_test_as_one_does(command, tmp_path, batch_size)
     assert ours["validation"] == theirs["validation"]
     learned = [torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (one, two)]
     for name, value in learned[0].items():
+        compared = value, learned[1][name]
         if name.endswith("in_proj_bias"):  # no output depends on an attention's key bias: Adam enlarges rounding there
-            continue
-        torch.testing.assert_close(learned[1][name], value, atol=1e-4, rtol=1e-4)
+            compared = tuple(torch.cat([bias.chunk(3)[0], bias.chunk(3)[2]]) for bias in compared)
+        torch.testing.assert_close(*compared, atol=1e-4, rtol=1e-4)
 
 
 def test_a_signal_to_one_of_two_processes_ends_both_at_the_same_step_and_the_run_goes_on(command, tmp_path):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eventclip.errors import UserError
+from eventclip.models.transformer import ViewTransformer
 
 
 class Adapter(Protocol):
@@ -126,17 +127,14 @@ class VisualAdapter(IdentityAdapter):
         if not 0.0 <= residual <= 1.0 or not 0.0 <= dropout < 1.0:
             raise UserError(f"adapter.residual must lie in [0, 1] and dropout in [0, 1), got {residual} and {dropout}")
         dim = text_features.shape[-1]
-        layer = nn.TransformerEncoderLayer(
-            width, heads, dim_feedforward=mlp_width, dropout=dropout, batch_first=True, norm_first=True
-        )
         self.in_projection = nn.Linear(dim, width)
-        self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.transformer = ViewTransformer(width, layers, heads, mlp_width, dropout)
         self.out_projection = nn.Linear(width, dim)
         self.residual = residual
 
     def adapt(self, features: Tensor, valid: Tensor) -> Tensor:
         """Blend raw features with what the transformer makes of them."""
-        mixed = self.transformer(self.in_projection(features), src_key_padding_mask=~valid)
+        mixed = self.transformer(self.in_projection(features), valid)
         return torch.lerp(self.out_projection(mixed), features, self.residual)
 
 

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from eventclip.data.randomness import generator
 from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier, Prediction
+from eventclip.models.dropout import set_dropout_keys
 from eventclip.models.pooling import logits_loss, probability_loss
 from eventclip.models.tuning import parameter_groups
 from eventclip.training.optim import AdamWarmupCosine
@@ -30,7 +31,7 @@ class LitEventClassifier(LightningModule):
         num_classes: K.
         clip_factor: learning rate of CLIP's own weights as a fraction of the base rate, where they learn.
         loss: "logits" (cross entropy on the pooled logits) or "probabilities" (on the views' mean probability).
-        seed: seed of dropout, keyed by epoch and batch so that a resumed run drops what an unbroken one does.
+        seed: seed of dropout, keyed by epoch and sample so that neither a restart nor the number of processes matters.
         card: plain values stored with every checkpoint, enough to rebuild the run (see `training.cards`).
     """
 
@@ -90,9 +91,17 @@ class LitEventClassifier(LightningModule):
         return {"probabilities": prediction.probabilities}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Key what is still random in the network itself, dropout, by epoch, batch and rank."""
-        key = batch_idx * self.trainer.world_size + self.global_rank
-        torch.manual_seed(int(generator(self.seed, "dropout", epoch=self.current_epoch, index=key).integers(2**62)))
+        """Key what is random in the network itself: our dropout by sample; torch's, in another's adapter, by batch."""
+        keys = [self._dropout_key("sample", int(index)) for index in batch["index"]]
+        set_dropout_keys(self.classifier, torch.tensor(keys, device=self.device))
+        torch.manual_seed(self._dropout_key("batch", batch_idx * self.trainer.world_size + self.global_rank))
+
+    def on_train_end(self) -> None:
+        """Leave a network that takes any batch."""
+        set_dropout_keys(self.classifier, None)
+
+    def _dropout_key(self, of: str, index: int) -> int:
+        return int(generator(self.seed, f"dropout {of}", epoch=self.current_epoch, index=index).integers(2**62))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch, weighted such that the mean over processes is the mean over all their recordings."""
