@@ -30,8 +30,8 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job starts again only when its credential has expired.
-AuthInfo=socket={folder}/munge.socket,cred_expire={credential_seconds}
+# A requeued job starts again only when its credential has expired; below 5 s Slurm takes its default of 120.
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -70,9 +70,7 @@ def start(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
         ports = a.getsockname()[1], b.getsockname()[1]
     user = subprocess.check_output(["id", "-un"], text=True).strip()
-    text = CONF.format(
-        folder=folder, user=user, cpus=4, controller_port=ports[0], node_port=ports[1], credential_seconds=3
-    )
+    text = CONF.format(folder=folder, user=user, cpus=4, controller_port=ports[0], node_port=ports[1])
     (folder / "slurm.conf").write_text(text)
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     key = folder / "munge.key"

@@ -15,8 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from eventclip import cluster
 from eventclip.config import run_id
+from eventclip.data.dataset import EventFiles
 from eventclip.errors import UserError
-from eventclip.training import requeue
+from eventclip.training import features, requeue
 from eventclip.training.resume import by_step
 
 SMALL = (
@@ -96,6 +97,33 @@ def test_a_run_that_a_signal_ended_anywhere_goes_on_as_if_nothing_had_happened(r
         assert json.loads((again / "results.json").read_text())["restarts"] == 1
     events = EventAccumulator(str(again / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("fit/loss_step")] == list(range(STEPS))
+
+
+def test_a_signal_while_the_feature_bank_is_filled_ends_the_run_and_keeps_what_was_encoded(
+    run_experiment, tmp_path, monkeypatch
+):
+    reads = []
+    read = EventFiles.__call__
+
+    def counted(files, path):
+        reads.append(path)
+        if len(reads) == 100:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return read(files, path)
+
+    monkeypatch.setattr(EventFiles, "__call__", counted)
+    bank = ("features=bank", "features.passes=10", "trainer.max_epochs=10")
+    with pytest.raises(SystemExit) as left:
+        run_experiment(*SMALL, *bank, f"paths.cache={tmp_path / 'bank'}", folder="run")
+    assert left.value.code == requeue.COMES_AGAIN
+    interrupted, reads[:] = len(reads), [None] * 100
+    assert 100 <= interrupted < 100 + features._ROWS_AT_ONCE  # it does not go on to the end of a block
+    cluster._received.clear()
+    again = run_experiment(*SMALL, *bank, f"paths.cache={tmp_path / 'bank'}", folder="run")
+    afterwards, reads[:] = len(reads) - 100, [None] * 100
+    unbroken = run_experiment(*SMALL, *bank, f"paths.cache={tmp_path / 'clean'}", folder="unbroken")
+    assert afterwards < len(reads) - 100  # the first block was kept
+    assert_same(again, unbroken)
 
 
 def test_the_newest_checkpoint_is_taken_and_a_damaged_one_passed_over(run_experiment, caplog):

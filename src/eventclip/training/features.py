@@ -17,7 +17,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,54 +27,23 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from eventclip.data.dataset import RecordingDataset, Sample
-from eventclip.data.recordings import Recordings
+from eventclip.data.loading import heed_parent_only
 from eventclip.errors import UserError
 from eventclip.files import write_json
 from eventclip.models.encoder import ClipEncoder
-from eventclip.training.bank_file import KEY, FeatureStore, Keys, Rows, row_key
+from eventclip.training.bank_file import KEY, FeatureStore, Keys, row_key
+from eventclip.training.banked import BankedDataset
 from eventclip.training.encoding import DTYPES, encode_in_batches
+from eventclip.training.requeue import leave_if_asked
 
 log = logging.getLogger(__name__)
 
 _LAYOUT = 1  # of the files
 _ROWS_AT_ONCE = 16  # that a worker reads
-
-
-class BankedDataset(Dataset[Sample]):
-    """Samples of a set of recordings with the features of their views, read from a bank.
-
-    Asked for by ``(epoch, position)``, as a :class:`RecordingDataset` is. A sample is {"features": float32 (V, D),
-    zero where there is no view, "valid": bool (V,), "label": int, "index": int}.
-
-    Args:
-        recordings: in order.
-        rows: features of every recording, pass after pass.
-        max_views: V.
-        passes: K; epoch e reads pass e modulo K.
-    """
-
-    def __init__(self, recordings: Recordings, rows: Rows, *, max_views: int, passes: int = 1) -> None:
-        self.recordings, self.rows = recordings, rows
-        self.max_views, self.passes = max_views, passes
-
-    def __len__(self) -> int:
-        return len(self.recordings)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, position = key
-        stored = self.rows[epoch % self.passes * len(self) + position]
-        features = torch.zeros(self.max_views, stored.shape[1])
-        features[: len(stored)] = torch.from_numpy(stored.astype(np.float32))
-        return {
-            "features": features,
-            "valid": torch.arange(self.max_views) < len(stored),
-            "label": int(self.recordings.labels[position]),
-            "index": position,
-        }
 
 
 class FeatureBank:
@@ -182,7 +151,10 @@ class FeatureBank:
                 lock.acquire(timeout=0)
             except Timeout:
                 log.info("another process encodes features into %s: waiting for it", place)
-                lock.acquire()
+                while not lock.is_locked:
+                    leave_if_asked()
+                    with suppress(Timeout):
+                        lock.acquire(timeout=1)
         except OSError as error:
             raise self._unwritable(error) from error
         try:
@@ -206,6 +178,7 @@ class FeatureBank:
             num_workers=self.num_workers,
             collate_fn=_valid_views,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=heed_parent_only,
         )
         read = iter(loader)
         with tqdm(total=len(missing), desc="encoding recordings", unit="rec", disable=not self.progress) as bar:
@@ -219,6 +192,7 @@ class FeatureBank:
     def _read(self, pieces: Iterator[tuple[Tensor, list[int]]], counts: list[int], bar: Any) -> Iterator[Tensor]:
         """The views of several pieces; adds the number of each row's views to ``counts``."""
         for views, own in pieces:
+            leave_if_asked()
             counts += own
             yield views
             bar.update(len(own))

@@ -17,6 +17,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from eventclip import cluster
@@ -144,11 +145,25 @@ class Requeue(Checkpoint):
             self._leave(trainer, self._leaving)
 
     def _leave(self, trainer: Trainer, asked: Signals) -> None:
-        names = " and ".join(sorted(number.name for number in asked))
-        log.warning("%s at step %d: leaving", names, trainer.global_step)
+        log.warning("%s at step %d: leaving", _names(asked), trainer.global_step)
         if trainer.is_global_zero:
             requeue_if_due(asked)
         trainer.strategy.barrier("all ranks leave together")
+        raise SystemExit(COMES_AGAIN)
+
+
+def leave_if_asked() -> None:
+    """Leave work before training, such as the filling of a feature bank, as soon as a watched signal came.
+
+    To be called often, where what is done is kept. Only the first process leaves; Slurm ends the others with it.
+
+    Raises:
+        SystemExit: with :data:`COMES_AGAIN`.
+    """
+    asked = cluster.received()
+    if asked and getattr(rank_zero_only, "rank", 0) == 0:
+        log.warning("%s before training: leaving", _names(asked))
+        requeue_if_due(asked)
         raise SystemExit(COMES_AGAIN)
 
 
@@ -177,6 +192,10 @@ def requeue_if_due(asked: Signals) -> bool:
         return False
     log.warning("Slurm job %s is requeued", job)
     return True
+
+
+def _names(asked: Signals) -> str:
+    return " and ".join(sorted(number.name for number in asked))
 
 
 def _scontrol(*words: str) -> str | None:
