@@ -13,12 +13,13 @@ import lightning
 import open_clip
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, Timer
 from omegaconf import DictConfig, OmegaConf
 
 import eventclip
 from eventclip.building import build, build_classifier, call_partial
 from eventclip.data.datamodule import EventDataModule
+from eventclip.errors import UserError
 from eventclip.files import write_json
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
@@ -193,6 +194,11 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
         plugins=[WholeFileIO(), *slurm_environment()],
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
+    if any(isinstance(c, Timer) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        raise UserError(
+            "trainer.max_time ends training as if it had finished, and counts the time of earlier turns too: leave it "
+            "out, a run goes on by itself after Slurm's time limit"
+        )
     return trainer
 
 

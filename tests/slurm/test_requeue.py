@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,10 +105,10 @@ def test_a_signal_during_imports_is_not_lost(cluster, unbroken, tmp_path):
 
 
 def test_a_job_out_of_time_is_requeued(cluster, unbroken, tmp_path):
-    options = ("--time=2", "--signal=USR1@90")  # Slurm looks at the clock every 30 s
+    options = ("--time=2", "--signal=USR1@60")  # Slurm looks at the clock every 30 s, and may signal 60 s too early
     job = cluster.submit(tmp_path, "callbacks.pace.seconds=0.8", options=options)
     folder = cluster.training(tmp_path, job)
-    end = cluster.wait_for_end(job)
+    end = cluster.wait_for_end(job, seconds=480)
     assert end["JobState"] == "COMPLETED"
     assert int(end["Restarts"]) >= 1
     assert_as_if_nothing_had_happened(folder, unbroken)
@@ -144,6 +145,12 @@ def test_a_sweep_by_submitit_finishes_with_an_element_preempted(cluster, unbroke
     ]
     assert sorted(json.loads(path.read_text())["restarts"] for path in results) == [0, 0, 0, 1]
     assert_as_if_nothing_had_happened(chosen, unbroken)
+    table = cluster.run(sys.executable, "-m", "eventclip.report", str(tmp_path / "sweep"))
+    assert "fewshot_ncaltech: 4 runs" in table
+    assert [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| 0.0")] == [
+        [" 0.01     ", "     2 "],
+        [" 0.02     ", "     2 "],
+    ]
 
 
 def test_a_mistake_in_a_sweep_reaches_the_one_who_waits_for_it_in_a_sentence(cluster, tmp_path):

@@ -57,10 +57,11 @@ def rows(folder, column):
 
 
 # The last batch of 15 recordings has 3, dealt 2 and 1; or 1, at which the other rank only looks.
-@pytest.mark.parametrize("batch_size", [4, 7])
-def test_two_processes_train_and_test_as_one_does(command, tmp_path, batch_size):
+@pytest.mark.parametrize(("batch_size", "features"), [(4, "online"), (7, "online"), (4, "bank")])
+def test_two_processes_train_and_test_as_one_does(command, tmp_path, batch_size, features):
     train(command("one", f"data.batch_size={batch_size}"))
-    train(command("two", f"data.batch_size={batch_size}", *TWO))
+    own = (f"data.batch_size={batch_size}", f"features={features}", f"paths.cache={tmp_path}/cache")
+    train(command("two", *own, *TWO))
     one, two = tmp_path / "one", tmp_path / "two"
     for column in ("fit/loss_step", "fit/loss_epoch", "val/loss"):
         alone, together = rows(one, column), rows(two, column)

@@ -191,6 +191,11 @@ def test_a_folder_that_cannot_be_written_to_is_told_in_a_sentence(run_experiment
         run_experiment(*SMALL, f"callbacks.last.folder={tmp_path}/file/checkpoints")
 
 
+def test_a_time_limit_that_would_pass_for_the_end_of_training_is_refused(run_experiment):
+    with pytest.raises(UserError, match=r"trainer\.max_time ends training as if it had finished"):
+        run_experiment(*SMALL, "+trainer.max_time=00:12:00:00")
+
+
 @pytest.mark.parametrize(
     ("asked", "state", "due"),
     [
