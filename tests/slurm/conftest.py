@@ -54,6 +54,11 @@ class Cluster:
         told = self.run("scontrol", "-o", "show", "job", job)
         return dict(re.findall(r"(\w+)=(\S+)", told))
 
+    def tasks(self, job):
+        """Process numbers of the tasks that srun started."""
+        rows = [row.split() for row in self.run("scontrol", "listpids", f"{job}.0").splitlines()[1:]]
+        return [int(process) for process, _, _, task, *_ in rows if task.isdigit()]
+
     def wait_for_end(self, job, seconds=240):
         """State of a job that is over."""
         self.wait_for(lambda: self.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), job, seconds)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -65,7 +67,8 @@ def test_a_job_requeued_by_an_operator_goes_on(cluster, unbroken, tmp_path):
 def test_a_killed_job_is_started_again_and_goes_on(cluster, unbroken, tmp_path):
     job = cluster.submit(tmp_path)
     folder = cluster.training(tmp_path, job)
-    cluster.run("scancel", "--signal=KILL", job)
+    for process in cluster.tasks(job):
+        os.kill(process, signal.SIGKILL)  # not by scancel, which takes this signal for a cancellation
     end = cluster.wait_for_end(job)
     assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "1")
     assert assert_as_if_nothing_had_happened(folder, unbroken)["restarts"] == 1
