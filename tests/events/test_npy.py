@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events import npy, tables
-from eventclip.events.npy import inflated, plain_array, read_array
+from eventclip.events.columns import read_table
+from eventclip.events.npy import array_in, inflated, plain_array
 from eventclip.events.readers import read_events
 
 NIMAGENET = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")])
@@ -42,7 +43,7 @@ def plain_outcome(monkeypatch, path):
     """The same where numpy and zipfile read everything."""
     with monkeypatch.context() as patch:
         patch.setattr(tables, "plain_array", lambda file: None)
-        patch.setattr(npy, "plain_array", lambda file: None)
+        patch.setattr(npy, "_described", lambda file: None)
         patch.setattr(tables, "inflated", lambda file, member: None)
         return outcome(path)
 
@@ -71,6 +72,14 @@ def test_plain_arrays_are_read_the_quick_way_writable_and_equal(array):
     assert quick.flags.writeable
     assert quick.flags.aligned or array.dtype.names
     np.testing.assert_array_equal(quick, array)
+    np.testing.assert_array_equal(array_in(saved(array) + b"more"), array)
+
+
+def test_events_of_an_archive_are_the_callers_to_change(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", event_data=read_table(recording(), None, None))
+    events, _ = read_events(tmp_path / "a.npz")
+    assert events.flags.writeable
+    np.testing.assert_array_equal(events, read_table(recording(), None, None))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_plain_arrays_are_read_the_quick_way_writable_and_equal(array):
     ],
 )
 def test_unusual_arrays_are_numpys_to_read(data):
-    np.testing.assert_array_equal(read_array(data), np.load(io.BytesIO(data)))
+    np.testing.assert_array_equal(array_in(data), np.load(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +116,7 @@ def test_unusual_arrays_are_numpys_to_read(data):
 def test_what_is_no_whole_array_is_numpys_to_refuse(data):
     assert plain_array(io.BytesIO(data)) is None
     with pytest.raises((ValueError, MemoryError)):
-        read_array(data)
+        array_in(data)
 
 
 def write_archive(path, array, compression=zipfile.ZIP_DEFLATED, name="event_data.npy", *, zip64=True):

@@ -86,7 +86,7 @@ def read_table(
         guess_order: tell the order from the numbers or refuse, as text has no such convention.
 
     Returns:
-        (N,) array of EVENT_DTYPE in the order of the file; no copy where it was one already.
+        (N,) array of EVENT_DTYPE in the order of the file; no copy where it was one already, and not read-only.
 
     Raises:
         UserError: a column that is missing or not numeric, a unit or order that cannot be told, or a value that no
@@ -94,7 +94,7 @@ def read_table(
     """
     if isinstance(loaded, np.ndarray):
         if loaded.ndim == 1 and loaded.dtype == EVENT_DTYPE and time_unit in {None, "us"} and order is None:
-            return check_recording(loaded)
+            return check_recording(np.require(loaded, requirements="W"))
         names = list(loaded.dtype.names or ())
         if (loaded.shape[1:] != (4,) or loaded.dtype.kind not in "iuf") if not names else loaded.ndim != 1:
             raise RecordingError(

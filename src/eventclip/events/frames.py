@@ -139,9 +139,8 @@ class FrameRenderer:
             counts: (2, H, W) events per polarity and pixel.
             total: their sum.
         """
-        cells, squares, peak = _summary(counts.ravel())
-        if not self.count_non_zero:
-            cells = counts.size
+        squares, peak = _squares_and_largest(counts.ravel())
+        cells = int(np.count_nonzero(counts)) if self.count_non_zero else counts.size
         spread = cells * squares - total * total  # (cells * std)²; whole numbers, therefore exact
         if self.hot_pixel_std == 0.0 or spread == 0:
             return peak
@@ -182,15 +181,14 @@ def _count(events: Events, start: int, end: int, counts: NDArray[np.int32]) -> N
 
 
 @kernel
-def _summary(counts: NDArray[np.int32]) -> tuple[int, int, int]:
-    """How many counts are above 0, the sum of their squares, and the largest."""
-    cells, squares, peak = 0, 0, np.int32(0)
+def _squares_and_largest(counts: NDArray[np.int32]) -> tuple[int, int]:
+    """The sum of the squares of the counts, and the largest of them."""
+    squares, largest = 0, np.int32(0)
     for i in range(np.uint64(len(counts))):
         count = counts[i]
-        cells += count != 0
         squares += np.int64(count) * np.int64(count)
-        peak = max(peak, count)
-    return cells, squares, peak
+        largest = max(largest, count)
+    return squares, np.int64(largest)
 
 
 @kernel

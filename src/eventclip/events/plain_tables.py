@@ -42,6 +42,9 @@ def from_microseconds(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDAr
         return None
     if len({column.shape for column in (t, x, y, p)}) != 1 or t.ndim != 1:
         return None
+    t, x, y, p = (column.view() for column in (t, x, y, p))
+    for column in (t, x, y, p):
+        column.flags.writeable = False  # as those of archives are: the kernel is compiled once for both
     events = np.empty(len(t), EVENT_DTYPE)
     return events if _fill_from_microseconds(t, x, y, p, events) else None
 

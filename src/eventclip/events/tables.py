@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.columns import COLUMNS_WANTED, find_columns, read_table
-from eventclip.events.npy import inflated, plain_array, read_array
+from eventclip.events.npy import array_in, inflated, plain_array
 
 NUMPY_DAMAGE = (
     EOFError,
@@ -108,7 +108,7 @@ def _member(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> NDArray[Any
     """One array of an .npz."""
     member = archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name)
     data = inflated(file, member)
-    return read_array(archive.read(member) if data is None else data)
+    return array_in(archive.read(member) if data is None else data)
 
 
 def beginning_of(path: Path) -> tuple[list[str] | None, str, int, str | None]:
