@@ -1,6 +1,8 @@
 """Quick reading of numpy's files gives numpy's arrays, and leaves to numpy and zipfile what is unusual or damaged."""
 
 import io
+import re
+import warnings
 import zipfile
 
 import numpy as np
@@ -33,10 +35,12 @@ def saved(array, **options):
 
 def outcome(path):
     """Events or the sentence of the refusal."""
-    try:
-        return read_events(path)[0].tolist()
-    except UserError as error:
-        return str(error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, of damaged headers
+        try:
+            return read_events(path)[0].tolist()
+        except UserError as error:
+            return re.sub("0x[0-9a-f]+", "0x", str(error))  # an address of its parser's
 
 
 def plain_outcome(monkeypatch, path):

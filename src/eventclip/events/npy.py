@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 _BEGINNING = struct.Struct("<8sH")
 _VERSION_1 = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(
-    rb"\{'descr': ('[<|]\w+'|\[(?:\('\w+', '[<|]\w+'\)(?:, )?)+\]), 'fortran_order': False, "
+    rb"\{'descr': ('[<|][biuf]\d'|\[(?:\('\w+', '[<|][biuf]\d'\)(?:, )?)+\]), 'fortran_order': False, "
     rb"'shape': \((\d{1,18}),(?: (\d{1,18}))?\), \} *\n"
 )
-"""As numpy writes it for one or two axes. Numpy compiles it as Python source, which takes longer than all else that is
-done to read the 12,500 events of an N-Cars recording (0.08 ms of 0.21)."""
+"""As numpy writes it for numbers along one or two axes. Numpy itself compiles it as Python source, 0.08 of the 0.21 ms
+in which it read an N-Cars recording."""
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\x03\x04"
 
 
 def plain_array(file: IO[bytes]) -> NDArray[Any] | None:
-    """Read a plain array of one or two axes, little-endian and in C order.
+    """Read a plain array: numbers along one or two axes, little-endian and in C order.
 
     Args:
         file: at the start of a ``.npy``; where it is left afterwards is not said.
@@ -108,9 +108,9 @@ def _described(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
 
 @lru_cache(maxsize=32)  # files of a data set are alike but for their length
 def _dtype(described: bytes) -> np.dtype[Any] | None:
-    """The type that a header describes; None where it needs pickle or does not exist."""
+    """The type that a header describes; None where there is none such."""
     try:
         dtype: np.dtype[Any] = np.lib.format.descr_to_dtype(ast.literal_eval(described.decode()))
     except (TypeError, ValueError):
         return None
-    return None if dtype.hasobject or dtype.itemsize == 0 else dtype
+    return dtype
