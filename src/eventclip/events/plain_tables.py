@@ -25,7 +25,15 @@ _ZERO, _ONE, _LARGEST, _LONG = np.float32(0), np.float32(1), np.float32(32767), 
 
 
 def from_seconds(table: NDArray[Any]) -> Events | None:
-    """Events from an (N, 4) array of x, y, t [s], p, as in the EST release of N-Caltech101 and N-Cars."""
+    """Events from a table such as the EST release's of N-Caltech101 and N-Cars.
+
+    Args:
+        table: (N, 4) array of x and y [px], t [s] and p, either -1 and 1 or 0 and 1; of any type and layout.
+
+    Returns:
+        (N,) array of EVENT_DTYPE in the order of the table; None where it is no table of floats in single or double
+        precision, or not one of events in seconds beyond doubt.
+    """
     row = _ROWS.get(table.dtype)
     if row is None:
         return None
@@ -37,7 +45,18 @@ def from_seconds(table: NDArray[Any]) -> Events | None:
 
 
 def from_microseconds(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[Any]) -> Events | None:
-    """Events from columns of whole numbers, t [µs], as in N-ImageNet."""
+    """Events from columns of whole numbers such as N-ImageNet's.
+
+    Args:
+        t: (N,) times [µs].
+        x: (N,) columns of the sensor [px].
+        y: (N,) rows of the sensor [px].
+        p: (N,) polarities, -1 and 1, 0 and 1, or boolean.
+
+    Returns:
+        (N,) array of EVENT_DTYPE in the order of the columns; None where they are not whole numbers, differ in length,
+        or hold anything that a rule has to judge.
+    """
     if any(column.dtype.kind not in "iu" for column in (t, x, y)) or p.dtype.kind not in "biu":
         return None
     if len({column.shape for column in (t, x, y, p)}) != 1 or t.ndim != 1:
