@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eventclip.data.resample import affine_bicubic, frame_planes, resize_bicubic
+from eventclip.data import resample
+from eventclip.data.affine import affine_bicubic
+from eventclip.data.resample import frame_planes, resize_bicubic
 
 
 def assert_pillows_bytes(ours, pillows):
@@ -42,6 +44,30 @@ def test_resize_and_crop_is_pillows(seed, height, width, target_height, target_w
     across = [Image.fromarray(plane).resize((target_width, height), Image.Resampling.BICUBIC) for plane in planes]
     both = [image.resize((target_width, target_height), Image.Resampling.BICUBIC).crop(box) for image in across]
     assert_pillows_bytes(ours, np.stack([np.asarray(image) for image in both]))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "target", "enlarged"),
+    [(100, 120, (224, 268), True), (180, 240, (224, 298), True), (480, 640, (224, 298), False)],
+)
+def test_frames_of_the_small_sensors_are_enlarged_four_rows_at_a_time(height, width, target, enlarged):
+    planes = made_planes(0, (1, height, width))
+    ours = resize_bicubic(planes, target, top=0, left=37, size=(224, 224))
+    across = Image.fromarray(planes[0]).resize((target[1], height), Image.Resampling.BICUBIC)
+    pillows = across.resize((target[1], target[0]), Image.Resampling.BICUBIC).crop((37, 0, 261, 224))
+    assert_pillows_bytes(ours[0], np.asarray(pillows))
+    for taps in (resample._taps(height, target[0], 0, 224), resample._taps(width, target[1], 37, 224)):
+        assert (taps.most <= 4) == enlarged
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_ways_to_weigh_rows_give_the_same(seed):
+    planes = made_planes(seed, (2, 20 + seed, 33))
+    taps = resample._taps(20 + seed, 60, 7, 45)
+    one, other = np.zeros((2, 45, 33), np.uint8), np.ones((2, 45, 33), np.uint8)
+    resample._weigh_rows(planes, taps.first, taps.used, taps.weights, one)
+    resample._weigh_four_rows(planes, taps.first, taps.weights, other)
+    np.testing.assert_array_equal(one, other)
 
 
 number = st.floats(-2, 2)

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.errors import RecordingError, UserError
-from eventclip.events import columns
 from eventclip.events.array import EVENT_DTYPE, events_from_columns
 from eventclip.events.columns import find_columns, read_table
 from eventclip.events.readers import READABLE_SUFFIXES, read_events
@@ -210,28 +209,10 @@ def test_the_suffixes_that_folders_are_searched_for():
     assert all(suffix == suffix.lower() for suffix in READABLE_SUFFIXES)
 
 
-_ROWS = st.lists(
-    st.tuples(
-        st.sampled_from([0.0, 3.0, 239.0, 0.5, -1.0, 40_000.0, np.nan]),
-        st.sampled_from([0.0, 179.0, np.inf]),
-        st.floats(-1, 20_000, width=32) | st.sampled_from([0.0, 0.25, 5.0, np.nan]),
-        st.sampled_from([-1.0, 1.0, 0.0, 0.5]),
-    ),
-    max_size=5,
-)
-
-
-@given(_ROWS, st.booleans())
-def test_the_quick_way_through_est_arrays_gives_what_the_rules_in_full_give(rows, ordered):
-    table = np.array(rows, np.float32).reshape(-1, 4)
-    if ordered:
-        table = table[np.argsort(table[:, 2])]
-    events = np.empty(len(table), EVENT_DTYPE)
-    if columns._from_seconds(table, events):
-        named = dict(zip("xytp", table.T, strict=True))
-        np.testing.assert_array_equal(events, columns.read_table(named, None, None))
-
-
-def test_a_sound_est_array_goes_the_quick_way():
-    table = np.array([[0, 179, 0.0, 1], [239, 0, 2.5e-5, -1], [239, 0, 2.5e-5, 1]], np.float32)
-    assert columns._from_seconds(table, np.empty(3, EVENT_DTYPE))
+@pytest.mark.parametrize("kind", [">f4", ">f8", ">i4", "<f2"])
+def test_other_byte_orders_and_half_precision_are_read_too(tmp_path, kind):
+    table = np.array([[1, 2, 0, 1], [3, 4, 1500, 0], [5, 6, 2000, 1]])
+    np.save(tmp_path / "a.npy", table.astype(kind))
+    np.savez(tmp_path / "b.npz", **dict(zip("xytp", table.T.astype(kind), strict=True)))
+    for name in ("a.npy", "b.npz"):
+        assert read_events(tmp_path / name)[0].tolist() == [(0, 1, 2, 1), (1500, 3, 4, 0), (2000, 5, 6, 1)]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from eventclip.data.resample import affine_bicubic, frame_planes
+from eventclip.data.affine import affine_bicubic
+from eventclip.data.resample import frame_planes
 from eventclip.errors import UserError
 from eventclip.events import array
 

@@ -73,9 +73,10 @@ def check_events(events: Events, sensor_hw: tuple[int, int]) -> None:
     height, width = sensor_hw
     if height < 1 or width < 1:
         raise UserError(f"A sensor has at least one row and one column, got sensor_hw=({height}, {width}).")
-    first = _first_outside(events["x"], events["y"], height, width)
-    if first >= 0:
-        x, y = int(events["x"][first]), int(events["y"][first])
+    if not _all_inside(events, height, width):
+        across, down = events["x"], events["y"]
+        first = int(((across < 0) | (across >= width) | (down < 0) | (down >= height)).argmax())
+        x, y = int(across[first]), int(down[first])
         raise UserError(
             f"Event {first} at x={x}, y={y} lies outside the sensor of {height} rows and {width} columns: "
             f"give the sensor_hw=(height, width) the recording was made with."
@@ -174,25 +175,27 @@ def _copy(column: NDArray[Any], field: NDArray[Any], low: int, high: int) -> int
 
 
 @kernel
-def _first_outside(x: NDArray[np.int16], y: NDArray[np.int16], height: int, width: int) -> int:
-    """Index of the first event outside the sensor, −1 where there is none."""
-    for i in range(np.uint64(len(x))):  # unsigned: one comparison finds negative and too large, twice as fast
-        if np.uint16(x[i]) >= width or np.uint16(y[i]) >= height:
-            first: int = np.int64(i)  # signed again, as both ways out must have one type
-            return first
-    return -1
+def _all_inside(events: Events, height: int, width: int) -> bool:
+    """Whether all events lie on the sensor. Without a way out of the loop, so that it is vectorised."""
+    # Unsigned and 16 bits wide, negative coordinates are beyond any sensor, as are all that the fields cannot hold.
+    rows, columns = np.uint16(min(height, 2**15)), np.uint16(min(width, 2**15))
+    outside = False
+    for i in range(np.uint64(len(events))):
+        event = events[i]
+        outside |= (np.uint16(event.x) >= columns) | (np.uint16(event.y) >= rows)
+    return not outside
 
 
 @kernel
 def _centre(events: Events, height: int, width: int, moved: Events) -> None:
     """Fill ``moved`` with the events shifted as :func:`centre` says."""
-    start, left, top = events[0].t, np.int64(events[0].x), np.int64(events[0].y)
-    right, bottom = left, top
-    for event in events:
+    start, left, right, top, bottom = events[0].t, events[0].x, events[0].x, events[0].y, events[0].y
+    for i in range(np.uint64(len(events))):  # unsigned, as numba tests signed indices at each use
+        event = events[i]
         start = min(start, event.t)
-        left, right = min(left, np.int64(event.x)), max(right, np.int64(event.x))
-        top, bottom = min(top, np.int64(event.y)), max(bottom, np.int64(event.y))
-    dx, dy = (right + left + 1 - width) // 2, (bottom + top + 1 - height) // 2
-    for i in range(len(events)):
+        left, right = min(left, event.x), max(right, event.x)
+        top, bottom = min(top, event.y), max(bottom, event.y)
+    dx, dy = (np.int64(right) + left + 1 - width) // 2, (np.int64(bottom) + top + 1 - height) // 2
+    for i in range(np.uint64(len(events))):
         event = events[i]
         moved[i].t, moved[i].x, moved[i].y, moved[i].p = event.t - start, event.x - dx, event.y - dy, event.p

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events, events_from_columns
 from eventclip.events.kernel import kernel
+from eventclip.events.plain_tables import LONGEST_S, TOO_LATE_US, from_microseconds, from_seconds
 
 TIME_UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Microseconds in each unit that ``time_unit`` may name."""
@@ -38,7 +39,6 @@ EST_ORDER = "xytp"
 COLUMNS_WANTED = "the columns t, x, y and p (or ts, xs, ys, polarity and the like)"
 """For messages."""
 
-_LONGEST_S = 10_000.0
 _SHORTEST_US = 1_000.0
 _NAME_AND_UNIT = re.compile(r"([a-z]+)(?:\s*\[(\w+)\]|\s*\((\w+)\)|_(s|ms|[uµμ]s|ns))?")
 
@@ -86,7 +86,7 @@ def read_table(
         guess_order: tell the order from the numbers or refuse, as text has no such convention.
 
     Returns:
-        (N,) array of EVENT_DTYPE in the order of the file; no copy where it was one already.
+        (N,) array of EVENT_DTYPE in the order of the file; no copy where it was one already, and not read-only.
 
     Raises:
         UserError: a column that is missing or not numeric, a unit or order that cannot be told, or a value that no
@@ -94,7 +94,7 @@ def read_table(
     """
     if isinstance(loaded, np.ndarray):
         if loaded.ndim == 1 and loaded.dtype == EVENT_DTYPE and time_unit in {None, "us"} and order is None:
-            return check_recording(loaded)
+            return check_recording(np.require(loaded, requirements="W"))
         names = list(loaded.dtype.names or ())
         if (loaded.shape[1:] != (4,) or loaded.dtype.kind not in "iuf") if not names else loaded.ndim != 1:
             raise RecordingError(
@@ -104,11 +104,11 @@ def read_table(
         if not names:
             order = order or (_told_order(loaded) if guess_order else EST_ORDER)
             if order == EST_ORDER and time_unit in {None, "s"} and loaded.dtype.kind == "f":
-                events = np.empty(len(loaded), EVENT_DTYPE)
-                if _from_seconds(loaded, events):
+                events = from_seconds(loaded)
+                if events is not None:
                     return events
             table = {name: loaded[:, order.index(name)] for name in "txyp"}
-            return check_recording(_events_from(table, time_unit))
+            return _events_from(table, time_unit)
     else:
         names = list(loaded)
     found, unit = find_columns(names)
@@ -122,7 +122,7 @@ def read_table(
             f"has names for its columns ({', '.join(names)}), so that columns={order!r} does not apply"
         )
     table = {name: np.atleast_1d(loaded[column]) for name, column in found.items()}
-    return check_recording(_events_from(table, time_unit or unit))
+    return _events_from(table, time_unit or unit)
 
 
 def check_recording(events: Events) -> Events:
@@ -151,13 +151,26 @@ def check_recording(events: Events) -> Events:
 
 
 def _events_from(columns: Mapping[str, NDArray[Any]], time_unit: str | None) -> Events:
-    """Events from a column each of "t", "x", "y", "p"."""
+    """Events from a column each of "t", "x", "y", "p", checked."""
     for name, column in columns.items():
         if column.dtype.kind not in "biuf":
             raise RecordingError(f"has the column {name} of type {column.dtype}: expected numbers")
-    return events_from_columns(
-        _microseconds(columns["t"], time_unit), columns["x"], columns["y"], _on_or_off(columns["p"])
+    columns = {name: _native(column) for name, column in columns.items()}
+    if time_unit in {None, "us"}:
+        events = from_microseconds(**columns)
+        if events is not None:
+            return events
+    return check_recording(
+        events_from_columns(
+            _microseconds(columns["t"], time_unit), columns["x"], columns["y"], _on_or_off(columns["p"])
+        )
     )
+
+
+def _native(column: NDArray[Any]) -> NDArray[Any]:
+    """A column in this machine's byte order and no narrower than single precision: kernels know no other."""
+    wide = column.astype(np.float32) if column.dtype.kind == "f" and column.dtype.itemsize == 2 else column
+    return wide.astype(wide.dtype.newbyteorder("="), copy=False)
 
 
 def _told_order(table: NDArray[Any]) -> str:
@@ -230,7 +243,7 @@ def tell_unit(first: Any, last: Any, *, integer: bool, whole: bool) -> str:
     """
     ask = "give time_unit=s, ms, us or ns (data.time_unit=... for a data set)"
     if integer:
-        if last >= 10**17:
+        if last >= TOO_LATE_US:
             raise RecordingError(f"has whole-number times up to {last}, too late for microseconds: {ask}")
         return "us"
     span = float(last) - float(first)
@@ -238,7 +251,7 @@ def tell_unit(first: Any, last: Any, *, integer: bool, whole: bool) -> str:
         if span >= _SHORTEST_US or first == last == 0:
             return "us"
         raise RecordingError(f"has whole floating-point times from {first} to {last}, whose unit cannot be told: {ask}")
-    if span < _LONGEST_S:
+    if span < LONGEST_S:
         return "s"
     raise RecordingError(
         f"has times with fractions from {first} to {last}, too long for seconds, so that the unit cannot be told: {ask}"
@@ -264,27 +277,3 @@ def _first_flaw(events: Events) -> int:
         if event.x < 0 or event.y < 0 or event.p > 1 or (i > 0 and event.t < events[i - 1].t):
             return i
     return -1
-
-
-@kernel
-def _from_seconds(table: NDArray[Any], events: Events) -> bool:
-    """Fill events from rows x, y, t [s], p in one pass, a third of the time of the rules in full.
-
-    False, and events of no meaning, wherever those rules would decide otherwise or refuse: nothing is told here.
-    Flags are gathered without branches, which are slow where polarity is as good as random.
-    """
-    previous, odd, fraction, off, zero = np.int64(-(2**62)), False, False, False, False
-    for i in range(np.uint64(len(table))):
-        x, y, t, p = table[i, 0], table[i, 1], np.float64(table[i, 2]), table[i, 3]
-        if not (0 <= x <= 32767 and 0 <= y <= 32767 and -1e12 < t < 1e12 and -1 <= p <= 1):  # NaN is not either
-            return False
-        column, row, micros, sign = np.int32(x), np.int32(y), np.int64(np.rint(t * 1e6)), np.int32(p)
-        odd |= (column != x) | (row != y) | (sign != p) | (micros < previous)
-        fraction |= t != np.float64(np.int64(t))
-        off |= sign < 0
-        zero |= sign == 0
-        previous = micros
-        event = events[i]
-        event.x, event.y, event.t, event.p = column, row, micros, sign > 0
-    lasts = np.float64(table[-1, 2]) - np.float64(table[0, 2]) if len(table) else 0.0
-    return fraction and not odd and lasts < _LONGEST_S and not (off and zero)

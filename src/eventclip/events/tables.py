@@ -6,12 +6,11 @@ The errors raised here are what follows the path in a sentence; :func:`eventclip
 from __future__ import annotations
 
 import contextlib
-import io
 import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.columns import COLUMNS_WANTED, find_columns, read_table
+from eventclip.events.npy import array_in, inflated, plain_array
 
 NUMPY_DAMAGE = (
     EOFError,
@@ -49,8 +49,11 @@ def read_numpy(path: Path, *, time_unit: str | None, columns: str | None) -> tup
     """
     try:
         with path.open("rb") as file:  # numpy leaves a damaged archive open
-            loaded = np.load(file, allow_pickle=False)
-            table = loaded if isinstance(loaded, np.ndarray) else _from_archive(loaded.zip)
+            table: NDArray[Any] | dict[str, NDArray[Any]] | None = plain_array(file)
+            if table is None:
+                file.seek(0)
+                loaded = np.load(file, allow_pickle=False)
+                table = loaded if isinstance(loaded, np.ndarray) else _from_archive(loaded.zip, file)
     except RecordingError:
         raise
     except NUMPY_DAMAGE as error:
@@ -89,23 +92,23 @@ def no_whole_numpy(path: Path, error: Exception) -> RecordingError:
     return RecordingError(f"is no whole {path.suffix} file ({reason})")
 
 
-def _from_archive(archive: zipfile.ZipFile) -> NDArray[Any] | dict[str, NDArray[Any]]:
+def _from_archive(archive: zipfile.ZipFile, file: IO[bytes]) -> NDArray[Any] | dict[str, NDArray[Any]]:
     """The events of an .npz: the array event_data, else the only array, else one array per column."""
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     if "event_data" in names or len(names) == 1:
-        return _member(archive, "event_data" if "event_data" in names else names[0])
+        return _member(archive, file, "event_data" if "event_data" in names else names[0])
     if len(find_columns(names)[0]) < 4:
         raise RecordingError(
             f"holds the arrays {', '.join(names)}: expected one called event_data, or {COLUMNS_WANTED}"
         )
-    return {name: _member(archive, name) for name in names}
+    return {name: _member(archive, file, name) for name in names}
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """One array of an .npz, inflated in one go: numpy does it piece by piece and takes twice the time."""
-    suffix = ".npy" if f"{name}.npy" in archive.namelist() else ""
-    array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(archive.read(name + suffix)), allow_pickle=False)
-    return array
+def _member(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> NDArray[Any]:
+    """One array of an .npz."""
+    member = archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name)
+    data = inflated(file, member)
+    return array_in(archive.read(member) if data is None else data)
 
 
 def beginning_of(path: Path) -> tuple[list[str] | None, str, int, str | None]:

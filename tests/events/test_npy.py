@@ -1,0 +1,199 @@
+"""Quick reading of numpy's files gives numpy's arrays, and leaves to numpy and zipfile what is unusual or damaged."""
+
+import io
+import re
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eventclip.errors import RecordingError, UserError
+from eventclip.events import npy, tables
+from eventclip.events.columns import read_table
+from eventclip.events.npy import array_in, inflated, plain_array
+from eventclip.events.readers import read_events
+
+NIMAGENET = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")])
+
+
+def recording(length=2_000, kind=NIMAGENET):
+    rng = np.random.default_rng(0)
+    table = np.zeros(length, kind)
+    table["x"], table["y"] = rng.integers(0, 640, length), rng.integers(0, 480, length)
+    table["t"], table["p"] = np.sort(rng.integers(0, 50_000, length)), rng.integers(0, 2, length)
+    return table
+
+
+def saved(array, **options):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **options)
+    return file.getvalue()
+
+
+def outcome(path):
+    """Events or the sentence of the refusal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, of damaged headers
+        try:
+            return read_events(path)[0].tolist()
+        except UserError as error:
+            return re.sub("0x[0-9a-f]+", "0x", str(error))  # an address of its parser's
+
+
+def plain_outcome(monkeypatch, path):
+    """The same where numpy and zipfile read everything."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "plain_array", lambda file: None)
+        patch.setattr(npy, "_described", lambda file: None)
+        patch.setattr(tables, "inflated", lambda file, member: None)
+        return outcome(path)
+
+
+@pytest.fixture(scope="module")
+def module_patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(20, dtype=np.float32).reshape(5, 4),
+        np.arange(20.0).reshape(5, 4),
+        np.zeros((0, 4), np.float32),
+        np.arange(3, dtype=np.uint8),
+        recording(),
+        recording(0),
+        recording(3, [("t", "<u4"), ("x", "u1"), ("y", "<i2"), ("p", "i1"), ("extra", "<f4")]),
+    ],
+)
+def test_plain_arrays_are_read_the_quick_way_writable_and_equal(array):
+    quick = plain_array(io.BytesIO(saved(array) + b"more"))
+    assert quick.dtype == array.dtype
+    assert quick.flags.writeable
+    assert quick.flags.aligned or array.dtype.names
+    np.testing.assert_array_equal(quick, array)
+    np.testing.assert_array_equal(array_in(saved(array) + b"more"), array)
+
+
+def test_events_of_an_archive_are_the_callers_to_change(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", event_data=read_table(recording(), None, None))
+    events, _ = read_events(tmp_path / "a.npz")
+    assert events.flags.writeable
+    np.testing.assert_array_equal(events, read_table(recording(), None, None))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved(np.asfortranarray(np.arange(20.0).reshape(5, 4))),
+        saved(np.arange(20, dtype=">f4").reshape(5, 4)),
+        saved(np.zeros((2, 2, 2))),
+        saved(np.array(5.0)),
+        saved(np.zeros(2, [("a", "<f4", (2,)), ("b", "u1")])),
+        saved(np.arange(5), version=(2, 0)),
+        saved(np.array(["ab", "c"])),
+        saved(np.arange(5)).replace(b"'fortran_order'", b'"fortran_order"'),
+    ],
+)
+def test_unusual_arrays_are_numpys_to_read(data):
+    np.testing.assert_array_equal(array_in(data), np.load(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x93NUMPY",
+        saved(np.arange(5))[:60],
+        saved(np.arange(5))[:-1],
+        saved(np.arange(5)).replace(b"<i8", b"<i3"),
+        saved(np.arange(5)).replace(b"<i8", b"|O8"),
+        saved(np.arange(5)).replace(b"(5,)", b"(-5,)"),
+        saved(np.arange(5)).replace(b"(5,), }" + b" " * 16, b"(9999999999999999999,), }"),
+        saved(np.array([{}]), allow_pickle=True),
+    ],
+)
+def test_what_is_no_whole_array_is_numpys_to_refuse(data):
+    assert plain_array(io.BytesIO(data)) is None
+    with pytest.raises((ValueError, MemoryError)):
+        array_in(data)
+
+
+def write_archive(path, array, compression=zipfile.ZIP_DEFLATED, name="event_data.npy", *, zip64=True):
+    with zipfile.ZipFile(path, "w", compression) as archive, archive.open(name, "w", force_zip64=zip64) as member:
+        member.write(saved(array))
+    return path
+
+
+def test_archives_as_numpy_writes_them_are_inflated_in_one_go(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, event_data=recording(), other=np.arange(7))
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            assert inflated(file, member) == archive.read(member)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_otherwise_compressed_are_zipfiles_to_read(tmp_path, compression):
+    path = write_archive(tmp_path / "a.npz", recording(), compression)
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        assert inflated(file, archive.infolist()[0]) is None
+    np.savez_compressed(tmp_path / "b.npz", event_data=recording())
+    assert outcome(path) == outcome(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("zip64", [True, False])
+@pytest.mark.parametrize("name", ["event_data.npy", "event_data", "ereignisse_µs.npy"])
+def test_archives_of_other_writers_give_the_same_events(tmp_path, name, zip64):
+    path = write_archive(tmp_path / "a.npz", recording(), name=name, zip64=zip64)
+    prefixed = tmp_path / "b.npz"  # zip allows anything in front; numpy looks at the first bytes and does not
+    prefixed.write_bytes(b"PK\x03\x04 self-extracting" + path.read_bytes())
+    np.savez(tmp_path / "c.npz", event_data=recording())
+    assert outcome(path) == outcome(prefixed) == outcome(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("kind", ["u2", "f8"])
+def test_archives_of_other_arrays_give_the_same_events(tmp_path, monkeypatch, kind):
+    table = recording()
+    np.savez_compressed(tmp_path / "a.npz", x=table["x"], y=table["y"], t=table["t"], p=table["p"].astype(kind))
+    assert outcome(tmp_path / "a.npz") == plain_outcome(monkeypatch, tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "b.npz", event_data=table)
+    assert outcome(tmp_path / "a.npz") == outcome(tmp_path / "b.npz")
+
+
+def test_a_checksum_that_does_not_fit_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, event_data=recording())
+    with zipfile.ZipFile(path) as archive:
+        checksum = archive.infolist()[0].CRC
+    path.write_bytes(path.read_bytes().replace(checksum.to_bytes(4, "little"), b"\1\2\3\4"))
+    with pytest.raises(RecordingError, match=r"no whole \.npz file \(Bad CRC-32"):
+        read_events(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.sampled_from(["flip", "cut", "zeros"]), st.sampled_from(["npz", "stored.npz", "npy", "est.npy"]))
+def test_damaged_files_end_as_if_numpy_and_zipfile_had_read_them(tmp_path_factory, module_patch, data, damage, kind):
+    path = tmp_path_factory.getbasetemp() / f"damaged.{kind}"
+    table = recording(300)
+    if kind.endswith("npz"):
+        (np.savez_compressed if kind == "npz" else np.savez)(path, event_data=table)
+    elif kind == "npy":
+        np.save(path, table)
+    else:
+        np.save(path, np.stack([table["x"], table["y"], table["t"] / 1e6, table["p"]], axis=1).astype(np.float32))
+    content = bytearray(path.read_bytes())
+    ends = st.one_of(st.integers(0, 200), st.integers(len(content) - 150, len(content) - 1))
+    place = data.draw(ends | st.integers(0, len(content) - 1))
+    if damage == "flip":
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    elif damage == "cut":
+        del content[place:]
+    else:
+        content[place : place + 8] = bytes(8)
+    path.write_bytes(content)
+    assert outcome(path) == plain_outcome(module_patch, path)
