@@ -1,32 +1,25 @@
-"""Filming speed of the event camera, against the same law in plain numpy. One thread, its CPU time.
+"""The simulated event camera films a picture with the spectrum of natural ones, in three saccades, on one thread.
 
-python benchmarks/camera.py [IMAGE]
-
-The settings of conf/simulate.yaml on a 180x240 sensor, three saccades; without an image, a picture with the spectrum
-of natural ones. Both implementations run in turn; other jobs on the machine still slow them down through the cache.
+180x240 px, 300 ms, the settings of conf/simulate.yaml. The comparator is the same law in plain numpy, a frame at a time
+and without noise; the kernel without noise gives the same events in place and polarity, which is checked.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
-
-import statistics
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eventclip.data.stills import read_still
+from benchmarks.measure import DifferError, medians
+from benchmarks.table import Row
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.camera import EventCamera, intensity_from_gray, saccades
 
-SENSOR, SCENE, RUNS = (180, 240), (187, 245), 15
+SENSOR, SCENE = (180, 240), (187, 245)
 NOISY = EventCamera(threshold_on=0.4, threshold_off=0.4, threshold_spread=0.05)
 QUIET = EventCamera(
     threshold_on=0.4, threshold_off=0.4, threshold_spread=0.05, shot_noise_hz=0, leak_hz=0, hot_pixel_fraction=0
@@ -88,13 +81,6 @@ def natural_picture() -> NDArray[np.uint8]:
     return (127.5 + 28 * picture / picture.std()).clip(0, 255).astype(np.uint8)
 
 
-def cpu_seconds(function: Callable[[], object]) -> float:
-    """CPU time of one call in this thread [s]."""
-    start = time.thread_time()
-    function()
-    return time.thread_time() - start
-
-
 def disagreement(ours: Events, theirs: Events) -> int:
     """How many events one of the two has more than the other, over all pixels and polarities."""
     places = [one["p"] + 2 * (one["x"] + SENSOR[1] * one["y"].astype(int)) for one in (ours, theirs)]
@@ -102,35 +88,20 @@ def disagreement(ours: Events, theirs: Events) -> int:
     return int(np.abs(counts[0] - counts[1]).sum())
 
 
-def main(still: str | None) -> None:
-    """Print speed, ratio, and how far the two implementations agree."""
-    gray = Image.fromarray(natural_picture()) if still is None else read_still(Path(still))
-    image = intensity_from_gray(np.asarray(gray.resize(SCENE[::-1], Image.Resampling.LANCZOS)))
-    path = saccades(6.5)
-    films: dict[str, Callable[[], Events]] = {
-        "numpy": lambda: film_with_numpy(QUIET, image, path),
-        "kernel": lambda: QUIET.film(image, path, SENSOR, np.random.default_rng(0)),
-        "kernel, with noise": lambda: NOISY.film(image, path, SENSOR, np.random.default_rng(0)),
-    }
-    events = {name: film() for name, film in films.items()}  # compiles
-    taken: dict[str, list[float]] = {name: [] for name in films}
-    for _ in range(RUNS):
-        for name, film in films.items():
-            taken[name].append(cpu_seconds(film))
-    medians = {name: statistics.median(times) for name, times in taken.items()}
-    print(f"{SENSOR[0]}x{SENSOR[1]} px, 300 ms, median of {RUNS} runs [fastest to slowest]")
-    for name, times in taken.items():
-        count = len(events[name])
-        print(
-            f"{name:20} {count:8,} events {1e3 * medians[name]:7.1f} ms [{1e3 * min(times):.1f} to "
-            f"{1e3 * max(times):.1f}] {count / medians[name] / 1e6:6.2f} MEvents/s"
-        )
-    differing = disagreement(events["kernel"], events["numpy"])
-    print(
-        f"The kernel is {medians['numpy'] / medians['kernel']:.1f} times as fast as numpy; {differing} of "
-        f"{len(events['numpy']):,} events differ in place or polarity."
-    )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Speed of filming."""
+    runs = 2 if quick else 15
+    picture = Image.fromarray(natural_picture()).resize(SCENE[::-1], Image.Resampling.LANCZOS)
+    image, path = intensity_from_gray(np.asarray(picture)), saccades(6.5)
+    kernel = partial(QUIET.film, image, path, SENSOR)
+    noisy = partial(NOISY.film, image, path, SENSOR)
+    plain = partial(film_with_numpy, QUIET, image, path)
+    events, theirs, more = kernel(np.random.default_rng(0)), plain(), noisy(np.random.default_rng(0))
+    if disagreement(events, theirs):
+        raise DifferError("simulated camera")
+    work = [lambda: kernel(np.random.default_rng(0)), lambda: noisy(np.random.default_rng(0)), plain]
+    ours, with_noise, numpys = medians(work, runs, clock=time.thread_time)
+    how = f"median of {runs}, in turns, CPU time"
+    yield Row(f"filming {len(events):,} events", 1e3 * ours, "numpy", 1e3 * numpys, "ms", how)
+    name = f"filming {len(more):,} events, noise among them"
+    yield Row(name, 1e3 * with_noise, "numpy, without the noise", 1e3 * numpys, "ms", how)

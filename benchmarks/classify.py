@@ -1,29 +1,24 @@
-"""Events in memory to a label, against the bare image tower on the very same views. CPU, one thread.
+"""Events in memory to a label through EventCLIP, against the bare image tower on the very same views, on one thread.
 
-python benchmarks/classify.py [CONFIG.json WEIGHTS.safetensors]
-
-A made-up N-Caltech101 recording of the 95th-percentile size gives ten views. Without files the tower is an untrained
-ViT-B-32: speed does not depend on what weights say.
+A made-up N-Caltech101 recording of the 95th-percentile size gives ten views. The tower is an untrained ViT-B/32: speed
+does not depend on what weights say.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
-
-import statistics
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
+from benchmarks.measure import DifferError, medians
+from benchmarks.table import Row
 from eventclip import EventCLIP
 from eventclip.events.array import EVENT_DTYPE, Events
+from eventclip.models.encoder import ClipEncoder
+from eventclip.models.prompts import encode_classes
 
-SENSOR, COUNT, RUNS = (180, 240), 225_000, 9
+SENSOR, COUNT = (180, 240), 225_000
 
 
 def made_up() -> Events:
@@ -39,44 +34,26 @@ def made_up() -> Events:
     return events
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Time of one call [s]."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def main(arguments: list[str]) -> None:
-    """Print both times and their ratio; the two run in turn, so that other jobs disturb them alike."""
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Time of one recording."""
+    runs = 1 if quick else 9
     torch.set_num_threads(1)
-    clip = {"arch": "ViT-B-32", "pretrained": None}
-    if arguments:
-        clip = {"arch": None, "config": arguments[0], "pretrained": arguments[1]}
-    model = EventCLIP.zero_shot([f"thing {k}" for k in range(101)], clip=clip, device="cpu")
+    names = [f"thing {k}" for k in range(101)]
+    model = EventCLIP.zero_shot(names, clip={"arch": "ViT-B-32", "pretrained": None}, device="cpu")
     events = made_up()
     views = model.views(events, sensor_hw=SENSOR)
-    encoder = model.encoder
+    encoder = ClipEncoder("ViT-B-32", None)  # the same weights: they are drawn from one seed
     scaled = torch.addcmul(encoder.pixel_bias, torch.from_numpy(views.frames).float(), encoder.pixel_scale)
 
-    def tower() -> object:
+    def tower() -> torch.Tensor:
         with torch.inference_mode():
             return encoder.visual(scaled)
 
-    def label() -> object:
-        return model.classify(events, sensor_hw=SENSOR).label
-
-    times: dict[str, list[float]] = {"tower": [], "label": []}
-    tower(), label()
-    for _ in range(RUNS):
-        times["tower"].append(seconds(tower))
-        times["label"].append(seconds(label))
-    bare, whole = (1e3 * statistics.median(times[name]) for name in ("tower", "label"))
-    paired = statistics.median(b / a for a, b in zip(times["tower"], times["label"], strict=True))
-    name = encoder.describe()["arch"]
-    sys.stdout.write(f"{'one recording, one thread [ms]':<40}{'label':>10}{'tower':>10}{'ratio':>8}\n")
-    sys.stdout.write(f"{f'{COUNT:,} events -> label, {name}, {len(views)} views':<40}")
-    sys.stdout.write(f"{whole:>10.1f}{bare:>10.1f}{paired:>8.3f}\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    found = model.classify(events, sensor_hw=SENSOR).probabilities
+    text = encode_classes(encoder, names, ["a point cloud image of a {}"])
+    cosine = torch.nn.functional.normalize(tower(), dim=-1) @ text.T
+    if not np.allclose(found, (encoder.logit_scale * cosine).softmax(-1).mean(0).numpy(), atol=1e-4):
+        raise DifferError("events → label")
+    ours, bare = medians([lambda: model.classify(events, sensor_hw=SENSOR).label, tower], runs)
+    what = f"{COUNT:,} events → label, ViT-B/32, {len(views)} views"
+    yield Row(what, 1e3 * ours, "bare tower, ready pixels", 1e3 * bare, "ms", f"median of {runs}, in turns")

@@ -1,130 +1,106 @@
-"""Views to features against the bare tower, and a few-shot run of ViT-B/32 online against the feature bank.
+"""Views to features with an untrained ViT-B/32, all cores.
 
-python benchmarks/features.py
-
-The run: 100 epochs, 101 classes of 5 shots with 2 views, evaluation every 5 epochs on 1,700 recordings with 10 views.
-Its bank is real but for the encoder's work: that is measured per view and multiplied. The online side is too.
+"Ready views" are one tensor of uint8 in memory. The banks are real: FeatureBank reads recordings of 225,000 events
+from disk with 2 worker processes, renders (and, for training, augments) their views, encodes them and writes them; what
+a bank does once in a process, such as the checksum of the weights, is in its time. The comparator is the bare tower on
+pixels of the same views that lie ready in memory, in batches of the same size. Features are compared bit by bit.
 """
 
 from __future__ import annotations
 
-import os
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
+from torch import Tensor
 
-from eventclip.config import CONFIG_DIR, register_schema
+from benchmarks.measure import DifferError, medians
+from benchmarks.ncaltech import (
+    BATCH,
+    CLASSES,
+    build_clip,
+    composed,
+    overrides,
+    samples_and_bank,
+    write_recordings,
+)
+from benchmarks.table import Row
+from eventclip.data.dataset import RecordingDataset
 from eventclip.models.encoder import ClipEncoder
-from eventclip.run import build_bank, build_datamodule
-from eventclip.training import features
 from eventclip.training.encoding import encode_in_batches
 
-CLASSES, SHOTS, TEST, EPOCHS, EVERY, PASSES, RUNS = 101, 5, 1700, 100, 5, 10, 3
-SENSOR = (60, 80)
 
-
-def median_s(*work: Callable[[], object]) -> list[float]:
-    """Median times [s] of several pieces of work, taken in turns so that a busy machine slows all alike."""
-    times = [[] for _ in work]
-    for _ in range(RUNS + 1):
-        for own, task in zip(times, work, strict=True):
-            start = time.perf_counter()
-            task()
-            own.append(time.perf_counter() - start)
-    return [statistics.median(own[1:]) for own in times]
-
-
-def write_recordings(root: Path) -> None:
-    """Small made-up recordings in N-Caltech101's layout; only their number and their views matter here."""
-    rng = np.random.default_rng(0)
-    for split, count in (("training", CLASSES * SHOTS), ("testing", TEST)):
-        for number in range(count):
-            xy = rng.integers(0, (SENSOR[1], SENSOR[0]), (2000, 2))
-            columns = [xy, np.sort(rng.random(2000))[:, None], rng.choice([-1.0, 1.0], (2000, 1))]
-            path = root / split / f"class_{number % CLASSES:03d}" / f"{number:04d}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, np.concatenate(columns, axis=1).astype(np.float32))
-
-
-def overrides(folder: Path) -> list[str]:
-    """The few-shot run as a command says it."""
-    return [
-        "experiment=fewshot_ncaltech",
-        "features=bank",
-        "clip=vit_b_32",
-        "clip.pretrained=null",
-        "selection=test",
-        f"selection.every_n_epochs={EVERY}",
-        f"trainer.max_epochs={EPOCHS}",
-        f"features.passes={PASSES}",
-        f"data.root={folder / 'data'}",
-        f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]",
-        "data.percentile_events=2000",
-        "frames.events_per_frame=200",
-        f"paths.cache={folder / 'cache'}",
-        "callbacks.progress=null",
-    ]
-
-
-def fill_bank(folder: Path, encoder: ClipEncoder) -> float:
-    """Build the bank with made-up features in place of the encoder's: the time of all but the encoder [s]."""
-    rng = np.random.default_rng(0)
-
-    def made_up(_encoder: object, pieces: object, **_: object) -> np.ndarray:
-        return rng.standard_normal((sum(map(len, pieces)), encoder.width), np.float32)  # type: ignore[arg-type]
-
-    register_schema()
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("train", [*overrides(folder), f"paths.output={folder}"])
-    module, bank = build_datamodule(cfg), build_bank(cfg, encoder)
-    module.image_size = encoder.image_size
-    start = time.perf_counter()
-    with mock.patch.object(features, "encode_in_batches", made_up):
-        for stage in ("fit", "test"):
-            bank(module.dataset(stage))
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    """Print the table."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    encoder = ClipEncoder("ViT-B-32", None)
-    views = torch.randint(0, 256, (64, 1, 224, 224), dtype=torch.uint8)
-    with torch.inference_mode():
-        pixels = torch.addcmul(encoder.pixel_bias, views.float(), encoder.pixel_scale)
-        bare, ours = median_s(lambda: encoder.visual(pixels), lambda: encode_in_batches(encoder, [views]))
-    write = sys.stdout.write
-    write(f"views -> features, ViT-B/32: {64 / ours:.1f}/s, bare tower {64 / bare:.1f}/s: {100 * bare / ours:.1f} %\n")
-
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Views in a second."""
+    encoder = build_clip(quick=quick)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_recordings(folder / "data")
-        rest = fill_bank(folder, encoder)
-        start = time.perf_counter()
-        command = [sys.executable, "-m", "eventclip.train", *overrides(folder), f"hydra.run.dir={folder / 'run'}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        banked = time.perf_counter() - start
-    per_view = ours / 64
-    training, test = 2 * CLASSES * SHOTS, 10 * TEST
-    online = per_view * (EPOCHS * training + (EPOCHS // EVERY + 1) * test)
-    first = banked + rest + per_view * (PASSES * training + test)
-    write(f"few-shot run online, the encoder's part alone (views x measured time per view): {online:.0f} s\n")
-    write(f"the same from an empty cache (measured run and rendering + views x time per view): {first:.0f} s, ")
-    write(f"{online / first:.1f}x\n")
-    write(f"the same once the bank exists (measured): {banked:.1f} s, {online / banked:.0f}x\n")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    write(f"peak memory of that run: {peak:.2f} GiB\n")
+        write_recordings(folder / "data", CLASSES, CLASSES)
+        settings = overrides(folder / "data", folder, "features=bank", "fewshot.shots=1", quick=quick)
+        recordings, passes = (8, 2) if quick else (64, 5)
+        cfg = composed([*settings, "data.num_workers=2", f"features.passes={passes}"], folder / "run")
+        plain, _ = samples_and_bank(cfg, encoder, "test")
+        augmented, _ = samples_and_bank(cfg, encoder, "fit")
+        for dataset in (plain, augmented):
+            dataset.recordings = dataset.recordings.subset(range(recordings))
+        runs = 1 if quick else 3
+        yield from_memory(encoder, views_of(plain, 1)[: 2 * BATCH], runs)
+        for dataset, seen, kind in ((plain, 1, "evaluation"), (augmented, passes, "augmented training")):
+            made: list[NDArray[np.floating[Any]]] = []
+
+            def build(dataset: RecordingDataset = dataset, made: list[Any] = made) -> NDArray[np.floating[Any]]:
+                _, bank = samples_and_bank(cfg, encoder, "test")
+                bank.folder = folder / f"bank_{dataset is plain}_{len(made)}"
+                made.append(bank(dataset).rows)
+                return made[-1]
+
+            views = views_of(dataset, seen)
+            tower = BareTower(encoder, views)
+            ours, bare = medians([build, tower], runs, warm=True)
+            if not all(
+                np.array_equal(np.concatenate([rows[i] for i in range(len(rows))]), tower.seen) for rows in made
+            ):
+                raise DifferError(f"the bank of {kind} views")
+            what, how = f"recordings → bank, {kind} views, 2 workers", f"median of {runs}, in turns, {len(views)} views"
+            yield Row(what, len(views) / ours, "bare tower", len(views) / bare, "views/s", how, more_is_better=True)
 
 
-if __name__ == "__main__":
-    main()
+def from_memory(encoder: ClipEncoder, views: Tensor, runs: int) -> Row:
+    """From uint8 views to features."""
+    tower = BareTower(encoder, views)
+    if not np.array_equal(encode_in_batches(encoder, [views]), tower()):
+        raise DifferError("ready views → features")
+    ours, bare = medians([lambda: encode_in_batches(encoder, [views]), tower], runs, warm=True)
+    how = f"median of {runs}, in turns, {len(views)} views"
+    return Row("ready views → features", len(views) / ours, "bare tower", len(views) / bare, "views/s", how, True)
+
+
+def views_of(dataset: RecordingDataset, passes: int) -> Tensor:
+    """All views of a data set, pass after pass."""
+    samples = [dataset[epoch, i] for epoch in range(passes) for i in range(len(dataset))]
+    return torch.cat([sample["views"][sample["valid"]] for sample in samples])
+
+
+class BareTower:
+    """Nothing but the image tower, on pixels that lie ready in memory.
+
+    Attributes:
+        seen: what it gave last.
+    """
+
+    def __init__(self, encoder: ClipEncoder, views: Tensor) -> None:
+        with torch.inference_mode():
+            pixels = torch.addcmul(encoder.pixel_bias, views.float(), encoder.pixel_scale)
+        self.batches, self.visual = pixels.split(BATCH), encoder.visual
+        self(self.batches[:1])
+        self.seen: NDArray[np.floating[Any]] = np.zeros(0)
+
+    def __call__(self, batches: tuple[Tensor, ...] | None = None) -> NDArray[np.floating[Any]]:
+        """Encode them all, or some."""
+        with torch.inference_mode():
+            self.seen = torch.cat([self.visual(batch) for batch in batches or self.batches]).numpy()
+        return self.seen

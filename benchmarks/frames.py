@@ -1,19 +1,16 @@
-"""Events to frames, and files to views, against plain numpy and Pillow doing the same. One thread.
+"""One recording of each data set's 95th-percentile size, made up, on one thread.
 
-python benchmarks/frames.py
+The comparators are plain numpy and Pillow with the same bytes as a result, which is checked: "add.at" counts events the
+way one writes it down, "bincount" the quickest way numpy knows. Most of N-ImageNet's time from file to views is the
+inflating of its .npz.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
-
-import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.measure import DifferError, medians
+from benchmarks.table import Row
 from eventclip.data.dataset import EventFiles
 from eventclip.data.view_maker import ViewMaker
+from eventclip.data.views import choose_windows
 from eventclip.events.array import events_from_columns
 from eventclip.events.frames import FrameRenderer
 
-SIDE, RUNS = 224, 9
+SIDE, VIEWS = 224, 10
 
 
 class Shape(NamedTuple):
@@ -64,11 +64,13 @@ def count_by_bincount(events: NDArray[np.void], height: int, width: int) -> NDAr
     return np.bincount(cell, minlength=2 * height * width).reshape(2, height, width).astype(np.float64)
 
 
-def plain_frames(events: NDArray[np.void], shape: Shape, count: Count) -> NDArray[np.uint8]:
+def plain_frames(
+    events: NDArray[np.void], shape: Shape, count: Count, windows: NDArray[np.int64] | None = None
+) -> NDArray[np.uint8]:
     """The method's frames in plain numpy: counts per window, then array arithmetic in float64."""
     height, width = shape.sensor_hw
     renderer, frames = shape.renderer, []
-    for start, end in renderer.windows(len(events)):
+    for start, end in renderer.windows(len(events)) if windows is None else windows:
         counts = count(events[start:end], height, width)
         cells = counts[counts > 0] if renderer.count_non_zero else counts
         counts[counts > renderer.hot_pixel_std * cells.std() + cells.mean()] = 0.0
@@ -94,24 +96,14 @@ def plain_views(path: Path, shape: Shape) -> NDArray[np.uint8]:
     x, y = (axis - ((axis.max() + axis.min() + 1) - size) // 2 for axis, size in ((x, width), (y, height)))
     events = events_from_columns(t, x, y, p)
     views = []
-    for frame in plain_frames(events, shape, count_by_add_at)[:10]:
+    windows = choose_windows(shape.renderer.windows(len(events)), VIEWS, None)
+    for frame in plain_frames(events, shape, count_by_add_at, windows):
         image = Image.fromarray(np.repeat(frame[..., None], 3, axis=-1))
         scale = SIDE / min(image.size)
         image = image.resize((int(scale * image.width), int(scale * image.height)), Image.Resampling.BICUBIC)
         left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
         views.append(np.asarray(image.crop((left, top, left + SIDE, top + SIDE))))
     return np.stack(views)
-
-
-def median_ms(work: Callable[[], object]) -> float:
-    """Median time of a call after one that compiles and warms up [ms]."""
-    work()
-    times = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        work()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
 
 
 def write_recording(folder: Path, shape: Shape) -> tuple[Path, NDArray[np.void]]:
@@ -138,34 +130,33 @@ def write_recording(folder: Path, shape: Shape) -> tuple[Path, NDArray[np.void]]
     return path, events_from_columns(t, x, y, p)
 
 
-def row(name: str, plain: float, quick: float | None, ours: float) -> None:
-    """One line of the table."""
-    second = f"{quick:>14.2f}{quick / ours:>8.1f}x" if quick is not None else ""
-    sys.stdout.write(f"{name:<32}{ours:>10.3f}{plain:>14.2f}{plain / ours:>8.1f}x{second}\n")
-
-
-def main() -> None:
-    """Print the table: median times per recording, and ratios to ours in the same run."""
-    names = ("ours", "numpy add.at", "ratio", "bincount", "ratio")
-    head = "".join(f"{name:>{width}}" for name, width in zip(names, (10, 14, 9, 14, 9), strict=True))
-    sys.stdout.write(f"{'one recording, one thread [ms]':<32}{head}\n")
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Times of one recording."""
+    runs = 2 if quick else 9
+    measure = partial(medians, runs=runs, clock=time.thread_time)
+    how = f"median of {runs}, in turns, CPU time"
     with tempfile.TemporaryDirectory() as folder:
         recordings = [write_recording(Path(folder), shape) for shape in SHAPES]
         for shape, (_, events) in zip(SHAPES, recordings, strict=True):
-            ours = shape.renderer(events, shape.sensor_hw)
-            times = []
-            for count in (count_by_add_at, count_by_bincount):
-                if not np.array_equal(ours, plain_frames(events, shape, count)):
-                    raise SystemExit(f"{shape.name}: the frames differ, so their times mean nothing")
-                times.append(median_ms(lambda s=shape, e=events, c=count: plain_frames(e, s, c)))
-            rendered = median_ms(lambda s=shape, e=events: s.renderer(e, s.sensor_hw))
-            row(f"events -> frames, {shape.name}", *times, rendered)
+            quickest = partial(shape.renderer, events, shape.sensor_hw)
+            plain = [partial(plain_frames, events, shape, count) for count in (count_by_add_at, count_by_bincount)]
+            if not all(np.array_equal(quickest(), work()) for work in plain):
+                raise DifferError(f"events → frames, {shape.name}")
+            ours, *others = measure([quickest, *plain])
+            for name, theirs in zip(("numpy, add.at", "numpy, bincount"), others, strict=True):
+                yield Row(f"events → frames, {shape.name}", 1e3 * ours, name, 1e3 * theirs, "ms", how)
         for shape, (path, _) in zip(SHAPES, recordings, strict=True):
             files = EventFiles(sensor_hw=shape.sensor_hw)
-            make = ViewMaker(shape.renderer, image_size=SIDE, max_views=10)
-            plain = median_ms(lambda s=shape, p=path: plain_views(p, s))
-            row(f"file -> views, {shape.name}", plain, None, median_ms(lambda f=files, m=make, p=path: m(*f(p))))
+            make = ViewMaker(shape.renderer, image_size=SIDE, max_views=VIEWS)
 
+            def views(path: Path = path, files: EventFiles = files, make: ViewMaker = make) -> NDArray[np.uint8]:
+                made = make(*files(path))
+                if made is None:
+                    raise SystemExit(f"{path.name} has no events")
+                return made[0][made[1]]
 
-if __name__ == "__main__":
-    main()
+            plainly = partial(plain_views, path, shape)
+            if not np.array_equal(views(), plainly()[..., 0][:, None]):
+                raise DifferError(f"file → views, {shape.name}")
+            ours, theirs = measure([views, plainly])
+            yield Row(f"file → views, {shape.name}", 1e3 * ours, "numpy and Pillow", 1e3 * theirs, "ms", how)

@@ -1,28 +1,25 @@
-"""Random access to the recordings of a pack, against the .npz files they came from. CPU time of one thread.
+"""Random access to 24 recordings like N-ImageNet's, in a pack and in the files it was made of, on one thread.
 
-python benchmarks/packed.py
-
-Recordings like N-ImageNet's: pictures with the spectrum of natural ones, filmed at 480x640 px for 50 ms in small
-movements by the simulated camera. The official files are np.savez_compressed; np.load alone is the quickest way to
-their array, before anything of it is checked or converted, and so the strictest comparator. All files are in the page
-cache.
+Pictures with the spectrum of natural ones, filmed at 480x640 px for 50 ms in small movements by the simulated camera.
+The official files are np.savez_compressed; np.load alone is the quickest way to their array, before anything of it is
+checked or converted, and so the strictest comparator. All files are in the page cache; the events are the same, which
+is checked.
 """
 
 from __future__ import annotations
 
 import os
-
-os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
-
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measure import DifferError, seconds
+from benchmarks.table import Row
 from eventclip.data.pack_format import Listed
 from eventclip.data.packed import PackedFolders
 from eventclip.data.packing import pack_folders
@@ -30,7 +27,7 @@ from eventclip.data.recordings import list_recordings
 from eventclip.events.camera import EventCamera, intensity_from_gray, saccades
 from eventclip.events.readers import read_events
 
-SENSOR, SCENE, RECORDINGS, ROUNDS = (480, 640), (500, 660), 24, 5
+SENSOR, SCENE = (480, 640), (500, 660)
 CAMERA = EventCamera(threshold_on=0.4, threshold_off=0.4, threshold_spread=0.05)
 ACROSS_PX = 1.8  # of the movement: gives about 135,000 events, 95 of 100 N-ImageNet recordings have fewer
 
@@ -43,10 +40,10 @@ def picture(rng: np.random.Generator) -> NDArray[np.uint8]:
     return (127.5 + 27 * noise / noise.std()).clip(0, 255).astype(np.uint8)
 
 
-def write_npz(folder: Path) -> int:
+def write_npz(folder: Path, recordings: int) -> int:
     """Film the recordings to N-ImageNet's files; gives the number of all events."""
     count = 0
-    for number in range(RECORDINGS):
+    for number in range(recordings):
         rng = np.random.default_rng(number)
         path = saccades(ACROSS_PX, duration_us=17_000)
         events = CAMERA.film(intensity_from_gray(picture(rng)), path, SENSOR, rng)
@@ -60,13 +57,14 @@ def write_npz(folder: Path) -> int:
     return count
 
 
-def main() -> None:
-    """Print times per recording, sizes and ratios."""
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Times per recording and sizes."""
+    number, rounds = (4, 1) if quick else (24, 5)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "N-ImageNet")
         own = root / "extracted_train" / "n01440764"
         own.mkdir(parents=True)
-        count = write_npz(own)
+        count = write_npz(own, number)
         recordings = list_recordings(root, "extracted_train", suffixes=(".npz",))
         listed = Listed("extracted_train", (".npz",), True, recordings)
         pack = Path(folder, "nimagenet.h5")
@@ -76,35 +74,26 @@ def main() -> None:
             "packed": lambda i: packs.read(os.fsencode(recordings.relative(i)))[0],
             ".npz, np.load alone": lambda i: np.load(recordings.path(i))["event_data"],
             ".npz, read and checked": lambda i: read_events(recordings.path(i))[0],
-            "np.savez, np.load alone": lambda i: np.load(recordings.path(i).with_suffix(".plain"))["event_data"],
+            "uncompressed .npz, np.load alone": lambda i: np.load(recordings.path(i).with_suffix(".plain"))[
+                "event_data"
+            ],
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(1 + ROUNDS):  # the first round compiles
-            for i in np.random.default_rng(turn).permutation(RECORDINGS).tolist():
+        for turn in range(1 + rounds):  # the first round compiles
+            for i in np.random.default_rng(turn).permutation(number).tolist():
                 found = []
                 for name, way in ways.items():
-                    start = time.thread_time()
-                    found.append(way(i))
+                    taken, events = seconds(lambda way=way, i=i: way(i), clock=time.thread_time)
+                    found.append(events)
                     if turn:
-                        times[name].append(1e3 * (time.thread_time() - start))
+                        times[name].append(1e3 * taken)
                 if not all(np.array_equal(found[0][axis], one[axis]) for one in found for axis in "txyp"):
-                    raise SystemExit(f"recording {i} differs, so these times mean nothing")
-        sizes = {
-            "packed": pack.stat().st_size,
-            ".npz, np.load alone": sum(path.stat().st_size for path in own.glob("*.npz")),
-            "np.savez, np.load alone": sum(path.stat().st_size for path in own.glob("*.plain")),
-        }
-    ours = statistics.median(times["packed"])
-    sys.stdout.write(
-        f"{count // RECORDINGS:,} events a recording, {'x'.join(map(str, SENSOR))} px, random access, one thread\n"
-    )
-    for name, taken in times.items():
-        middle = statistics.median(taken)
-        size = (
-            f"{sizes[name] / count:8.2f} bytes an event{sizes[name] / sizes['packed']:6.2f}x" if name in sizes else ""
-        )
-        sys.stdout.write(f"{name:<26}{middle:8.2f} ms{middle / ours:7.1f}x{size}\n")
-
-
-if __name__ == "__main__":
-    main()
+                    raise DifferError(f"recording {i}")
+        ours, *others = (statistics.median(taken) for taken in times.values())
+        how = f"median of {rounds} × {number}, in turns, CPU time"
+        for name, theirs in zip(list(ways)[1:], others, strict=True):
+            yield Row(f"{count // number:,} packed events, random access", ours, name, theirs, "ms", how)
+        size = pack.stat().st_size / count
+        for name, pattern in ((".npz", "*.npz"), ("uncompressed .npz", "*.plain")):
+            theirs = sum(path.stat().st_size for path in own.glob(pattern)) / count
+            yield Row("size of a packed event", size, name, theirs, "bytes", "all files together")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from eventclip.models.architecture import (
     find_architecture,
     lower_precision,
 )
+from eventclip.models.layout import arrange, mistakes_of_compiling
 from eventclip.models.weights import (
     download_weights,
     find_weight_file,
@@ -51,6 +53,7 @@ class ClipEncoder(nn.Module):
         cache_dir: where downloaded weights lie; null is open_clip's own place.
         precision: "fp32", or "fp16" / "bf16" to store the weights in half precision (frozen towers only).
         init_seed: draws untrained weights; no global generator is touched.
+        compiled: whether torch.compile makes kernels for the image tower when it first sees views.
 
     Attributes:
         image_size: side S of the square images that the image tower takes [px].
@@ -78,6 +81,7 @@ class ClipEncoder(nn.Module):
         cache_dir: str | Path | None = None,
         precision: str = "fp32",
         init_seed: int = 0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -108,7 +112,7 @@ class ClipEncoder(nn.Module):
         self.logit_scale = float(model.get_parameter("logit_scale").detach().exp())
         lower_precision(model, architecture, precision)
 
-        self.precision = precision
+        self.precision, self.compiled = precision, compiled
         self.width = int(architecture.options["embed_dim"])
         self.image_size = _square_side(model.get_submodule("visual"), architecture.name)
         self._described: dict[str, Any] = {
@@ -117,9 +121,11 @@ class ClipEncoder(nn.Module):
             "config": None if config is None else str(config),
             "quick_gelu": quick_gelu,
             "init_seed": init_seed,
+            "compiled": compiled,
         }
         self._options = architecture.options
         self.visual = model.get_submodule("visual")
+        arrange(self.visual, compiled=compiled)
         # What remains of the model is its text side; `encode_text` needs nothing of the image tower.
         del model.visual
         self.text_tower: nn.Module | None = model
@@ -172,7 +178,8 @@ class ClipEncoder(nn.Module):
         images = pixels.reshape(math.prod(pixels.shape[:-3]), *pixels.shape[-3:])
         if not len(images):  # open_clip's towers cannot take an empty batch
             return pixels.new_zeros(*pixels.shape[:-3], self.width, dtype=torch.float32)
-        features: Tensor | tuple[Tensor, ...] = self.visual(images.to(PRECISIONS[self.precision]))
+        with mistakes_of_compiling() if self.compiled else nullcontext():
+            features: Tensor | tuple[Tensor, ...] = self.visual(images.to(PRECISIONS[self.precision]))
         if isinstance(features, tuple):  # CoCa's towers give the tokens too
             features = features[0]
         return features.float().reshape(*pixels.shape[:-3], self.width)
@@ -200,7 +207,10 @@ class ClipEncoder(nn.Module):
 
     def describe_image_tower(self) -> dict[str, Any]:
         """Plain values that decide the features of given views: weights as they are now, not where they came from."""
-        return {
+        # Compiled kernels sum in another order: the last bits differ, and a bank's rows shall be of one kind. Told only
+        # where it is so, which leaves every other tower its bank.
+        kernels = {"compiled": True} if self.compiled else {}
+        return kernels | {
             "vision": self._options["vision_cfg"],
             "width": self.width,
             **{key: self._described[key] for key in ("quick_gelu", "mean", "std")},

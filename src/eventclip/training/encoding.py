@@ -42,7 +42,10 @@ def encode_in_batches(
     Raises:
         UserError: features that are not finite in ``dtype``.
     """
-    batches = [_encode(encoder, views, dtype, AUTOCAST.get(precision)) for views in _batches(pieces)]
+    device = encoder.pixel_scale.device
+    # As the loader pinned them: put together first, they would be pageable again, and the copy could overlap nothing.
+    there = (piece.to(device, non_blocking=True) for piece in pieces)
+    batches = [_encode(encoder, views, dtype, AUTOCAST.get(precision)) for views in _batches(there)]
     return np.concatenate(batches) if batches else np.zeros((0, encoder.width), DTYPES[dtype])
 
 
@@ -60,10 +63,9 @@ def _batches(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _encode(encoder: ClipEncoder, views: Tensor, dtype: str, autocast: torch.dtype | None) -> NDArray[np.floating[Any]]:
-    device = encoder.pixel_scale.device
     filled = torch.cat([views, views.new_zeros(max(_FEWEST - len(views), 0), *views.shape[1:])])
-    with torch.inference_mode(), torch.autocast(device.type, autocast) if autocast else nullcontext():
-        exact = encoder.encode_views(filled.to(device, non_blocking=True))[: len(views)].cpu().numpy()
+    with torch.inference_mode(), torch.autocast(views.device.type, autocast) if autocast else nullcontext():
+        exact = encoder.encode_views(filled)[: len(views)].cpu().numpy()
     with np.errstate(over="ignore"):
         features: NDArray[np.floating[Any]] = exact.astype(DTYPES[dtype])
     if not np.isfinite(features).all():
