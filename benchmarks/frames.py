@@ -22,7 +22,7 @@ from benchmarks.measure import DifferError, medians
 from benchmarks.table import Row
 from eventclip.data.dataset import EventFiles
 from eventclip.data.view_maker import ViewMaker
-from eventclip.data.views import choose_windows
+from eventclip.data.views import choose_windows, views_per_recording
 from eventclip.events.array import events_from_columns
 from eventclip.events.frames import FrameRenderer
 
@@ -147,7 +147,8 @@ def rows(*, quick: bool) -> Iterator[Row]:
                 yield Row(f"events → frames, {shape.name}", 1e3 * ours, name, 1e3 * theirs, "ms", how)
         for shape, (path, _) in zip(SHAPES, recordings, strict=True):
             files = EventFiles(sensor_hw=shape.sensor_hw)
-            make = ViewMaker(shape.renderer, image_size=SIDE, max_views=VIEWS)
+            most = views_per_recording(shape.events, shape.renderer.events_per_frame, VIEWS)
+            make = ViewMaker(shape.renderer, image_size=SIDE, max_views=most)
 
             def views(path: Path = path, files: EventFiles = files, make: ViewMaker = make) -> NDArray[np.uint8]:
                 made = make(*files(path))

@@ -125,7 +125,7 @@ class ClipEncoder(nn.Module):
         }
         self._options = architecture.options
         self.visual = model.get_submodule("visual")
-        arrange(self.visual, compiled=compiled)
+        self._layout = arrange(self.visual, compiled=compiled)
         # What remains of the model is its text side; `encode_text` needs nothing of the image tower.
         del model.visual
         self.text_tower: nn.Module | None = model
@@ -178,8 +178,9 @@ class ClipEncoder(nn.Module):
         images = pixels.reshape(math.prod(pixels.shape[:-3]), *pixels.shape[-3:])
         if not len(images):  # open_clip's towers cannot take an empty batch
             return pixels.new_zeros(*pixels.shape[:-3], self.width, dtype=torch.float32)
+        images = images.to(PRECISIONS[self.precision], memory_format=self._layout)
         with mistakes_of_compiling() if self.compiled else nullcontext():
-            features: Tensor | tuple[Tensor, ...] = self.visual(images.to(PRECISIONS[self.precision]))
+            features: Tensor | tuple[Tensor, ...] = self.visual(images)
         if isinstance(features, tuple):  # CoCa's towers give the tokens too
             features = features[0]
         return features.float().reshape(*pixels.shape[:-3], self.width)

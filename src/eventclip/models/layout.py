@@ -6,27 +6,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
 from torch import nn
 
 from eventclip.errors import UserError
 
 
-def arrange(visual: nn.Module, *, compiled: bool) -> None:
+def arrange(visual: nn.Module, *, compiled: bool) -> torch.memory_format:
     """Lay out a tower's weights in place; their names and values stay.
 
     Args:
         visual: image tower.
         compiled: whether torch.compile makes kernels of its own for it, when it first sees views.
+
+    Returns:
+        How its images shall lie.
     """
-    if isinstance(visual, ModifiedResNet):
-        # Convolutions want the channels of a pixel side by side: RN50 takes 0.74 of its time so on a CPU with AVX2,
-        # ViT-B/32 with its single one gains nothing.
-        visual.to(memory_format=torch.channels_last)
+    # Convolutions want the channels of a pixel side by side: on a CPU with AVX2, RN50 takes 0.74 of its time so, and
+    # EfficientNet-Lite0 0.57. A transformer with its single one gains nothing.
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in visual.modules())
+    layout = torch.channels_last if convolutions > 1 else torch.contiguous_format
+    visual.to(memory_format=layout)
     if compiled:
         # In place, so that checkpoints and LoRA find the names they know. The first batch compiles for its own size,
         # the next size for any but a view alone.
         visual.compile()
+    return layout
 
 
 @contextmanager
