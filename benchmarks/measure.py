@@ -14,6 +14,7 @@ def medians(
     *,
     clock: Callable[[], float] = time.perf_counter,
     warm: bool = False,
+    turn_s: float = 0.0,
 ) -> list[float]:
     """Median time of each piece of work [s], after one round that compiles and warms up.
 
@@ -22,11 +23,17 @@ def medians(
         runs: rounds that count.
         clock: seconds; ``time.thread_time`` for what runs in this thread alone, whatever else the machine does.
         warm: whether the first round counts as well.
+        turn_s: a turn calls its work again until this much time has passed, as a loop over recordings would, and counts
+            the mean; otherwise the other works' data would fill the caches before each call.
     """
     taken: list[list[float]] = [[] for _ in work]
     for _ in range(runs if warm else runs + 1):
         for own, task in zip(taken, work, strict=True):
-            own.append(seconds(task, clock=clock)[0])
+            start, calls = clock(), 0
+            while not calls or clock() - start < turn_s:
+                task()
+                calls += 1
+            own.append((clock() - start) / calls)
     return [statistics.median(own[-runs:]) for own in taken]
 
 
