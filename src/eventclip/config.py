@@ -105,6 +105,8 @@ def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
     Args:
         root: what the command's root may hold; ``conf/train.yaml`` names it "train_schema" whichever it is.
     """
+    # Hydra copies the store, which never changes what it holds, for each group that it lists: half the time of --help.
+    ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
     ConfigStore.instance().store(name="train_schema", node=root)
     ConfigStore.instance().store(name="import_schema", node=ImportConfig)
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
