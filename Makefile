@@ -37,7 +37,7 @@ format: $(READY)  ## rewrite the code in the house format
 type: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
-bench: $(READY)  ## every speed claim as a ratio, measured here and now: about 25 minutes on two calm cores
+bench: $(READY)  ## every speed claim as a ratio, measured here and now: within an hour on two cores
 	$(BIN)/python -m benchmarks
 
 wheel-check: $(READY)  ## build the wheel, install it elsewhere, compose a configuration outside the checkout
