@@ -5,7 +5,9 @@ from typing import Any, cast
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from eventclip.config import CONFIG_DIR, command
+from eventclip.config import CONFIG_DIR, command, register_schema
+
+register_schema()
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="simulate")
