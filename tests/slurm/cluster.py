@@ -30,7 +30,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job starts again only when its credential has expired; below 5 s Slurm takes its default of 120.
+# A requeued job starts again only when its credential has expired; asked for 3 s, Slurm takes its default of 120.
 AuthInfo=socket={folder}/munge.socket,cred_expire=10
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
