@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from eventclip.data.randomness import generator
 from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier, Prediction
-from eventclip.models.dropout import set_dropout_keys
+from eventclip.models.dropout import SampleDropout, set_dropout_keys
 from eventclip.models.pooling import logits_loss, probability_loss
 from eventclip.models.tuning import parameter_groups
 from eventclip.training.optim import AdamWarmupCosine
@@ -55,6 +55,7 @@ class LitEventClassifier(LightningModule):
             )
         self.classifier, self.optim, self.loss = classifier, optim, loss
         self.clip_factor, self.seed = clip_factor, seed
+        self.drops = any(isinstance(module, SampleDropout) for module in classifier.modules())
         self.card = card or {}
         self.strict_loading = False  # checkpoints leave frozen CLIP weights out; on_load_checkpoint checks the rest
         self.metrics = nn.ModuleDict({stage: _metrics(num_classes, stage) for stage in ("fit", "val", "test")})
@@ -92,8 +93,9 @@ class LitEventClassifier(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Key what is random in the network itself: our dropout by sample; torch's, in another's adapter, by batch."""
-        keys = [self._dropout_key("sample", int(index)) for index in batch["index"]]
-        set_dropout_keys(self.classifier, torch.tensor(keys, device=self.device))
+        if self.drops:
+            keys = [self._dropout_key("sample", index) for index in batch["index"].tolist()]
+            set_dropout_keys(self.classifier, torch.tensor(keys, device=self.device))
         torch.manual_seed(self._dropout_key("batch", batch_idx * self.trainer.world_size + self.global_rank))
 
     def on_train_end(self) -> None:
