@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,9 @@ PREFERRED = ("last.ckpt", "next.ckpt", "previous.ckpt")
 """Which to take among checkpoints of one step; others follow."""
 
 
-def begin(trainer: Trainer, resume: str | None, output: Path, card: dict[str, Any]) -> tuple[Path | None, int]:
+def begin(
+    trainer: Trainer, resume: str | None, output: Path, card: dict[str, Any], *, trust: bool = False
+) -> tuple[Path | None, int]:
     """Choose where a run begins, and make its folder fit for that: no later checkpoints, no later steps in the logs.
 
     Args:
@@ -33,6 +33,7 @@ def begin(trainer: Trainer, resume: str | None, output: Path, card: dict[str, An
             requeued takes its own newest whatever was asked for at first.
         output: the run's folder.
         card: what the checkpoint must fit.
+        trust: let the checkpoint's own card name code outside eventclip that this run does not name.
 
     Returns:
         The checkpoint, known to fit, or None; and how often the run has been started before.
@@ -46,7 +47,7 @@ def begin(trainer: Trainer, resume: str | None, output: Path, card: dict[str, An
     chosen = _newest(folder) if resume == "auto" else None if resume is None else Path(resume).expanduser()
     step = 0
     if chosen is not None:
-        checkpoint = read_checkpoint(chosen)
+        checkpoint = read_checkpoint(chosen, trust=trust, own=card["config"])
         check_card(chosen, checkpoint, card)
         if "global_step" not in checkpoint:
             raise UserError(f"{chosen} was imported and holds no state of a training to go on from: only evaluate it")
@@ -120,13 +121,9 @@ def _step(path: Path) -> float:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, every byte of which is checked, as torch does not; None if nothing."""
+    """What is wrong with a checkpoint; None if nothing. Whether it is to be trusted is asked once it is chosen."""
     try:
-        read_checkpoint(path)
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
+        read_checkpoint(path, trust=True)
     except UserError as error:
         return str(error)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        bad = str(error)
-    return None if bad is None else f"{path} is damaged (at {bad})"
+    return None
