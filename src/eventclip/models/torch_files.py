@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import warnings
 import zipfile
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from eventclip.errors import UserError
+from eventclip.models.torchscript import ArchiveError
 
 
 def other_kind(path: Path) -> str | None:
@@ -35,20 +38,29 @@ def other_kind(path: Path) -> str | None:
     return found
 
 
-def load_tensors(path: Path, *, checked: bool = False) -> Any:
-    """Read a file that torch.save wrote; its tensors lie on the CPU.
-
-    Args:
-        path: the file.
-        checked: compare every byte with the checksums in the file, which torch itself does not do.
+def refuse_other_kinds(path: Path) -> None:
+    """Refuse a path that leads to no file of tensors.
 
     Raises:
-        UserError: the file in a sentence, without its remedy: it is damaged, holds more than tensors and plain values,
-            or is another kind of file.
+        UserError: what it is in place of one, and what to do.
     """
     other = other_kind(path)
     if other is not None:
         raise UserError(f"{path} {other}")
+
+
+def load_tensors(path: Path, what: str, *, checked: bool = False) -> Any:
+    """Read a file that torch.save wrote; its tensors lie on the CPU.
+
+    Args:
+        path: the file.
+        what: it is expected to be, for the message.
+        checked: compare every byte with the checksums in the file, which torch itself does not do.
+
+    Raises:
+        UserError: it is missing, damaged, holds more than tensors and plain values, or is another kind of file.
+    """
+    refuse_other_kinds(path)
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"PK"
@@ -58,7 +70,7 @@ def load_tensors(path: Path, *, checked: bool = False) -> Any:
             warnings.simplefilter("ignore")  # torch's advice on kinds of files that are refused here anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and zipfile raise many kinds, and a damaged pickle any
-        raise UserError(f"{path} {_told(error)}") from error
+        raise unreadable(path, what, error) from error
 
 
 def is_bad_tensor(value: Tensor) -> str | None:
@@ -93,13 +105,16 @@ def _check_entries(path: Path, *, checked: bool) -> None:
         raise zipfile.BadZipFile(f"the bytes of {bad.rpartition('/')[2]} do not match their checksum")
 
 
-def _told(error: Exception) -> str:
-    """Why a file cannot be read, without torch's advice to run what is in it."""
-    asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if asked:
-        return f"asks for {asked[1]}, which is neither a tensor nor a plain value and is not run"
-    if isinstance(error, zipfile.BadZipFile):
-        return f"is damaged ({' '.join(str(error).split()) or 'no whole archive'})"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read ({error.strerror})"
-    return f"is damaged or of another kind ({type(error).__name__})"
+def unreadable(path: Path, what: str, error: Exception) -> UserError:
+    """Why a file cannot be read, in a sentence without torch's advice to run what is in it."""
+    said = " ".join(str(error).split())
+    asked = re.search(r"GLOBAL ([\w.]+)", said)
+    if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:  # a place that is not in the file
+        reason = error.strerror
+    elif asked:
+        reason = f"it asks for {asked[1]}, which is neither a tensor nor a plain value and is not run"
+    elif isinstance(error, zipfile.BadZipFile | SafetensorError | ArchiveError):
+        reason = f"it is damaged ({said or 'no whole archive'})"
+    else:
+        reason = f"it is damaged or of another kind ({type(error).__name__})"
+    return UserError(f"{path} cannot be read as {what}: {reason}")

@@ -65,7 +65,7 @@ def read_checkpoint(path: Path, *, trust: bool = False, own: Mapping[str, Any] |
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}: give the path of a .ckpt file that eventclip.train wrote")
     try:
-        checkpoint = load_tensors(path, checked=True)
+        checkpoint = load_tensors(path, "a checkpoint", checked=True)
     except UserError as error:
         raise UserError(f"{error}; expected a .ckpt file that eventclip.train wrote") from error
     if not isinstance(checkpoint, dict) or "eventclip" not in checkpoint:
@@ -144,9 +144,10 @@ def _check_values(path: Path, card: dict[str, Any]) -> None:
             raise UserError(f"{path} is damaged: {place} in its card is {said(value)}, a {type(value).__name__}")
     names, prompts, seed = card["class_names"], card["config"]["classifier"]["prompts"], card["config"]["seed"]
     for place, texts in (("class_names", names), ("config.classifier.prompts", prompts)):
-        wrong = next((text for text in texts if not isinstance(text, str) or not text.strip()), None)
-        if not texts or wrong is not None:
-            raise UserError(f"{path} is damaged: {place} in its card holds {said(wrong)}, expected one name or more")
+        wrong = [text for text in texts if not isinstance(text, str) or not text.strip()]
+        if not texts or wrong:
+            held = said(wrong[0]) if wrong else "nothing"
+            raise UserError(f"{path} is damaged: {place} in its card holds {held}, expected one text or more")
     if not 0 <= seed < 2**32:
         raise UserError(f"{path} is damaged: config.seed in its card is {said(seed)}, expected 0 to {2**32 - 1}")
 
