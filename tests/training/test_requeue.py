@@ -169,8 +169,11 @@ def test_a_requeued_job_takes_its_own_checkpoint_whatever_was_asked_for_at_first
     assert results["restarts"] == 1
 
 
-def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_intact(run_experiment):
-    folder = run_experiment(*SMALL, "trainer.max_epochs=1", "selection=last")
+def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_intact(run_experiment, strike, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        run_experiment(*SMALL, *strike("step", 3), "selection=last")
+    cluster._received.clear()
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
