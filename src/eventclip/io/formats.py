@@ -126,10 +126,10 @@ _FORMATS = {
     for one in (
         Format("npy", (".npy",), _later("numpy_files", "open_npy"), _TABLE),
         Format("npz", (".npz",), _later("numpy_files", "open_npz"), _TABLE),
-        Format("bin", (".bin",), _later("present", "open_bin")),
-        Format("dat", (".dat",), _later("present", "open_dat")),
-        Format("raw", (".raw",), _later("present", "open_raw")),
-        Format("aedat4", (".aedat4",), _later("present", "open_aedat4"), frozenset({"stream"})),
+        Format("bin", (".bin",), _later("atis", "open_bin")),
+        Format("dat", (".dat",), _later("prophesee", "open_dat")),
+        Format("raw", (".raw",), _later("prophesee", "open_raw")),
+        Format("aedat4", (".aedat4",), _later("aedat", "open_aedat4"), frozenset({"stream"})),
         Format("hdf5", (".h5", ".hdf5"), _later("hdf5", "open_hdf5"), _TABLE | {"stream"}),
         Format("csv", (".csv", ".txt", ".csv.gz", ".txt.gz"), _later("text", "open_csv"), _TABLE),
     )
