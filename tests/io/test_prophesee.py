@@ -46,6 +46,8 @@ def test_words_decode_to_their_events(read, encoders, encoding):
     events, sensor, notes = read(encoders.raw(getattr(encoders, encoding)(EXPECTED)))
     np.testing.assert_array_equal(events, EXPECTED)
     assert (sensor, notes) == ((480, 640), [])
+    silent = {"evt2": EVT2, "evt3": EVT3}[encoding]
+    assert read(encoders.raw(getattr(encoders, encoding)(EXPECTED), silent))[1] is None
 
 
 @pytest.mark.parametrize("details", ["", ";endianness=little", ";endianness=legacy"])
