@@ -129,7 +129,7 @@ _FORMATS = {
         Format("bin", (".bin",), _later("atis", "open_bin")),
         Format("dat", (".dat",), _later("prophesee", "open_dat")),
         Format("raw", (".raw",), _later("prophesee", "open_raw")),
-        Format("aedat4", (".aedat4",), _later("aedat", "open_aedat4"), frozenset({"stream"})),
+        Format("aedat4", (".aedat4", ".aedat"), _later("aedat", "open_aedat4"), frozenset({"stream"})),
         Format("hdf5", (".h5", ".hdf5"), _later("hdf5", "open_hdf5"), _TABLE | {"stream"}),
         Format("csv", (".csv", ".txt", ".csv.gz", ".txt.gz"), _later("text", "open_csv"), _TABLE),
     )
