@@ -16,14 +16,14 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.io.formats import Opened, ReadOptions
-from eventclip.io.unpacked_size import NoFrame, lz4_unpacked, zstd_unpacked
+from eventclip.io.unpacked_size import NoFrameError, lz4_unpacked, zstd_unpacked
 
 _MAGIC = b"#!AER-DAT4.0\r\n"
 _LARGEST_HEADER = 1 << 20
@@ -110,7 +110,7 @@ def _read_layout(path: Path) -> _Layout:
             version = re.match(rb"#!AER-DAT([123]\.\d)", magic)
             if version:
                 raise RecordingError(
-                    f"is a recording of AEDAT {version[1].decode()}: expected AEDAT 4.0, to which iniVation's DV converts"
+                    f"is a recording of AEDAT {version[1].decode()}: expected AEDAT 4.0, to which DV converts"
                 )
             raise _damaged("it does not begin with #!AER-DAT4.0")
         length = int.from_bytes(file.read(4), "little")
@@ -158,15 +158,15 @@ def _streams(description: str) -> list[_Stream]:
     if "<!" in description.replace("<!--", ""):
         raise _damaged("the description of its streams defines entities")
     try:
-        root = ElementTree.fromstring(description)  # noqa: S314  (no entities)
-    except ElementTree.ParseError as error:
+        root = ET.fromstring(description)  # noqa: S314  (no entities)
+    except ET.ParseError as error:
         raise _damaged(f"the description of its streams is no XML ({error})") from error
     outputs = next((node for node in root.iter("node") if node.get("name") == "outInfo"), root)
     nodes = [node for node in outputs.findall("node") if _attributes(node).get("typeIdentifier") == "EVTS"]
     return [_stream(node) for node in nodes]
 
 
-def _stream(node: ElementTree.Element) -> _Stream:
+def _stream(node: ET.Element) -> _Stream:
     """What a node of the description says of a stream."""
     number = node.get("name", "")
     if not _NUMBER.fullmatch(number):
@@ -178,7 +178,7 @@ def _stream(node: ElementTree.Element) -> _Stream:
     return _Stream(number, _attributes(node).get("originalOutputName", ""), camera.get("source", ""), sensor_hw)
 
 
-def _attributes(node: ElementTree.Element) -> dict[str, str]:
+def _attributes(node: ET.Element) -> dict[str, str]:
     return {child.get("key", ""): child.text or "" for child in node.findall("attr")}
 
 
@@ -193,7 +193,7 @@ def _chosen(streams: list[_Stream], wanted: str | None) -> _Stream:
         if len(fitting) == 1:
             return fitting[0]
     listed = ", ".join(f"{stream.number} ({stream.name or 'without a name'})" for stream in streams)
-    found = f"holds {len(streams)} streams of events" if wanted is None else f"has no one stream of events {wanted}"
+    found = f"holds {len(streams)} streams of events" if wanted is None else f"has no one stream called {wanted}"
     raise RecordingError(f"{found}: choose one of {listed} by its number or name, such as stream={streams[0].number}")
 
 
@@ -231,7 +231,7 @@ def _unpacked(compression: int, place: int, packet: bytes) -> int:
     """The most bytes that a packet can unpack to, refused where no camera writes such packets."""
     try:
         most = len(packet) if compression in _NONE else (lz4_unpacked if compression in _LZ4 else zstd_unpacked)(packet)
-    except NoFrame as error:
+    except NoFrameError as error:
         raise _damaged(f"its packet at byte {place} is not packed as its header says") from error
     if most > _UNPACKED_BYTES + _UNPACKED_RATIO * len(packet):
         raise _damaged(f"its packet at byte {place} of {len(packet)} bytes would unpack to {most}")
@@ -243,7 +243,7 @@ def _head(compression: int) -> bytes:
     text = (
         '<dv version="2.0"><node name="outInfo"><node name="0"><attr key="typeIdentifier">EVTS</attr><node name="info">'
         '<attr key="sizeX">32767</attr><attr key="sizeY">32767</attr></node></node></node></dv>'
-    ).encode()
+    ).encode("ascii")
     # FlatBuffer: place of the table, its identifier, places of its three fields, the fields, the text.
     header = struct.pack("<I4s5H2xiiIqI", 20, b"IOHE", 10, 20, 4, 12, 8, 12, compression, 12, -1, len(text)) + text
     header += bytes(4 - len(header) % 4)
@@ -252,7 +252,7 @@ def _head(compression: int) -> bytes:
 
 def _decode(aedat: Any, head: bytes, packets: bytes) -> Events:
     """Decode packets of events, (n,) of EVENT_DTYPE."""
-    with open(os.memfd_create("aedat4"), "wb", buffering=0) as memory, _panics():
+    with os.fdopen(os.memfd_create("aedat4"), "wb", buffering=0) as memory, _panics():
         memory.write(head + packets)
         found = [packet["events"] for packet in aedat.Decoder(f"/proc/self/fd/{memory.fileno()}")]
     events = np.zeros(sum(map(len, found)), EVENT_DTYPE)

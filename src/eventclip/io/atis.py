@@ -18,7 +18,7 @@ from eventclip.io.formats import Opened, ReadOptions
 _OVERFLOW_ROW, _OVERFLOW_US = 240, 1 << 13
 
 
-def open_bin(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
+def open_bin(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # noqa: ARG001
     """Read the 40-bit events of N-Caltech101 and N-MNIST (Orchard et al., Frontiers in Neuroscience 9:437, 2015).
 
     Bytes: x, y, then one bit of polarity and 23 bits of time [µs], big-endian. A row of 240, which no ATIS has, is no

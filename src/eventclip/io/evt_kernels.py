@@ -11,8 +11,6 @@ just run over looks like a step forward by nearly the whole range, and is taken 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +46,19 @@ def halves(events: Events) -> NDArray[np.int64]:
 def _place(x: int, y: int, p: int) -> int:
     """The second half of an event of EVENT_DTYPE."""
     return x | y << 16 | p << 32
+
+
+@kernel
+def _row(bits: int, t: int, x: int, y: int, p: int, events: NDArray[np.int64], made: int) -> int:
+    """Write an event for each bit from column ``x`` on, after those that there are; how many it were."""
+    given = 0
+    while bits:
+        if bits & 1:
+            events[made + given, 0], events[made + given, 1] = t, _place(x, y, p)
+            given += 1
+        bits >>= 1
+        x += 1
+    return given
 
 
 @kernel
@@ -113,9 +124,9 @@ def decode_evt2(words: NDArray[np.uint32], state: NDArray[np.int64], events: NDA
 
 @kernel
 def decode_evt21(words: NDArray[np.uint64], state: NDArray[np.int64], events: NDArray[np.int64]) -> tuple[int, int]:
-    """Decode 64-bit words of EVT2.1, as :func:`decode_evt2` does: each is one of EVT2's, and a bit for each of 32 columns.
+    """Decode 64-bit words as :func:`decode_evt2` does, with room for 32 in ``events``.
 
-    ``events`` must have room for 32.
+    Each is a word of EVT2, which its upper half holds, and a bit for each of 32 columns.
     """
     high, loops, untimed, unknown = state[HIGH], state[LOOPS], state[UNTIMED], state[UNKNOWN]
     base = (loops << 28 | max(high, 0)) << 6
@@ -126,14 +137,11 @@ def decode_evt21(words: NDArray[np.uint64], state: NDArray[np.int64], events: ND
         if kind <= 1:
             bits, x = np.int64(word & np.uint64(0xFFFFFFFF)), np.int64(word >> np.uint64(43) & np.uint64(0x7FF))
             y, t = np.int64(word >> np.uint64(32) & np.uint64(0x7FF)), np.int64(word >> np.uint64(54) & np.uint64(0x3F))
-            while bits:
-                if bits & 1 and high >= 0:
-                    events[made, 0], events[made, 1] = base | t, _place(x, y, kind)
-                    made += 1
-                elif bits & 1:
-                    untimed += 1
-                bits >>= 1
-                x += 1
+            given = _row(bits, base | t, x, y, kind, events, made)
+            if high >= 0:
+                made += given
+            else:
+                untimed += given
         elif kind == 0x8:
             now = np.int64(word >> np.uint64(32) & np.uint64(0xFFFFFFF))
             if high >= 0:
@@ -148,7 +156,9 @@ def decode_evt21(words: NDArray[np.uint64], state: NDArray[np.int64], events: ND
 
 
 @kernel
-def decode_evt3(words: NDArray[np.uint16], state: NDArray[np.int64], events: NDArray[np.int64]) -> tuple[int, int]:
+def decode_evt3(  # noqa: C901, PLR0912  (a branch for each type of word)
+    words: NDArray[np.uint16], state: NDArray[np.int64], events: NDArray[np.int64]
+) -> tuple[int, int]:
     """Decode 16-bit words of EVT3 until they or the room in ``events`` end, or a vector leaves what EVENT_DTYPE holds.
 
     A new upper half of the time takes the lower half back to 0, as Prophesee's decoder does; the same one again
@@ -179,17 +189,13 @@ def decode_evt3(words: NDArray[np.uint16], state: NDArray[np.int64], events: NDA
             y = word & 0x7FF
         elif kind in (0x4, 0x5):
             bits = word & (0xFFF if kind == 0x4 else 0xFF)
-            x = base
             if bits and base + 11 > FURTHEST:
                 break
-            while bits:
-                if bits & 1 and high >= 0:
-                    events[made, 0], events[made, 1] = t, _place(x, y, polarity)
-                    made += 1
-                elif bits & 1:
-                    untimed += 1
-                bits >>= 1
-                x += 1
+            given = _row(bits, t, base, y, polarity, events, made)
+            if high >= 0:
+                made += given
+            else:
+                untimed += given
             base += 12 if kind == 0x4 else 8
         elif kind == 0x3:
             base, polarity = word & 0x7FF, word >> 11 & 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,12 +49,13 @@ _LARGEST_SENSOR = 1 << 15
 _END = re.compile(rb"%[ \t]*end[ \t\r]*", re.IGNORECASE)
 _KEY_AND_VALUE = re.compile(r"%\s*([^\s:=]+)[\s:=]*(.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"%[ \t]+[A-Za-z][A-Za-z_]+[ \t]")
+_PLAIN = re.compile(rb"%([ \t\r]|$|[A-Za-z_]{3})")
 _CONTROL = re.compile(r"[^\t\r\x20-\x7e\xa0-\U0010ffff]")
 _GEOMETRY = re.compile(r"(\d+)\s*[xX×,*]\s*(\d+)", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
-def open_dat(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
+def open_dat(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # noqa: ARG001
     """Read Prophesee's ``.dat``, version 2, as of N-Cars.
 
     The 32 bits of its clock [µs] run over after 71 minutes, which is told from a step back of more than half of that.
@@ -92,7 +93,7 @@ def open_dat(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
     return Opened(pieces(), sensor_hw, count, notes)
 
 
-def open_raw(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
+def open_raw(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # noqa: ARG001
     """Read Prophesee's ``.raw`` with EVT2, EVT2.1 or EVT3 words.
 
     Args:
@@ -199,7 +200,7 @@ def _lines(raw: bytes) -> Iterator[bytes]:
 
 def _is_text(line: bytes) -> bool:
     """Whether a line that begins with ``%`` is one of a header, not words of a recording."""
-    return bool(_KEYWORD.match(line)) or not _CONTROL.search(_text(line))
+    return bool(_KEYWORD.match(line) or (_PLAIN.match(line) and not _CONTROL.search(_text(line))))
 
 
 def _text(line: bytes) -> str:
@@ -250,7 +251,8 @@ def _decoded(
     room = chunk_events + 31
     events: Events = np.empty(room, EVENT_DTYPE)
     made = before = 0
-    for words in pieces:
+    for piece in pieces:
+        words = piece
         while len(words):
             used, more = decode(words, state, halves(events[made:]))
             words, made = words[used:], made + more

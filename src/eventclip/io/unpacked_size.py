@@ -1,7 +1,7 @@
 """How many bytes an LZ4 or Zstandard frame may unpack to, told from its block headers without unpacking it.
 
-Written from the "LZ4 Frame Format Description" and RFC 8878 (Zstandard). A damaged or malicious frame of a few bytes can
-state blocks of any size; decoders take the room as they go.
+Written from the "LZ4 Frame Format Description" and RFC 8878 (Zstandard). A damaged frame of a few bytes can state blocks
+of any size, and decoders take the room as they go.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _LZ4_MOST = 255  # bytes out of one
 _ZSTD_BLOCK = 1 << 17
 
 
-class NoFrame(ValueError):
+class NoFrameError(ValueError):
     """The bytes are no whole frame of this kind."""
 
 
@@ -22,13 +22,13 @@ def lz4_unpacked(packed: bytes) -> int:
         packed: whole frames, one after the other.
 
     Raises:
-        NoFrame: they are not.
+        NoFrameError: they are not.
     """
     place = most = 0
     while place < len(packed):
         flags, block = _number(packed, place + 4, 1), _number(packed, place + 5, 1) >> 4 & 7
         if _number(packed, place, 4) != _LZ4_MAGIC or flags >> 6 != 1 or block < 4:
-            raise NoFrame
+            raise NoFrameError
         largest = 1 << 8 + 2 * block
         place += 7 + (8 if flags & 0x08 else 0) + (4 if flags & 0x01 else 0)
         while size := _number(packed, place, 4):
@@ -37,7 +37,7 @@ def lz4_unpacked(packed: bytes) -> int:
             place += 4 + size + (4 if flags & 0x10 else 0)
         place += 4 + (4 if flags & 0x04 else 0)
     if place > len(packed):
-        raise NoFrame
+        raise NoFrameError
     return most
 
 
@@ -47,7 +47,7 @@ def zstd_unpacked(packed: bytes) -> int:
     while place < len(packed):
         flags = _number(packed, place + 4, 1)
         if _number(packed, place, 4) != _ZSTD_MAGIC:
-            raise NoFrame
+            raise NoFrameError
         single = flags >> 5 & 1
         place += 5 + (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
         last = False
@@ -58,11 +58,11 @@ def zstd_unpacked(packed: bytes) -> int:
             place += 3 + (1 if kind == 1 else size)
         place += 4 if flags & 0x04 else 0
     if place > len(packed):
-        raise NoFrame
+        raise NoFrameError
     return most
 
 
 def _number(packed: bytes, place: int, size: int) -> int:
     if place + size > len(packed):
-        raise NoFrame
+        raise NoFrameError
     return int.from_bytes(packed[place : place + size], "little")
