@@ -133,7 +133,7 @@ def _events(table: Table, options: ReadOptions, opened: Opened) -> Iterator[Even
         return _unnamed(table, first, order, options, opened)
     own = isinstance(first, np.ndarray) and first.ndim == 1 and first.dtype == EVENT_DTYPE
     if own and options.time_unit in {None, "us"} and options.columns is None:
-        return (np.require(piece, requirements="W").view(EVENT_DTYPE) for piece in table.read())  # type: ignore[call-overload]
+        return (np.require(piece, requirements="W").view(EVENT_DTYPE) for piece in table.read())
     return _named(table, first, names, options, opened)
 
 
@@ -162,7 +162,7 @@ def _unnamed(
         )
     survey = None
     if order is None:
-        surveys = _surveyed(table, lambda piece: piece.T, width)  # type: ignore[union-attr]
+        surveys = _surveyed(table, lambda piece: piece.T, width)
         order = settle_order(surveys) if surveys[0].rows else EST_ORDER
         survey = surveys[order.index("t")]
         opened.doubt = _doubt(order)

@@ -123,8 +123,8 @@ def _chosen(file: h5py.File, options: ReadOptions) -> tuple[str, Source, tuple[i
         if not tables:
             raise RecordingError(f"holds no table of events: expected one table of events with {COLUMNS_WANTED}")
         raise RecordingError(
-            f"holds {len(tables)} tables of events, {', '.join(sorted(tables))}: expected one, or give "
-            f"stream={sorted(tables)[0]} or another of them"
+            f"holds {len(places)} tables of events, {', '.join(places)}: expected one, or give stream={places[0]} or "
+            f"another of them"
         )
     return places[0], tables[places[0]], _sensor_of(file, places[0])
 
@@ -152,7 +152,7 @@ def _named(stream: str, places: list[str]) -> list[str]:
 def _event_tables(file: h5py.File, width: int) -> dict[str, Source]:
     """Every table of events in the file by its path; links to other places and files are not followed."""
     tables: dict[str, Source] = {}
-    waiting, seen = [("", file["/"])], set()
+    waiting, seen = [("", file["/"])], set[int]()
     while waiting:
         place, group = waiting.pop()
         vectors = {}
@@ -176,11 +176,10 @@ def _event_tables(file: h5py.File, width: int) -> dict[str, Source]:
 
 
 def _members(group: h5py.Group) -> Iterator[tuple[str, Any]]:
-    """Members of a group by name that are in this file; names in no known encoding are kept as Python keeps paths."""
-    for name in list(group):
-        link = group.get(name, getlink=True)
-        if isinstance(link, h5py.HardLink):
-            yield os.fsdecode(name) if isinstance(name, bytes) else name, group[name]
+    """Members of a group that are in this file, by names as Python keeps those of files: some are in no encoding."""
+    for name in list(group.id):
+        if group.id.links.get_info(name).type == h5py.h5l.TYPE_HARD:
+            yield os.fsdecode(name), group[name]
 
 
 def _refuse_what_is_not_stored(name: str, item: h5py.Dataset, largest: int) -> None:
@@ -196,13 +195,13 @@ def _refuse_what_is_not_stored(name: str, item: h5py.Dataset, largest: int) -> N
     if item.chunks is None:
         if stored < needed:
             raise RecordingError(
-                f"is no whole HDF5 file ({name} has {needed:,} bytes by its shape {item.shape} and {stored:,} are stored)"
+                f"is no whole HDF5 file ({name} of shape {item.shape} has {needed:,} bytes and {stored:,} are stored)"
             )
         return
     chunks = math.prod(-(-size // chunk) for size, chunk in zip(item.shape, item.chunks, strict=True))
     if stored < chunks or item.id.get_num_chunks() < chunks:
         raise RecordingError(
-            f"is no whole HDF5 file ({name} has {chunks:,} chunks by its shape {item.shape} and "
+            f"is no whole HDF5 file ({name} of shape {item.shape} has {chunks:,} chunks and "
             f"{item.id.get_num_chunks():,} are stored)"
         )
     chunk = math.prod(item.chunks) * item.dtype.itemsize

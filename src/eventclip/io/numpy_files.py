@@ -71,7 +71,7 @@ def open_npy(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
         if file.read(4) in _ARCHIVES:
             return open_npz(path, options, chunk_events)
         file.seek(0)
-        layout = _layout(file, size, ".npy")
+        layout = _layout(file, size, ".npy file")
         refuse_other_arrays(layout.shape, layout.dtype)
         rows = layout.shape[0]
         if rows <= chunk_events:
@@ -130,7 +130,7 @@ def _member(archive: zipfile.ZipFile, file: IO[bytes], member: zipfile.ZipInfo, 
     return array_in(archive.read(member) if data is None else data, member.filename)
 
 
-def array_in(data: bytes, name: str) -> NDArray[Any]:
+def array_in(data: bytes, name: str = "an array") -> NDArray[Any]:
     """The array of a whole ``.npy`` in memory, read-only.
 
     Raises:
@@ -218,7 +218,7 @@ def _described(header: bytes, start: int, encoding: str, what: str) -> Layout:
     if not sound or not all(type(axis) is int and axis >= 0 for axis in shape) or math.prod(shape) >= 1 << 62:
         raise RecordingError(f"is no whole {what} (its header tells of the shape {str(shape)[:60]})")
     if dtype.hasobject or not dtype.itemsize:
-        raise RecordingError(f"is no whole {what} of numbers (it holds Python objects, which are not read)")
+        raise RecordingError(f"is no whole {what} (it holds Python objects, which are never read)")
     return Layout(shape, dtype, by_columns, start)
 
 
@@ -232,7 +232,8 @@ def _rows(file: IO[bytes], layout: Layout, first: int, count: int) -> NDArray[An
     columns = np.empty((width, count), layout.dtype)
     for number, column in enumerate(columns):
         _fill(file, column, layout.start + (number * layout.shape[0] + first) * layout.dtype.itemsize)
-    return columns.T
+    rows = columns.T
+    return rows
 
 
 def _fill(file: IO[bytes], array: NDArray[Any], place: int) -> None:

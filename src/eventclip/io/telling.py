@@ -63,7 +63,7 @@ class ColumnSurvey:
             self.backwards += int(np.count_nonzero(values[1:] < values[:-1]))
             self.backwards += int(self._before is not None and bool(values[0] < self._before))
             self._before = values[-1]
-            self.are_pixels &= self.whole and 0 <= self.first and self.last <= _LARGEST_PIXEL
+            self.are_pixels &= self.whole and self.first >= 0 and self.last <= _LARGEST_PIXEL
             self.are_signs &= bool(np.isin(values, (-1, 0, 1)).all())
         self.rows += len(values)
 

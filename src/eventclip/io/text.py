@@ -38,7 +38,7 @@ _LONGEST_LINE = 1 << 16
 _COMMENTS = ("#", "%", "//")
 _WORDS = {"true": "1", "false": "0", "on": "1", "off": "0"}
 _WIDTH, _HEIGHT = re.compile(r"\bwidth\W{0,4}(\d{1,5})\b"), re.compile(r"\bheight\W{0,4}(\d{1,5})\b")
-_SIZE = re.compile(r"\b(?:geometry|resolution|size)\W{0,4}(\d{1,5})\s*[x*,]\s*(\d{1,5})\b")
+_SIZE = re.compile(r"\b(?:geometry|resolution|sensor(?:[_ ]size)?)\W{0,4}(\d{1,5})\s*[x*]\s*(\d{1,5})\b")
 
 
 @dataclass
@@ -51,7 +51,9 @@ class _Beginning:
         values: those of the first event, empty where there is none.
         skip: lines before it.
         delimiter: between values; None is spaces.
-        sensor_hw: the sensor's (height, width) where a comment, a name or E2VID's first line tells it.
+        width: of the sensor, where a comment, a name or E2VID's first line tells it.
+        height: of the sensor.
+        sized: line that is E2VID's.
     """
 
     encoding: str
@@ -61,10 +63,51 @@ class _Beginning:
     delimiter: str | None = None
     width: int | None = None
     height: int | None = None
+    sized: int | None = None
 
     @property
     def sensor_hw(self) -> tuple[int, int] | None:
+        """Height and width of the sensor [px] where both are told."""
         return (self.height, self.width) if self.height and self.width else None
+
+    def take_comment(self, text: str) -> None:
+        """Take the size of the sensor from "width 240 height 180", "geometry: 240x180" and the like."""
+        size, width, height = _SIZE.search(text), _WIDTH.search(text), _HEIGHT.search(text)
+        if size is not None:
+            self.width, self.height = int(size[1]), int(size[2])
+        self.width = self.width if width is None else int(width[1])
+        self.height = self.height if height is None else int(height[1])
+
+    def take_names(self, names: list[str]) -> bool:
+        """Take the names of the columns, if these are names and the first ones; faery's tell the sensor, too."""
+        if self.names is not None or missing_in(find_columns(names)[0]):
+            return False
+        self.names = names
+        for read in map(read_name, names):
+            if read is not None and read.size and read.letter == "x":
+                self.width = read.size
+            elif read is not None and read.size and read.letter == "y":
+                self.height = read.size
+        return True
+
+    def take_size(self, values: list[str], line: int) -> bool:
+        """Take rpg_e2vid's first line, width and height, if this is it."""
+        if self.names is not None or self.sized is not None or len(values) != 2:
+            return False
+        if not all(value.isdecimal() for value in values):
+            return False
+        self.width, self.height, self.sized = int(values[0]), int(values[1]), line
+        return True
+
+    def take_values(self, values: list[str], *, quoted: bool) -> None:
+        """Take the first event, and refuse it where it does not fit what has been told before."""
+        self.values = tuple(values)
+        if self.names is not None and quoted and len(values) == len(self.names) + 1:
+            self.names = ["", *self.names]  # R numbers the rows and does not name the numbers
+        if self.sized is not None and len(values) < 3:
+            raise RecordingError(f"has 2 values on line {self.sized}: expected numbers for {COLUMNS_WANTED}")
+        if self.names is not None and len(values) != len(self.names):
+            raise RecordingError(f"has {len(values)} values on line {self.skip + 1}: expected {', '.join(self.names)}")
 
 
 def open_csv(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
@@ -75,21 +118,17 @@ def open_csv(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
     Raises:
         RecordingError: a line that is not numbers, or columns whose meaning cannot be told.
     """
+    _refuse_packed(path, options.largest_bytes)
     beginning = _beginning(path)
     if not beginning.values:
         columns = {name: np.empty(0, np.int64) for name in beginning.names or ()}
         return table_in_memory(columns, chunk_events).opened(options, sensor_hw=beginning.sensor_hw, total=0)
     kind = np.float64 if _has_fractions(path, beginning) else np.int64
-    whole = _at_once(path, beginning, kind) if path.stat().st_size <= 8 * chunk_events else None
-    if whole is not None:
-        table, rows = (
-            table_in_memory(whole, chunk_events, guess_order=True),
-            len(next(iter(whole.values())) if isinstance(whole, dict) else whole),
-        )
-    else:
-        table = Table(lambda: _pieces(path, beginning, kind, chunk_events, options.largest_bytes), guess_order=True)
-        rows = None
-    return table.opened(options, sensor_hw=beginning.sensor_hw, total=rows)
+    table = Table(lambda: _pieces(path, beginning, kind, chunk_events), guess_order=True)
+    if path.stat().st_size <= 8 * chunk_events:  # no event is shorter
+        whole = _at_once(path, beginning, kind)
+        table = table if whole is None else table_in_memory(whole, chunk_events, guess_order=True)
+    return table.opened(options, sensor_hw=beginning.sensor_hw)
 
 
 def _opened(path: Path, encoding: str) -> TextIO:
@@ -97,7 +136,7 @@ def _opened(path: Path, encoding: str) -> TextIO:
     raw: Any = path.open("rb")
     if raw.read(2) == _GZIP:
         raw.seek(0)
-        raw = io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
+        raw = io.BufferedReader(gzip.GzipFile(fileobj=raw))
     else:
         raw.seek(0)
     return io.TextIOWrapper(raw, encoding, errors="replace")
@@ -123,61 +162,39 @@ def _lines(file: TextIO) -> Iterator[str]:
 def _beginning(path: Path) -> _Beginning:
     """Read up to the first line of numbers."""
     told = _Beginning(_encoding(path))
-    sized = None
     with _opened(path, told.encoding) as file:
-        for number, line in enumerate(_lines(file)):
-            _refuse_long(line, number + 1)
+        for number, line in enumerate(_lines(file), start=1):
+            _refuse_long(line, number)
             text = line.strip()
             is_comment = not text or text.startswith(_COMMENTS)
             if is_comment:
                 text = text.lstrip("#%/ \t")
-                _read_size(text.lower(), told)
+                told.take_comment(text.lower())
             delimiter = _delimiter(text)
             values = _values(text, delimiter)
             if not is_comment and values and all(map(_is_number, values)):
-                if told.names is None and sized is None and len(values) == 2 and all(v.isdecimal() for v in values):
-                    sized = number + 1  # rpg_e2vid's first line is width and height
-                    told.width, told.height = int(values[0]), int(values[1])
+                if told.take_size(values, number):
                     continue
-                told.values, told.skip, told.delimiter = tuple(values), number, delimiter
-                break
-            names = _values(re.sub(r"\s+(?=[\[(])", "", text) if delimiter is None else text, delimiter)
-            if told.names is None and not missing_in(find_columns(names)[0]):
-                told.names = names
-                for name in names:
-                    read = read_name(name)
-                    if read is not None and read.size and read.letter in {"x", "y"}:
-                        told.width, told.height = (
-                            (read.size, told.height) if read.letter == "x" else (told.width, read.size)
-                        )
-            elif not is_comment:
+                told.skip, told.delimiter = number - 1, delimiter
+                told.take_values(values, quoted=text.startswith('"'))
+                return told
+            names = _values(re.sub(r"\s+(?=[\[(])", "", text), None) if delimiter is None else values
+            if not told.take_names(names) and not is_comment:
                 raise RecordingError(
-                    f"has {text[:60]!r} on line {number + 1}: expected numbers, or names with {COLUMNS_WANTED}"
+                    f"has {text[:60]!r} on line {number}: expected numbers, or names with {COLUMNS_WANTED}"
                 )
-    if sized is not None and len(told.values) < 3:
-        raise RecordingError(f"has 2 values on line {sized}: expected numbers for {COLUMNS_WANTED}")
-    if told.names is None and not told.values:
+    if told.names is None:
         raise RecordingError(f"has no line of numbers and no line of names: expected {COLUMNS_WANTED}")
-    if told.names is not None and told.values and len(told.values) != len(told.names):
-        raise RecordingError(f"has {len(told.values)} values on line {told.skip + 1}: expected {', '.join(told.names)}")
     return told
-
-
-def _read_size(text: str, told: _Beginning) -> None:
-    """Take the size of the sensor from a comment such as "width 240 height 180" or "geometry: 240x180"."""
-    size, width, height = _SIZE.search(text), _WIDTH.search(text), _HEIGHT.search(text)
-    if size is not None:
-        told.width, told.height = int(size[1]), int(size[2])
-    if width is not None:
-        told.width = int(width[1])
-    if height is not None:
-        told.height = int(height[1])
 
 
 def _delimiter(text: str) -> str | None:
     """What separates at least four values, else what separates any."""
     marks = [mark for mark in ";\t," if mark in text]
-    return next((mark for mark in marks if len(_values(text, mark)) >= 4), marks[0] if marks else None)
+    for mark in (*marks, None):
+        if len(_values(text, mark)) >= 4:
+            return mark
+    return marks[0] if marks else None
 
 
 def _values(text: str, delimiter: str | None) -> list[str]:
@@ -185,13 +202,9 @@ def _values(text: str, delimiter: str | None) -> list[str]:
     values = [value.strip().strip("\"'").strip() for value in text.split(delimiter)]
     while values and not values[-1]:
         values.pop()
-    values = [_WORDS.get(value.lower(), value) for value in values] if _is_row(values) else values
+    if any(value[:1].isdigit() for value in values):  # "on" is a name, too
+        values = [_WORDS.get(value.lower(), value) for value in values]
     return [value.replace(",", ".") for value in values] if delimiter != "," else values
-
-
-def _is_row(values: list[str]) -> bool:
-    """Whether a line is of numbers: "on" is a name, too."""
-    return any(value[-1:].isdigit() for value in values) and not any(value.lower() in {"x", "y"} for value in values)
 
 
 def _is_number(text: str) -> bool:
@@ -208,17 +221,17 @@ def _refuse_long(line: str, number: int) -> None:
 
 
 def _has_fractions(path: Path, beginning: _Beginning) -> bool:
-    """Whether a number is written with a fraction or an exponent: whole ones keep all of their digits."""
-    marks = ".eE" if beginning.delimiter == "," else ".,eE"
-    fraction = re.compile(rf"\d[{re.escape(marks)}]|[.,]\d" if beginning.delimiter != "," else r"\d[.eE]|\.\d")
+    """Whether a number is written with a fraction or an exponent, or is none: whole ones keep all of their digits."""
+    point = "." if beginning.delimiter == "," else ".,"
+    marks = re.compile(rf"\d[{point}eE]|[{point}]\d|nan|inf", re.IGNORECASE)
     with _opened(path, beginning.encoding) as file:
         for _ in range(beginning.skip):
             file.readline()
         rest = ""
         while block := file.read(1 << 20):
-            if any(mark in block for mark in marks) and fraction.search(rest + block):
+            if any(mark in block for mark in point + "eEnN") and marks.search(rest + block):
                 return True
-            rest = block[-1:]
+            rest = block[-2:]
     return False
 
 
@@ -244,17 +257,14 @@ def _piece(numbers: NDArray[Any], beginning: _Beginning) -> Piece:
     return numbers if beginning.names is None else dict(zip(beginning.names, numbers.T, strict=True))
 
 
-def _pieces(path: Path, beginning: _Beginning, kind: type, size: int, largest: int) -> Iterator[Piece]:
+def _pieces(path: Path, beginning: _Beginning, kind: type, size: int) -> Iterator[Piece]:
     """Read text in pieces of lines; lines before the first that is no event, and then the refusal."""
-    packed = 0 if _is_plain(path) else path.stat().st_size
     empty, read = True, beginning.skip
     with _opened(path, beginning.encoding) as file:
         for _ in range(beginning.skip):
             file.readline()
         lines = _lines(file)
         while piece := list(itertools.islice(lines, size)):
-            if packed:
-                refuse_bomb(file.buffer.tell(), packed, largest)
             numbers, refusal = _numbers(piece, beginning, kind, read)
             read += len(piece)
             if len(numbers) or (refusal is not None and empty):
@@ -273,7 +283,7 @@ def _numbers(
         try:
             numbers: NDArray[Any] = np.loadtxt(lines, kind, delimiter=delimiter, ndmin=2)
         except ValueError:
-            pass
+            pass  # each line is looked at
         else:
             if numbers.shape[1] == width:
                 return numbers, None
@@ -284,17 +294,8 @@ def _numbers(
         for mark in _COMMENTS:
             text = text.split(mark, 1)[0]
         values = _values(text, delimiter)
-        wrong = None
-        if len(line) == _LONGEST_LINE:
-            wrong = f"line {number} has {_LONGEST_LINE:,} characters or more"
-        elif values and len(values) != width:
-            wrong = f"the number of values changed from {width} to {len(values)} on line {number}"
-        else:
-            odd = next((value for value in values if not _is_number(value)), None)
-            if odd is not None:
-                wrong = f"{odd[:40]!r} on line {number} is no number"
-            elif kind is np.int64 and any(abs(int(v)) >= 1 << 63 for v in values if v.lstrip("+-").isdecimal()):
-                wrong = f"a value on line {number} does not fit 64 bits"
+        wrong = f"line {number} has {_LONGEST_LINE:,} characters or more" if len(line) == _LONGEST_LINE else None
+        wrong = wrong or _wrong_with(values, width, kind, number)
         if wrong is not None:
             refusal = RecordingError(f"is no table of numbers from line {beginning.skip + 1} on: {wrong}")
             break
@@ -303,3 +304,26 @@ def _numbers(
     if not rows:
         return np.empty((0, width), kind), refusal
     return np.array([[kind(value) for value in row] for row in rows], kind), refusal
+
+
+def _wrong_with(values: list[str], width: int, kind: type, number: int) -> str | None:
+    """Why the values of a line are no event; None where they are, or where there are none."""
+    if values and len(values) != width:
+        return f"the number of values changed from {width} to {len(values)} on line {number}"
+    odd = next((value for value in values if not _is_number(value)), None)
+    if odd is not None:
+        return f"{odd[:40]!r} on line {number} is no number"
+    if kind is np.int64 and any(not -(1 << 63) <= int(value) < 1 << 63 for value in values):
+        return f"a value on line {number} does not fit 64 bits"
+    return None
+
+
+def _refuse_packed(path: Path, largest: int) -> None:
+    """Refuse a gzip that unpacks to more than is allowed, or than text of events does."""
+    if _is_plain(path):
+        return
+    stored, unpacked = path.stat().st_size, 0
+    with gzip.open(path) as file:
+        while block := file.read(1 << 20):
+            unpacked += len(block)
+            refuse_bomb(unpacked, stored, largest)
