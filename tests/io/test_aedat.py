@@ -172,3 +172,10 @@ def test_the_shared_recording_is_read_with_its_sensor(shared, tmp_path):
         (tmp_path / "cut.aedat4").write_bytes(path.read_bytes()[:size])
         with pytest.raises(RecordingError, match=message):
             read_events(tmp_path / "cut.aedat4")
+
+
+def test_the_shared_file_of_two_streams_is_read_by_name(shared):
+    path = shared / "cases" / "two-cameras-in-one-file" / "dv_two.aedat4"
+    events, _ = read_events(path, stream="events")
+    assert (len(events), events["t"][0]) == (500, 1_700_000_000_000_000)
+    assert len(read_events(path, stream="1")[0]) == 50
