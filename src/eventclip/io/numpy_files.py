@@ -226,14 +226,13 @@ def _rows(file: IO[bytes], layout: Layout, first: int, count: int) -> NDArray[An
     """Rows of an array along one or two axes. Not through a memory map, whose pages count as memory of the process."""
     width = math.prod(layout.shape[1:])
     if not layout.by_columns or width == 1:
-        rows = np.empty((count, *layout.shape[1:]), layout.dtype)
+        rows: NDArray[Any] = np.empty((count, *layout.shape[1:]), layout.dtype)
         _fill(file, rows, layout.start + first * width * layout.dtype.itemsize)
         return rows
-    columns = np.empty((width, count), layout.dtype)
+    columns: NDArray[Any] = np.empty((width, count), layout.dtype)
     for number, column in enumerate(columns):
         _fill(file, column, layout.start + (number * layout.shape[0] + first) * layout.dtype.itemsize)
-    rows = columns.T
-    return rows
+    return columns.T
 
 
 def _fill(file: IO[bytes], array: NDArray[Any], place: int) -> None:

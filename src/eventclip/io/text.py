@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,13 +133,8 @@ def open_csv(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
 
 def _opened(path: Path, encoding: str) -> TextIO:
     """Open text, unpacked where it is packed. What is in no known encoding can only be in comments, or is no number."""
-    raw: Any = path.open("rb")
-    if raw.read(2) == _GZIP:
-        raw.seek(0)
-        raw = io.BufferedReader(gzip.GzipFile(fileobj=raw))
-    else:
-        raw.seek(0)
-    return io.TextIOWrapper(raw, encoding, errors="replace")
+    raw = path.open("rb") if _is_plain(path) else gzip.open(path)
+    return io.TextIOWrapper(cast("BinaryIO", raw), encoding, errors="replace")
 
 
 def _encoding(path: Path) -> str:
