@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.errors import RecordingError, UserError
+from eventclip.io import numpy_files
 from eventclip.io.columns import read_table
 from eventclip.io.formats import read_events
 from eventclip.io.numpy_files import array_in, inflated
