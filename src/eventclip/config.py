@@ -35,6 +35,7 @@ class TrainConfig:
     name: str = MISSING
     seed: int = 0
     resume: str | None = "auto"
+    trust: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     fewshot: dict[str, Any] = field(default_factory=dict)
     frames: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +95,10 @@ def register_checkpoint(config: Mapping[str, Any]) -> None:
     register_schema()
     store = ConfigStore.instance()
     for group in LEARNED_ON:
-        store.store(group=group, name="checkpoint", node=dict(config.get(group, {})))
+        node = dict(config.get(group, {}))
+        if str(node.get("_target_")).endswith(".SymbolsDataModule"):
+            node["root"] = "${paths.cache}"  # it is filmed there, which is for this run to say
+        store.store(group=group, name="checkpoint", node=node)
     known = EvaluateConfig(name=config.get("name", "unknown"), seed=config.get("seed", 0))
     store.store(name="evaluate_schema", node=known)
 
