@@ -16,6 +16,9 @@ from typing import Any, BinaryIO
 LARGEST_BYTES = 16 << 20
 """Of a text or JSON file, unless its reader says otherwise."""
 
+ODD_NAME = 'no name may be "", "." or "..", or hold a backslash or control character'
+"""Why :func:`plain_path` says no, for messages."""
+
 _INT64 = 1 << 63
 _ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)(?:\.{0,2})(?:/|$)")  # control characters; "", "." and ".." as a name
 
@@ -148,7 +151,7 @@ def plain_name(name: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text that every terminal, log and table takes: bytes of a name that are no UTF-8 as ``\\udcff``."""
+    r"""Text that every terminal, log and table takes: bytes of a name that are no UTF-8 as ``\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
