@@ -154,10 +154,9 @@ def read_class_list(path: str | Path) -> list[str]:
     path = Path(str(path)).expanduser()
     try:
         lines = read_text(path).splitlines()
-    except OSError as error:
-        raise UserError(f"class list {path} cannot be read ({error.strerror}): check data.classes") from None
-    except ValueError as error:
-        raise UserError(f"class list {path} is no text in UTF-8 ({error}): check data.classes") from None
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise UserError(f"class list {path} cannot be read ({told}): check data.classes") from None
     names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
     odd = [repr(name)[:80] for name in names if not plain_name(name)]
     if not names or odd or len(set(names)) < len(names):

@@ -23,7 +23,6 @@ from eventclip.errors import UserError
 from eventclip.files import printable, read_regular, whole_file, write_json
 from eventclip.models.classifier import EventClassifier
 
-
 log = logging.getLogger(__name__)
 
 _DIGEST = 32  # bytes of a SHA-256
