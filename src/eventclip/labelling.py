@@ -89,7 +89,7 @@ def label(cfg: DictConfig) -> None:
         "teacher": teacher.decides(),
         "recordings_sha256": pool.checksum(),
         "versions": list(versions),
-        "files": [datamodule.files.sensor_hw, datamodule.files.file_format, datamodule.files.time_unit],
+        "files": datamodule.files.describe(),
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
         "features": cfg.features.dtype if cfg.features else "online",
