@@ -12,13 +12,13 @@ import torch
 from tqdm import tqdm
 
 from eventclip.errors import RecordingError
-from eventclip.events.streams import read_chunks, stream_events
 from eventclip.events.windows import SlidingWindow, Window
 from eventclip.inference.ahead import map_ahead
 from eventclip.inference.batching import BatchClassifier
 from eventclip.inference.loading import Clip, check_classes, trained_classifier, zero_shot_classifier
 from eventclip.inference.looking import ASK, Looking, Recording, SensorRenderer, as_events
 from eventclip.inference.result import Classification, Views
+from eventclip.io.formats import ReadOptions, open_stream, stream_of
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 
@@ -250,9 +250,10 @@ class EventCLIP:
         """
         slide = SlidingWindow(events=window_events, us=window_us, step_events=step_events, step_us=step_us)
         if isinstance(recording, np.ndarray):
-            name, stream = "the events array", stream_events(as_events(recording))
+            name, stream = "the events array", stream_of(as_events(recording))
         else:
-            name, stream = str(recording), read_chunks(Path(recording).expanduser(), time_unit=self.looking.time_unit)
+            options = ReadOptions(time_unit=self.looking.time_unit)
+            name, stream = str(recording), open_stream(Path(recording).expanduser(), options, sensor_hw=sensor_hw)
         hw = self.looking.sensor(name, stream.sensor_hw, sensor_hw)
         if hw is None:
             raise RecordingError(f"{name} does not say how large its sensor is: give the height and width, {ASK}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eventclip.errors import UserError
-from eventclip.events.readers import READABLE_SUFFIXES
+from eventclip.io.formats import READABLE_SUFFIXES
 
 
 def find_recordings(asked: str | Sequence[str]) -> list[Path]:

@@ -13,11 +13,11 @@ from eventclip.data.view_maker import ViewMaker
 from eventclip.data.views import FITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.events.columns import TIME_UNITS, read_table
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
-from eventclip.events.readers import read_events
 from eventclip.events.sensor import on_sensor
 from eventclip.inference.result import Views
+from eventclip.io.columns import read_table
+from eventclip.io.formats import TIME_UNITS, read_events
 
 Recording: TypeAlias = str | Path | NDArray[Any]
 """A file in any readable format; or events: structured with fields t, x, y, p (t in µs, p 0 and 1 or -1 and 1), or

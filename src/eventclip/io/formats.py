@@ -60,12 +60,14 @@ class Opened:
         sensor_hw: the sensor's (height, width) where the file tells it, else None.
         total: number of events where it is known before the end, else None.
         notes: what was told from the numbers, one sentence each; filled as chunks are read.
+        doubt: what was taken for granted and may be why events are wrong, for messages.
     """
 
     chunks: Iterator[Events]
     sensor_hw: tuple[int, int] | None = None
     total: int | None = None
     notes: list[str] = field(default_factory=list)
+    doubt: str | None = None
 
 
 @dataclass(eq=False)
@@ -122,14 +124,14 @@ _TABLE = frozenset({"time_unit", "columns"})
 _FORMATS = {
     one.name: one
     for one in (
-        Format("npy", (".npy",), _later("present", "open_npy"), _TABLE),
-        Format("npz", (".npz",), _later("present", "open_npz"), _TABLE),
-        Format("bin", (".bin",), _later("present", "open_bin")),
-        Format("dat", (".dat",), _later("present", "open_dat")),
-        Format("raw", (".raw",), _later("present", "open_raw")),
-        Format("aedat4", (".aedat4",), _later("present", "open_aedat4"), frozenset({"stream"})),
-        Format("hdf5", (".h5", ".hdf5"), _later("present", "open_hdf5"), _TABLE | {"stream"}),
-        Format("csv", (".csv", ".txt"), _later("present", "open_csv"), _TABLE),
+        Format("npy", (".npy",), _later("numpy_files", "open_npy"), _TABLE),
+        Format("npz", (".npz",), _later("numpy_files", "open_npz"), _TABLE),
+        Format("bin", (".bin",), _later("atis", "open_bin")),
+        Format("dat", (".dat",), _later("prophesee", "open_dat")),
+        Format("raw", (".raw",), _later("prophesee", "open_raw")),
+        Format("aedat4", (".aedat4",), _later("aedat", "open_aedat4"), frozenset({"stream"})),
+        Format("hdf5", (".h5", ".hdf5"), _later("hdf5", "open_hdf5"), _TABLE | {"stream"}),
+        Format("csv", (".csv", ".txt", ".csv.gz", ".txt.gz"), _later("text", "open_csv"), _TABLE),
     )
 }
 
@@ -279,6 +281,17 @@ def naming(path: Path) -> Iterator[None]:
         raise RecordingError(f"{path} cannot be read ({_in_a_line(error)})") from error
 
 
+@contextlib.contextmanager
+def doubting(opened: Opened) -> Iterator[None]:
+    """Say with what is wrong with events what was taken for granted about them."""
+    try:
+        yield
+    except UserError as error:
+        if opened.doubt is None:
+            raise
+        raise type(error)(f"{error} ({opened.doubt})") from error
+
+
 def _in_a_line(error: BaseException) -> str:
     """What kind of error it is and the beginning of what it says."""
     said = str(error).strip().splitlines()
@@ -334,7 +347,7 @@ def _checked(path: Path, opened: Opened, told: tuple[int, int] | None, options: 
     """Events of the file, refused where no camera can have sent them or they lie outside the sensor."""
     seen, last, dropped = 0, None, 0
     while True:
-        with naming(path):
+        with naming(path), doubting(opened):
             events = next(opened.chunks, None)
             if events is None:
                 break
