@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from eventclip.class_names import check_class_names
 from eventclip.data.event_files import EventFiles, PackedFiles
 from eventclip.data.holdout import hold_out
 from eventclip.data.index import list_kept
@@ -185,15 +186,16 @@ class RecordingSplits(ABC):
             unknown = sorted(set(chosen) - set(folders))
             if unknown:
                 raise UserError(f"data.class_names names {unknown[0]!r}, which is no class folder of {self.root}")
-            named = {folder: _names([name], "data.class_names")[0] for folder, name in chosen.items()}
-            return [named[folder] if folder in named else self._name_of(folder) for folder in folders]
-        if isinstance(given, str) or len(given) != len(folders):
-            count = repr(given) if isinstance(given, str) else f"{len(given)} names"
+            named = check_class_names(list(chosen.values()), "data.class_names") if chosen else []
+            ours = dict(zip(chosen, named, strict=True))
+            return [ours[folder] if folder in ours else self._name_of(folder) for folder in folders]
+        names = check_class_names(given, "data.class_names")
+        if len(names) != len(folders):
             raise UserError(
-                f"data.class_names has {count} and {self.root} has {len(folders)} class folders "
+                f"data.class_names has {len(names)} names and {self.root} has {len(folders)} class folders "
                 f"({', '.join(folders[:3])}, ...): give one name for each folder, in sorted order"
             )
-        return _names(given, "data.class_names")
+        return names
 
     def _name_of(self, class_folder: str) -> str:
         if printable(class_folder) != class_folder:
