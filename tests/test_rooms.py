@@ -17,7 +17,7 @@ ROOMS = {  # what each room may import from, besides itself
     "events": {"errors"},
     "data": {"errors", "files", "events", "class_names"},
     "models": {"errors", "class_names"},
-    "reporting": {"errors", "files"},
+    "reporting": {"errors", "files", "settings"},
     "training": {"errors", "files", "cluster", "events", "data", "models"},
     "building": {"errors", "models"},
     "inference": {"errors", "class_names", "files", "events", "data", "models", "building", "training"},
