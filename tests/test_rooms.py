@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "eventclip"
 ROOMS = {  # what each room may import from, besides itself
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "cluster": set(),
     "events": {"errors"},
     "data": {"errors", "files", "events"},

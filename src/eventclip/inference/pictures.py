@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eventclip.data.views import as_image
 from eventclip.errors import UserError
-from eventclip.files import whole_file
+from eventclip.files import printable, whole_file
 from eventclip.inference.result import Classification, Label, Views
 
 SUFFIXES = (".png", ".gif")
@@ -83,7 +83,7 @@ def _cell(views: Views, number: int, found: Classification | None, top: int) -> 
 def _title(views: Views, found: Classification | None, top: int) -> list[str]:
     height, width = views.sensor_hw
     lines = [
-        Path(views.name).name,
+        printable(Path(views.name).name),
         f"{views.events:,} events on {height}x{width} px",
         f"{len(views)} view{'s' * (len(views) > 1)} of at most {views.events_per_frame:,}",
     ]
