@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -18,14 +19,15 @@ from typing import Any
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.files import NAMES, held, whole_file
-from eventclip.inference.api import WindowClassification
-from eventclip.inference.result import Classification, Label
+from eventclip.inference.result import Classification, Label, WindowClassification
 
 Row = dict[str, Any]
 
 SUFFIXES = (".csv", ".jsonl")
 
 NO_EVENTS = "no events"
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def recording_row(name: str, found: Classification | RecordingError, top: int) -> Row:
@@ -46,6 +48,7 @@ def recording_row(name: str, found: Classification | RecordingError, top: int) -
                 views.times_us, views.spans, (found.top(top, view=v) for v in range(len(views))), strict=True
             )
         ],
+        "notes": list(views.notes),
         "error": None,
     }
 
@@ -59,6 +62,7 @@ def window_row(name: str, number: int, window: WindowClassification, top: int) -
         "start_us": window.window.start_us,
         "end_us": window.window.end_us,
         "labels": [] if window.found is None else _plain(window.found.top(top)),
+        "notes": list(window.notes),
         "error": NO_EVENTS if window.found is None else None,
     }
 
@@ -158,8 +162,10 @@ class Table:
             yield
         except OSError as error:
             place = "the table on stdout" if self.out is None else f"out={self.out}"
-            begun = self._part is not None and self._part.exists()
-            further = "make room, and the same command goes on where it stopped" if begun else "give another out="
+            further = "give another out="
+            if error.errno in _NO_ROOM:
+                begun = self._part is not None and self._part.exists()
+                further = f"make room and give the same command again{', which goes on where it stopped' * begun}"
             raise UserError(f"{place} cannot be written ({error.strerror or error}): {further}") from error
 
     def _header(self) -> str:
@@ -178,8 +184,12 @@ class Table:
     def _write(self, text: str) -> None:
         with self._told():
             if self._descriptor is None:
-                sys.stdout.write(text)
-                sys.stdout.flush()
+                try:
+                    sys.stdout.write(text)
+                    sys.stdout.flush()
+                except OSError:
+                    _give_up_stdout()
+                    raise
                 return
             left = memoryview(self._encoded(text))
             while left:
@@ -218,3 +228,11 @@ class Table:
 def _is_window(row: Mapping[str, Any]) -> bool:
     """Whether a row is a window's, and not the last word on its recording."""
     return row.get("window") not in (None, "")
+
+
+def _give_up_stdout() -> None:
+    """Let what is left in the buffer of stdout go nowhere, or it would be tried again, and told, at the very end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eventclip.data.views import as_image
 from eventclip.files import printable
-from eventclip.inference.api import WindowClassification
+from eventclip.inference.result import WindowClassification
 
 _SHOWN, _PICTURES = 5, 8
 
