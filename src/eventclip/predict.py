@@ -14,18 +14,23 @@ register_schema()
 @command
 def main(cfg: DictConfig) -> None:
     """Find the recordings, build the model, classify, and end with an error if any recording could not be."""
+    from pathlib import Path
+
     from eventclip.errors import UserError
     from eventclip.inference.listing import find_recordings
-    from eventclip.inference.predicting import predict
-    from eventclip.inference.settings import build_model
+    from eventclip.inference.predicting import Prediction
+    from eventclip.inference.settings import build_model, check_settings
 
     if OmegaConf.is_missing(cfg, "recordings"):
         raise UserError("recordings= is missing: files, folders or globs to classify")
     settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    paths = find_recordings(settings["recordings"])
-    done = predict(build_model(settings), paths, settings)
-    if done.errors:
-        raise UserError(f"{len(done.errors)} of {done.recordings} recordings could not be classified: {done.errors[0]}")
+    check_settings(settings)
+    out = None if settings["out"] is None else Path(str(settings["out"])).expanduser()
+    found = find_recordings(settings["recordings"], out=out)
+    prediction = Prediction(found, settings)
+    errors = prediction.make(build_model(settings))
+    if errors:
+        raise UserError(f"{len(errors)} of {len(found.paths)} recordings could not be classified: {errors[0]}")
 
 
 if __name__ == "__main__":

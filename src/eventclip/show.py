@@ -17,22 +17,29 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from eventclip.errors import UserError
-    from eventclip.inference.pictures import save_views
+    from eventclip.files import printable
+    from eventclip.inference.notes import Notes
+    from eventclip.inference.pictures import check_picture, save_views
     from eventclip.inference.settings import build_looking, build_model
 
     if OmegaConf.is_missing(cfg, "recording"):
         raise UserError("recording= is missing: the file to show")
     settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    recording, sensor_hw, out = str(settings["recording"]), settings["sensor_hw"], Path(settings["out"]).expanduser()
+    recording, out = str(settings["recording"]), Path(str(settings["out"])).expanduser()
+    sensor_hw, top, gif_ms = settings["sensor_hw"], settings["top"], settings["gif_ms"]
+    check_picture(out, top=top, gif_ms=gif_ms)
     found = None
     if settings["checkpoint"] is None and settings["classes"] is None:
         views = build_looking(settings).views(recording, sensor_hw)
     else:
         found = build_model(settings).classify(recording, sensor_hw=sensor_hw)
         views = found.views
-    save_views(out, views, found, top=settings["top"], gif_ms=settings["gif_ms"])
+    notes = Notes()
+    notes.add(recording, *views.notes)
+    notes.say()
+    save_views(out, views, found, top=top, gif_ms=gif_ms)
     said = "" if found is None else f": {found.label} {found.probability:.0%}"
-    print(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}")
+    print(printable(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}"))
 
 
 if __name__ == "__main__":

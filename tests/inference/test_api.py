@@ -212,7 +212,7 @@ def test_a_mistake_is_one_sentence(options, told):
         (
             np.zeros(5, EVENT_DTYPE),
             None,
-            r"does not say how large its sensor is: .*sensor_hw=\(H, W\)",
+            r"does not say how large its sensor is: .*sensor_hw=\[480,640\]",
         ),
         (np.zeros(0, EVENT_DTYPE), SENSOR, "the events array holds no events"),
         (np.ones(5, EVENT_DTYPE), (1, 1), "lies outside the sensor of 1 rows"),

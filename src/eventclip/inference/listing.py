@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eventclip.errors import UserError
-from eventclip.events.readers import READABLE_SUFFIXES
+from eventclip.io.formats import READABLE_SUFFIXES
 
 OWN_TABLES = (b"recording,", b"path,class,class_probability,")
 """How the tables of ``predict`` and ``evaluate`` begin."""
@@ -45,34 +45,44 @@ def find_recordings(asked: str | Sequence[str], *, out: Path | None = None) -> F
     """
     several = isinstance(asked, Sequence) and not isinstance(asked, str)
     patterns = [str(one) for one in asked] if several else [str(asked)]  # a name may be a number
+    if not patterns:
+        raise UserError("recordings= is an empty list: give files, folders or globs")
     table = _identity(out)
-    named: dict[Path, None] = {}
     found: dict[Path, None] = {}
+    named: set[Path] = set()
     left_out: dict[Path, None] = {}
     for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.is_dir():
-            found |= _in_folder(path, left_out)
-        elif path.is_file() or not glob.has_magic(pattern):
-            named[path] = found[path] = None
-        else:
-            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207  (absolute)
-            if not matches:
-                raise UserError(f"nothing matches recordings={pattern}: expected the path of at least one recording")
-            for match in matches:
-                if match.is_dir():
-                    found |= _in_folder(match, left_out)
-                elif table is None or _identity(match) != table or not _is_own_table(match):
-                    named[match] = found[match] = None
+        for place in _matching(pattern):
+            if place.is_dir():
+                inside, own = _in_folder(place)
+                found |= dict.fromkeys(inside)
+                left_out |= dict.fromkeys(own)
+            elif table is not None and _identity(place) == table and _is_own_table(place):
+                left_out[place] = None
+            else:
+                found[place] = None
+                named.add(place)
     if table is not None and any(_identity(path) == table for path in found):
         raise UserError(f"out={out} is one of the recordings and would be written over: give another out=")
     if not found:
-        raise UserError(f"recordings={asked} names no recording: give files, folders or globs")
+        raise UserError(f"recordings={asked} holds no recording but {out}, a table: give files, folders or globs")
     others = [path for path in left_out if table is None or _identity(path) != table]
-    return Found(list(found), frozenset(found) - frozenset(named), others)
+    return Found(list(found), frozenset(found) - named, others)
 
 
-def _in_folder(folder: Path, left_out: dict[Path, None]) -> dict[Path, None]:
+def _matching(pattern: str) -> list[Path]:
+    """The files and folders of one pattern; a file that is named need not be there."""
+    path = Path(pattern).expanduser()
+    if path.exists() or not glob.has_magic(pattern):
+        return [path]
+    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207  (absolute)
+    if not matches:
+        raise UserError(f"nothing matches recordings={pattern}: expected the path of at least one recording")
+    return matches
+
+
+def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Recordings in a folder, and tables of our own."""
     inside = sorted(
         path
         for path in folder.rglob("*")
@@ -81,11 +91,11 @@ def _in_folder(folder: Path, left_out: dict[Path, None]) -> dict[Path, None]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     own = [path for path in inside if path.suffix.lower() == ".csv" and _is_own_table(path)]
-    left_out |= dict.fromkeys(own)
-    recordings = dict.fromkeys(path for path in inside if path not in left_out)
+    tables = frozenset(own)
+    recordings = [path for path in inside if path not in tables]
     if not recordings:
         raise UserError(f"there is no recording in {folder}: expected files that end in {', '.join(READABLE_SUFFIXES)}")
-    return recordings
+    return recordings, own
 
 
 def _is_own_table(path: Path) -> bool:

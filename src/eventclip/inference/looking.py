@@ -14,11 +14,11 @@ from eventclip.data.view_maker import ViewMaker
 from eventclip.data.views import FITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
+from eventclip.events.columns import read_table
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
 from eventclip.events.sensor import on_sensor
 from eventclip.inference.result import Views
-from eventclip.io.columns import read_table
-from eventclip.io.formats import EventStream, ReadOptions, check_options, open_stream, stream_of, together
+from eventclip.io.formats import EventStream, ReadOptions, applies, check_options, open_stream, stream_of, together
 
 Recording: TypeAlias = str | Path | NDArray[Any]
 """A file in any readable format; or events: structured with fields t, x, y, p (t in µs, p 0 and 1 or -1 and 1), or
@@ -141,14 +141,14 @@ class Looking:
             raise UserError(f"sensor_hw must be height and width in pixels, got {list(sensor_hw)}")
         options = reading or self.reading
         if isinstance(recording, np.ndarray):
-            name, stream = "the events array", stream_of(as_events(recording))
+            name, stream = "the events array", stream_of(as_events(recording, options))
             stream.sensor_hw = None if sensor_hw is None else (int(sensor_hw[0]), int(sensor_hw[1]))
         else:
             name, path = str(recording), Path(recording).expanduser()
-            if options.time_unit is None and self.trained_unit is not None and is_table(path, options):
+            if options.time_unit is None and self.trained_unit is not None and applies("time_unit", path, options):
                 options = replace(options, time_unit=self.trained_unit)
             stream = open_stream(path, options, sensor_hw=sensor_hw)
-            if stream.sensor_hw is None and self.trained_hw is not None:
+            if stream.sensor_hw is None and options.drop_outside and self.trained_hw is not None:
                 stream = open_stream(path, options, sensor_hw=self.trained_hw)
         self._check_trained(name, stream.sensor_hw)
         stream.sensor_hw = stream.sensor_hw or self.trained_hw
@@ -178,9 +178,9 @@ class Looking:
         return Views(name, frames, spans, times, len(events), hw, maker.renderer.events_per_frame)
 
 
-def as_events(array: NDArray[Any]) -> Events:
+def as_events(array: NDArray[Any], options: ReadOptions) -> Events:
     """Bring an array of events to EVENT_DTYPE, checked; RecordingError where it is none."""
     try:
-        return read_table(array, "us" if array.dtype == EVENT_DTYPE else None, None)
+        return read_table(array, "us" if array.dtype == EVENT_DTYPE else options.time_unit, options.columns)
     except UserError as error:
         raise RecordingError(f"the events array {error}") from error

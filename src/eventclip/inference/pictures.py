@@ -26,6 +26,20 @@ def enlargement(side: int) -> int:
     return math.ceil(_NARROWEST / side)
 
 
+def check_picture(path: Path, *, top: int, gif_ms: int) -> str:
+    """The kind of picture that :func:`save_views` would make, told before anything is read.
+
+    Raises:
+        UserError: another suffix, or a number below 1.
+    """
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise UserError(f"out={path} must end in {' or '.join(SUFFIXES)}")
+    if min(top, gif_ms) < 1:
+        raise UserError(f"top={top} and gif_ms={gif_ms} must be 1 or more")
+    return kind
+
+
 def save_views(
     path: Path, views: Views, found: Classification | None = None, *, top: int = 3, gif_ms: int = 500
 ) -> None:
@@ -44,11 +58,7 @@ def save_views(
     Raises:
         UserError: another suffix, or a number below 1.
     """
-    kind = path.suffix.lower()
-    if kind not in SUFFIXES:
-        raise UserError(f"out={path} must end in {' or '.join(SUFFIXES)}")
-    if min(top, gif_ms) < 1:
-        raise UserError(f"top={top} and gif_ms={gif_ms} must be 1 or more")
+    kind = check_picture(path, top=top, gif_ms=gif_ms)
     cells = [_cell(views, number, found, top) for number in range(len(views))]
     title = _title(views, found, top)
     pages = [_page([cell], title, wide=1) for cell in cells] if kind == ".gif" else [_page(cells, title, wide=_COLUMNS)]

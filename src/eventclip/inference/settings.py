@@ -25,12 +25,13 @@ def read_options(settings: dict[str, Any]) -> ReadOptions:
     return options
 
 
-def check_who(settings: dict[str, Any]) -> None:
-    """Tell before anything is loaded whether ``conf/classify.yaml`` says who classifies.
+def check_settings(settings: dict[str, Any]) -> None:
+    """Tell before anything is loaded whether ``conf/classify.yaml`` says who classifies, and how files are read.
 
     Raises:
-        UserError: neither or both of checkpoint and classes, or settings that do not go with them.
+        UserError: neither or both of checkpoint and classes, settings that do not go with them, or a wrong one.
     """
+    read_options(settings)
     checkpoint, classes = settings["checkpoint"], settings["classes"]
     if (checkpoint is None) == (classes is None):
         raise UserError("give either classes=[mug,scissors], the words to choose from, or checkpoint=FILE")
@@ -53,7 +54,7 @@ def build_model(settings: dict[str, Any]) -> EventCLIP:
     """
     from eventclip.inference.api import EventCLIP
 
-    check_who(settings)
+    check_settings(settings)
     classes, prompts, clip = settings["classes"], settings["prompts"], settings.get("clip")
     common = {"device": settings["device"], "batch_views": settings["batch_views"], "reading": read_options(settings)}
     if clip is not None:

@@ -183,7 +183,7 @@ def open_stream(
         UserError: an option that does not exist.
     """
     path = Path(path)
-    _check_options(options)
+    check_options(options)
     if sensor_hw is not None and (len(sensor_hw) != 2 or min(sensor_hw) < 1):
         raise UserError(f"sensor_hw must be [height, width] in pixels, got {list(sensor_hw)}")
     with naming(path):
@@ -285,8 +285,12 @@ def _in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
 
 
-def _check_options(options: ReadOptions) -> None:
-    """Refuse an option that no format has."""
+def check_options(options: ReadOptions) -> None:
+    """Refuse an option that no format has.
+
+    Raises:
+        UserError: one sentence that names those that there are.
+    """
     if options.file_format is not None and options.file_format not in _FORMATS:
         raise UserError(f"file_format must be one of {', '.join(_FORMATS)}, got {options.file_format!r}")
     if options.time_unit is not None and options.time_unit not in TIME_UNITS:
@@ -357,3 +361,11 @@ def _sorted(chunks: Iterator[Events], notes: list[str], chunk_events: int) -> It
         events = events[np.argsort(events["t"], kind="stable")]
         notes.append(f"{late:,} of {len(events):,} events were out of order and were sorted by time")
     yield from pieces_of(events, chunk_events)
+
+
+def applies(option: str, path: Path, options: ReadOptions) -> bool:
+    """Whether time_unit, columns or stream is anything for a file to be read with these options."""
+    try:
+        return option in _format_of(path, options).options
+    except RecordingError:
+        return False
