@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from eventclip.events.readers import read_events
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import events_from_columns
-from eventclip.events.readers import read_events
 
 T = [100_000, 100_005, 100_005, 104_200, 110_000]
 X = [3, 639, 200, 201, 0]

@@ -18,9 +18,8 @@ from eventclip.data.randomness import generator
 from eventclip.data.recordings import Recordings
 from eventclip.data.view_maker import ViewMaker
 from eventclip.errors import RecordingError, UserError
-from eventclip.events.columns import TIME_UNITS
-from eventclip.events.readers import read_events
 from eventclip.events.sensor import on_sensor
+from eventclip.io.formats import TIME_UNITS, read_events
 
 Sample = dict[str, Any]
 """views uint8 (V,C,S,S), valid bool (V,), label int, index int; a batch adds B in front."""
@@ -34,7 +33,7 @@ class EventFiles:
 
     Args:
         sensor_hw: sensor height and width [px]; None takes each file's own.
-        file_format: format name as in :func:`eventclip.events.readers.read_events`; None tells it by the suffix.
+        file_format: format name as in :func:`eventclip.io.formats.read_events`; None tells it by the suffix.
         time_unit: unit of time in tables, "s", "ms", "us" or "ns"; None tells it by the numbers.
     """
 

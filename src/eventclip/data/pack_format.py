@@ -102,7 +102,7 @@ class PackHeader:
 
     Args:
         folders: what is in it.
-        read_as: options of :func:`eventclip.events.readers.read_events` that the files were read with.
+        read_as: options of :func:`eventclip.io.formats.read_events` that the files were read with.
         eventclip: version of the package that made it.
     """
 

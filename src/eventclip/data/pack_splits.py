@@ -16,7 +16,7 @@ from eventclip.data.recordings import SPLITS
 from eventclip.data.workers import cores, in_order
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
-from eventclip.events.readers import read_events
+from eventclip.io.formats import read_events
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
     from eventclip.data.datamodule import EventDataModule

@@ -19,7 +19,7 @@ from eventclip.data.pack_format import Listed
 from eventclip.data.packed import PackedFolders
 from eventclip.data.recordings import SPLITS, Recordings, read_class_list
 from eventclip.errors import UserError
-from eventclip.events.readers import READABLE_SUFFIXES
+from eventclip.io.formats import READABLE_SUFFIXES
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from eventclip.data.view_maker import ViewMaker
 from eventclip.data.views import FITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.events.columns import read_table
+from eventclip.io.columns import read_table
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
 from eventclip.events.sensor import on_sensor
 from eventclip.inference.result import Views
@@ -141,8 +141,12 @@ class Looking:
             raise UserError(f"sensor_hw must be height and width in pixels, got {list(sensor_hw)}")
         options = reading or self.reading
         if isinstance(recording, np.ndarray):
-            name, stream = "the events array", stream_of(as_events(recording, options))
-            stream.sensor_hw = None if sensor_hw is None else (int(sensor_hw[0]), int(sensor_hw[1]))
+            name = "the events array"
+            if recording.dtype == EVENT_DTYPE:  # whose unit is known
+                options = replace(options, time_unit=None)
+            with naming(name):
+                opened = table_in_memory(recording, CHUNK_EVENTS).opened(options)
+            stream = checked_stream(name, opened, options, sensor_hw=sensor_hw or self.trained_hw)
         else:
             name, path = str(recording), Path(recording).expanduser()
             if options.time_unit is None and self.trained_unit is not None and applies("time_unit", path, options):
@@ -176,11 +180,3 @@ class Looking:
         times = np.stack([events["t"][spans[:, 0]], events["t"][spans[:, 1] - 1]], axis=1)
         frames = frames[: int(valid.sum())]
         return Views(name, frames, spans, times, len(events), hw, maker.renderer.events_per_frame)
-
-
-def as_events(array: NDArray[Any], options: ReadOptions) -> Events:
-    """Bring an array of events to EVENT_DTYPE, checked; RecordingError where it is none."""
-    try:
-        return read_table(array, "us" if array.dtype == EVENT_DTYPE else options.time_unit, options.columns)
-    except UserError as error:
-        raise RecordingError(f"the events array {error}") from error

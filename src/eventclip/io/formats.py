@@ -60,12 +60,14 @@ class Opened:
         sensor_hw: the sensor's (height, width) where the file tells it, else None.
         total: number of events where it is known before the end, else None.
         notes: what was told from the numbers, one sentence each; filled as chunks are read.
+        doubt: what was taken for granted and may be why events are wrong, for messages.
     """
 
     chunks: Iterator[Events]
     sensor_hw: tuple[int, int] | None = None
     total: int | None = None
     notes: list[str] = field(default_factory=list)
+    doubt: str | None = None
 
 
 @dataclass(eq=False)
@@ -122,14 +124,14 @@ _TABLE = frozenset({"time_unit", "columns"})
 _FORMATS = {
     one.name: one
     for one in (
-        Format("npy", (".npy",), _later("present", "open_npy"), _TABLE),
-        Format("npz", (".npz",), _later("present", "open_npz"), _TABLE),
-        Format("bin", (".bin",), _later("present", "open_bin")),
-        Format("dat", (".dat",), _later("present", "open_dat")),
-        Format("raw", (".raw",), _later("present", "open_raw")),
-        Format("aedat4", (".aedat4",), _later("present", "open_aedat4"), frozenset({"stream"})),
-        Format("hdf5", (".h5", ".hdf5"), _later("present", "open_hdf5"), _TABLE | {"stream"}),
-        Format("csv", (".csv", ".txt"), _later("present", "open_csv"), _TABLE),
+        Format("npy", (".npy",), _later("numpy_files", "open_npy"), _TABLE),
+        Format("npz", (".npz",), _later("numpy_files", "open_npz"), _TABLE),
+        Format("bin", (".bin",), _later("atis", "open_bin")),
+        Format("dat", (".dat",), _later("prophesee", "open_dat")),
+        Format("raw", (".raw",), _later("prophesee", "open_raw")),
+        Format("aedat4", (".aedat4",), _later("aedat", "open_aedat4"), frozenset({"stream"})),
+        Format("hdf5", (".h5", ".hdf5"), _later("hdf5", "open_hdf5"), _TABLE | {"stream"}),
+        Format("csv", (".csv", ".txt", ".csv.gz", ".txt.gz"), _later("text", "open_csv"), _TABLE),
     )
 }
 
@@ -190,9 +192,29 @@ def open_stream(
         chosen = _format_of(path, options)
         _refuse_what_is_no_file(path, chosen.name)
         opened = chosen.open(path, options, chunk_events)
+    return checked_stream(path, opened, options, sensor_hw=sensor_hw, chunk_events=chunk_events)
+
+
+def checked_stream(
+    name: str | Path,
+    opened: Opened,
+    options: ReadOptions,
+    *,
+    sensor_hw: Sequence[int] | None = None,
+    chunk_events: int = CHUNK_EVENTS,
+) -> EventStream:
+    """Check, sort and leave out as the options say what a format, or an array, holds.
+
+    Args:
+        name: what the sentences of its errors begin with.
+        opened: the events as they are.
+        options: how to read it.
+        sensor_hw: as for :func:`open_stream`.
+        chunk_events: events in a piece, where they are sorted.
+    """
     told = opened.sensor_hw if sensor_hw is None else (int(sensor_hw[0]), int(sensor_hw[1]))
     total = None if options.drop_outside and told is not None else opened.total
-    chunks = _checked(path, opened, told, options)
+    chunks = _checked(name, opened, told, options)
     if options.sort:
         chunks = _sorted(chunks, opened.notes, chunk_events)
     return EventStream(chunks, told, total, opened.notes)
@@ -261,7 +283,7 @@ def together(chunks: Sequence[Events]) -> Events:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Put the path before what went wrong with its recording, whatever it is: one bad file is one sentence."""
     try:
         yield
@@ -277,6 +299,17 @@ def naming(path: Path) -> Iterator[None]:
         if type(error).__name__ != "PanicException":  # of Rust code, which is no Exception
             raise
         raise RecordingError(f"{path} cannot be read ({_in_a_line(error)})") from error
+
+
+@contextlib.contextmanager
+def doubting(opened: Opened) -> Iterator[None]:
+    """Say with what is wrong with events what was taken for granted about them."""
+    try:
+        yield
+    except UserError as error:
+        if opened.doubt is None:
+            raise
+        raise type(error)(f"{error} ({opened.doubt})") from error
 
 
 def _in_a_line(error: BaseException) -> str:
@@ -334,11 +367,11 @@ def _refuse_what_is_no_file(path: Path, kind: str) -> None:
         raise RecordingError(f"is an empty file: expected a recording in {kind} format")
 
 
-def _checked(path: Path, opened: Opened, told: tuple[int, int] | None, options: ReadOptions) -> Iterator[Events]:
+def _checked(name: str | Path, opened: Opened, told: tuple[int, int] | None, options: ReadOptions) -> Iterator[Events]:
     """Events of the file, refused where no camera can have sent them or they lie outside the sensor."""
     seen, last, dropped = 0, None, 0
     while True:
-        with naming(path):
+        with naming(name), doubting(opened):
             events = next(opened.chunks, None)
             if events is None:
                 break

@@ -7,13 +7,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from eventclip.events.prophesee import raw_layout
+from eventclip.events.readers import READABLE_SUFFIXES, read_events
+from eventclip.events.streams import read_chunks
 from expelliarmus import Wizard
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE
-from eventclip.events.prophesee import raw_layout
-from eventclip.events.readers import READABLE_SUFFIXES, read_events
-from eventclip.events.streams import read_chunks
 
 
 def made(count=1000, seed=0):

@@ -7,14 +7,14 @@ import zipfile
 
 import numpy as np
 import pytest
+from eventclip.events.columns import read_table
+from eventclip.events.npy import array_in, inflated, plain_array
+from eventclip.events.readers import read_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events import npy, tables
-from eventclip.events.columns import read_table
-from eventclip.events.npy import array_in, inflated, plain_array
-from eventclip.events.readers import read_events
 
 NIMAGENET = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")])
 

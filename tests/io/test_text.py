@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from eventclip.events.columns import find_columns, read_table
+from eventclip.events.readers import READABLE_SUFFIXES, read_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, events_from_columns
-from eventclip.events.columns import find_columns, read_table
-from eventclip.events.readers import READABLE_SUFFIXES, read_events
 
 T = np.array([0, 10, 10, 65_600, 300_000])
 X, Y, P = np.array([0, 239, 17, 5, 100]), np.array([100, 3, 179, 7, 0]), np.array([1, 0, 0, 1, 1])
