@@ -12,17 +12,19 @@ ROOMS = {  # what each room may import from, besides itself
     "errors": set(),
     "files": {"errors"},
     "cluster": set(),
+    "class_names": {"errors"},
+    "settings": {"errors"},
     "events": {"errors"},
     "io": {"errors", "events"},
-    "data": {"errors", "files", "events", "io"},
-    "models": {"errors"},
+    "data": {"errors", "files", "events", "io", "class_names"},
+    "models": {"errors", "class_names"},
     "reporting": {"errors", "files"},
     "training": {"errors", "files", "cluster", "events", "io", "data", "models"},
     "building": {"errors", "models"},
-    "inference": {"errors", "files", "events", "io", "data", "models", "building", "training"},
-    "config": {"errors", "cluster"},
+    "inference": {"errors", "class_names", "files", "events", "io", "data", "models", "building", "training"},
+    "config": {"cluster", "settings"},
 }
-SINGLE = {"errors", "files", "cluster", "config", "building"}  # rooms of one file
+SINGLE = {"errors", "files", "cluster", "class_names", "config", "building"}  # rooms of one file
 TOP_LEVEL = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} - SINGLE
 
 

@@ -224,7 +224,7 @@ def plain_name(name: str) -> bool:
 
 
 def printable(text: str) -> str:
-    r"""Text that every terminal, log and table takes: bytes of a name that are no UTF-8 as ``\\udcff``."""
+    r"""Text that every terminal, log and table takes: bytes of a name that are no UTF-8 as ``\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from eventclip.class_names import check_class_names
 from eventclip.data.dataset import EventFiles, PackedFiles
 from eventclip.data.holdout import hold_out
 from eventclip.data.index import list_kept
@@ -164,13 +165,16 @@ class RecordingSplits(ABC):
             unknown = sorted(set(given) - set(folders))
             if unknown:
                 raise UserError(f"data.class_names names {unknown[0]!r}, which is no class folder of {self.root}")
+            if given:
+                check_class_names(list(given.values()), "data.class_names")
             return [given[folder] if folder in given else self.name_of(folder) for folder in folders]
-        if len(given) != len(folders):
+        names = check_class_names(given, "data.class_names")
+        if len(names) != len(folders):
             raise UserError(
-                f"data.class_names has {len(given)} names and {self.root} has {len(folders)} class folders "
+                f"data.class_names has {len(names)} names and {self.root} has {len(folders)} class folders "
                 f"({', '.join(folders[:3])}, ...): give one name for each folder, in sorted order"
             )
-        return [str(name) for name in given]
+        return names
 
     @property
     def training(self) -> Recordings:

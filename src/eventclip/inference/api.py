@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from eventclip.class_names import check_class_names
 from eventclip.errors import RecordingError
 from eventclip.events.windows import SlidingWindow, Window
 from eventclip.inference.ahead import map_ahead
 from eventclip.inference.batching import BatchClassifier
-from eventclip.inference.loading import Clip, check_classes, trained_classifier, zero_shot_classifier
+from eventclip.inference.loading import Clip, trained_classifier, zero_shot_classifier
 from eventclip.inference.looking import ASK, Looking, Recording, SensorRenderer
 from eventclip.inference.result import Classification, Views, WindowClassification
 from eventclip.io.formats import ReadOptions
@@ -51,7 +52,7 @@ class EventCLIP:
         device: str | torch.device | None = None,
         batch_views: int = 64,
     ) -> None:
-        self.class_names = tuple(check_classes(class_names))
+        self.class_names = tuple(check_class_names(class_names, "classes"))
         self.looking = looking
         self._batches = BatchClassifier(classifier, self.class_names, device=device, batch_views=batch_views)
 

@@ -30,7 +30,7 @@ class Found:
     left_out: list[Path]
 
 
-def find_recordings(asked: str | Sequence[str], *, out: Path | None = None) -> Found:
+def find_recordings(asked: str | Sequence[str], *, out: str | Path | None = None) -> Found:
     """List recordings, each once.
 
     Args:
@@ -47,7 +47,7 @@ def find_recordings(asked: str | Sequence[str], *, out: Path | None = None) -> F
     patterns = [str(one) for one in asked] if several else [str(asked)]  # a name may be a number
     if not patterns:
         raise UserError("recordings= is an empty list: give files, folders or globs")
-    table = _identity(out)
+    table = None if out is None else _identity(Path(out).expanduser())
     found: dict[Path, None] = {}
     named: set[Path] = set()
     left_out: dict[Path, None] = {}
@@ -106,10 +106,10 @@ def _is_own_table(path: Path) -> bool:
         return False
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int] | None:
     """Device and number of a file; None where there is none."""
     try:
-        told = None if path is None else path.stat()
+        told = path.stat()
     except OSError:
         return None
-    return None if told is None else (told.st_dev, told.st_ino)
+    return told.st_dev, told.st_ino

@@ -14,11 +14,21 @@ from eventclip.data.view_maker import ViewMaker
 from eventclip.data.views import FITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.io.columns import read_table
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
 from eventclip.events.sensor import on_sensor
 from eventclip.inference.result import Views
-from eventclip.io.formats import EventStream, ReadOptions, applies, check_options, open_stream, stream_of, together
+from eventclip.io.columns import table_in_memory
+from eventclip.io.formats import (
+    CHUNK_EVENTS,
+    EventStream,
+    ReadOptions,
+    applies,
+    check_options,
+    checked_stream,
+    naming,
+    open_stream,
+    together,
+)
 
 Recording: TypeAlias = str | Path | NDArray[Any]
 """A file in any readable format; or events: structured with fields t, x, y, p (t in µs, p 0 and 1 or -1 and 1), or
