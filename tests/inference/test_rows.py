@@ -70,10 +70,11 @@ def test_any_name_that_a_file_can_have_comes_back_from_the_table(tmp_path, suffi
 
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_a_table_torn_at_any_byte_is_the_same_in_the_end(tmp_path, suffix, windows):
+def test_a_table_torn_at_any_byte_is_the_same_in_the_end(tmp_path, monkeypatch, suffix, windows):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a thousand tables
     expected = write(tmp_path, suffix, windows=windows)
     part = tmp_path / f"p{suffix}.1.part"
-    for length in range(len(expected) + 1):
+    for length in {*range(0, len(expected), max(len(expected) // 300, 1)), len(expected) - 1, len(expected)}:
         part.write_bytes(expected[:length])
         assert write(tmp_path, suffix, windows=windows) == expected
     for foreign in (b"\0" * 50, b"[1]\n[2]\n", b"null\n", b'{"recording": 1e999', b'a,b\n"', b"\xff\n"):
@@ -102,7 +103,8 @@ def test_a_second_writer_is_told_and_the_first_table_is_whole(tmp_path):
             pass
         for row in rows():
             first.add([row])
-    assert len(list(csv.reader((tmp_path / "p.csv").open(newline="", errors="surrogateescape")))) == len(NAMES) + 1
+    text = (tmp_path / "p.csv").read_bytes().decode("utf-8", "surrogateescape")
+    assert len(list(csv.reader(io.StringIO(text, newline="")))) == len(NAMES) + 1
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
@@ -110,7 +112,7 @@ def test_a_second_writer_is_told_and_the_first_table_is_whole(tmp_path):
 def test_a_full_disk_is_told_and_the_next_run_goes_on(tmp_path, monkeypatch, suffix):
     expected = write(tmp_path, suffix)
     (tmp_path / f"p{suffix}").unlink()
-    really, room = os.write, [150]
+    really, room = os.write, [len(expected) // 2]
 
     def write_while_there_is_room(descriptor, data):
         if not room[0]:

@@ -175,7 +175,9 @@ class Table:
         if self.json:
             return json.dumps(cells, ensure_ascii=False, allow_nan=False) + "\n"
         text = io.StringIO()
-        csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore").writerow(cells)
+        # A carriage return ends a row for every reader, but is none of the signs that make the writer quote a cell.
+        quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells.values()) else csv.QUOTE_MINIMAL
+        csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore", quoting=quoting).writerow(cells)
         return text.getvalue()
 
     def _encoded(self, text: str) -> bytes:
