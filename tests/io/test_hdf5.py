@@ -3,10 +3,10 @@
 import h5py
 import numpy as np
 import pytest
-from eventclip.events.readers import read_events
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import events_from_columns
+from eventclip.io.formats import read_events
 
 T = np.array([0, 10, 10, 65_600, 300_000])
 COLUMNS = {"x": np.array([0, 239, 17, 5, 100]), "y": np.array([0, 179, 3, 99, 7]), "p": np.array([1, 0, 0, 1, 1])}

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events, copy_column
 from eventclip.io.checks import check_sound
-from eventclip.io.formats import TIME_UNITS, Opened, ReadOptions, doubting, together
+from eventclip.io.formats import TIME_UNITS, DamageError, Opened, ReadOptions, doubting, together
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in
 from eventclip.io.plain_tables import TOO_LATE_US, from_microseconds, from_seconds
 from eventclip.io.telling import ASK_UNIT, ColumnSurvey, settle_order, tell_unit
@@ -48,7 +48,7 @@ class Table:
 
     Attributes:
         read: begins to read it: pieces in the order of the file, at least one. Where a row cannot be read, it gives
-            those before it and raises RecordingError.
+            those before it and raises DamageError.
         in_one: whether it comes in one piece, which is in memory.
         guess_order: tell the order of columns without names from the numbers, as text has no convention.
     """
@@ -152,8 +152,10 @@ def _unnamed(
     """Events of a table whose columns have no names."""
     width = first.shape[1]
     if len(order or EST_ORDER) != width:
-        with contextlib.suppress(RecordingError):
-            rows = sum(map(len, table.read()))
+        rows = 0
+        with contextlib.suppress(DamageError):
+            for piece in table.read():
+                rows += len(piece)
         told = f"columns={order} names {len(order)}" if order else "expected 4, t, x, y and p"
         ask = "a letter for each, t, x, y, p, and _ for one to leave out"
         raise RecordingError(
@@ -248,7 +250,7 @@ def _unit(
 def _surveyed(table: Table, columns_of: Callable[[Any], Any], count: int) -> list[ColumnSurvey]:
     """Go through all rows that can be read; what is beyond is told when it is reached again."""
     surveys = [ColumnSurvey() for _ in range(count)]
-    with contextlib.suppress(RecordingError):
+    with contextlib.suppress(DamageError):
         for piece in table.read():
             for survey, column in zip(surveys, columns_of(piece), strict=True):
                 survey.add(_native(column), times_only=count == 1)

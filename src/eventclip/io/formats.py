@@ -26,6 +26,10 @@ CHUNK_EVENTS = 1 << 19
 LARGEST_BYTES = 4 << 30
 
 
+class DamageError(RecordingError):
+    """Bytes or a line that cannot be read, whatever its columns mean."""
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How to read a recording, where the file leaves it open.
@@ -302,7 +306,7 @@ def doubting(opened: Opened) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if opened.doubt is None:
+        if opened.doubt is None or isinstance(error, DamageError):
             raise
         raise type(error)(f"{error} ({opened.doubt})") from error
 

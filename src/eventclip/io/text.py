@@ -11,18 +11,19 @@ import gzip
 import io
 import itertools
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
 from eventclip.io.columns import Piece, Table, table_in_memory
-from eventclip.io.formats import Opened, ReadOptions
+from eventclip.io.formats import DamageError, Opened, ReadOptions
 from eventclip.io.limits import refuse_bomb
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in, read_name
 
@@ -133,13 +134,8 @@ def open_csv(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
 
 def _opened(path: Path, encoding: str) -> TextIO:
     """Open text, unpacked where it is packed. What is in no known encoding can only be in comments, or is no number."""
-    raw: Any = path.open("rb")
-    if raw.read(2) == _GZIP:
-        raw.seek(0)
-        raw = io.BufferedReader(gzip.GzipFile(fileobj=raw))
-    else:
-        raw.seek(0)
-    return io.TextIOWrapper(raw, encoding, errors="replace")
+    raw = path.open("rb") if _is_plain(path) else gzip.open(path)  # noqa: SIM115  (closed with the text)
+    return io.TextIOWrapper(cast("BinaryIO", raw), encoding, errors="replace")
 
 
 def _encoding(path: Path) -> str:
@@ -276,7 +272,7 @@ def _pieces(path: Path, beginning: _Beginning, kind: type, size: int) -> Iterato
 
 def _numbers(
     lines: list[str], beginning: _Beginning, kind: type, before: int
-) -> tuple[NDArray[Any], RecordingError | None]:
+) -> tuple[NDArray[Any], DamageError | None]:
     """Lines as numbers (n, columns), and what is wrong with the first line that is none, before which they end."""
     width, delimiter = len(beginning.values), beginning.delimiter
     if any(not line.isspace() and not line.lstrip().startswith("#") for line in lines):
@@ -297,7 +293,7 @@ def _numbers(
         wrong = f"line {number} has {_LONGEST_LINE:,} characters or more" if len(line) == _LONGEST_LINE else None
         wrong = wrong or _wrong_with(values, width, kind, number)
         if wrong is not None:
-            refusal = RecordingError(f"is no table of numbers from line {beginning.skip + 1} on: {wrong}")
+            refusal = DamageError(f"is no table of numbers from line {beginning.skip + 1} on: {wrong}")
             break
         if values:
             rows.append(values)
@@ -323,7 +319,10 @@ def _refuse_packed(path: Path, largest: int) -> None:
     if _is_plain(path):
         return
     stored, unpacked = path.stat().st_size, 0
-    with gzip.open(path) as file:
-        while block := file.read(1 << 20):
-            unpacked += len(block)
-            refuse_bomb(unpacked, stored, largest)
+    try:
+        with gzip.open(path) as file:
+            while block := file.read(1 << 20):
+                unpacked += len(block)
+                refuse_bomb(unpacked, stored, largest)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamageError(f"is no whole gzip file ({error})") from error
