@@ -30,7 +30,6 @@ def main(cfg: DictConfig) -> None:
     """Look at a recording, classify it if a model was asked for, and write the picture."""
     from pathlib import Path
 
-    from eventclip.files import printable
     from eventclip.inference.notes import Notes
     from eventclip.inference.pictures import save_views
     from eventclip.inference.settings import build_looking, build_model
@@ -48,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     notes.say()
     save_views(out, views, found, top=settings["top"], gif_ms=settings["gif_ms"])
     said = "" if found is None else f": {found.label} {found.probability:.0%}"
-    print(printable(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}"))
+    print(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}")
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

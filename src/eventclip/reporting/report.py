@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eventclip.errors import UserError
-from eventclip.files import whole_file
+from eventclip.files import whole_file, write_text
 from eventclip.reporting.collect import Collection, Run, collect, mixtures
 from eventclip.reporting.render import to_csv, to_latex, to_markdown
 from eventclip.reporting.table import Table, make_table
@@ -55,8 +55,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     written = []
     for suffix, text in texts.items():
         written.append(folder / f"report.{suffix}")
-        with whole_file(written[-1]) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text(written[-1], text)
     figure = draw_curve(report.table)
     if figure is not None:
         written.append(folder / "report.png")
