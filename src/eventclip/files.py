@@ -22,6 +22,9 @@ NAMES = "surrogateescape"
 LARGEST_BYTES = 16 << 20
 """Of a text or JSON file, unless its reader says otherwise."""
 
+ODD_NAME = 'no name may be "", "." or "..", or hold a backslash or control character'
+"""Why :func:`plain_path` says no, for messages."""
+
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 _INT64 = 1 << 63
 _ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)(?:\.{0,2})(?:/|$)")  # control characters; "", "." and ".." as a name
@@ -105,16 +108,6 @@ def _locked(lock: Path) -> int:
             os.close(handle)
             raise
         os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text as a whole file, in UTF-8; names that are no UTF-8 keep their bytes.
-
-    Raises:
-        OSError: as for :func:`whole_file`.
-    """
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8", errors=NAMES)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

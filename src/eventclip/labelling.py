@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 import eventclip
 from eventclip.building import build_classifier, call_partial
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.links import check_new_folder, link_recordings
+from eventclip.data.links import check_linkable, check_new_folder, link_recordings
 from eventclip.data.pseudo_labels import Guesses, Selection
 from eventclip.data.recordings import Recordings
-from eventclip.data.split_files import PSEUDO, write_split
+from eventclip.data.split_files import PSEUDO, check_names, write_split
 from eventclip.data.versions import Shards, check_versions
 from eventclip.errors import UserError
 from eventclip.files import held, whole_file, write_json
@@ -81,13 +81,16 @@ def label(cfg: DictConfig) -> None:
     teacher = make_teacher(cfg, datamodule)
     datamodule.bank = build_bank(cfg, teacher.classifier.encoder)
     everything = datamodule.training
+    check_names(everything)  # before hours of guessing
+    if links is not None:
+        check_linkable(everything)
     pool = everything.subset(np.flatnonzero(~np.isin(everything.paths, teacher.shots.paths)))
     shards = Shards(len(pool), options.shard_size)
     decides = {
         "teacher": teacher.decides(),
         "recordings_sha256": pool.checksum(),
         "versions": list(versions),
-        "files": [datamodule.files.sensor_hw, datamodule.files.file_format, datamodule.files.time_unit],
+        "files": datamodule.files.describe(),
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
         "features": cfg.features.dtype if cfg.features else "online",

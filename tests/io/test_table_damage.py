@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from eventclip.errors import RecordingError
-from eventclip.events.array import EVENT_DTYPE
 from eventclip.io.formats import ReadOptions, open_stream
 
 MUTANTS = 60
@@ -108,7 +107,7 @@ def mutated(content, rng):
         case 4:
             del damaged[place : place + length]
         case 5:
-            damaged[place] = rng.choice(list(b"\n,;-.e_#n\"\0 "))
+            damaged[place] = rng.choice(list(b'\n,;-.e_#n"\0 '))
     return bytes(damaged)
 
 
