@@ -58,9 +58,10 @@ def test_packets_of_other_streams_are_not_looked_into(tmp_path, encoders):
 
 @pytest.mark.parametrize("version", ["1.0", "2.0", "3.1"])
 def test_older_aedat_is_told_with_its_version(tmp_path, version):
-    (tmp_path / "a.aedat4").write_bytes(b"#!AER-DAT" + version.encode() + b"\r\n# This is a raw AE data file\r\n")
-    with pytest.raises(RecordingError, match=f"is a recording of AEDAT {version}: expected AEDAT 4.0"):
-        read_events(tmp_path / "a.aedat4")
+    for name in ("a.aedat4", "a.aedat"):
+        (tmp_path / name).write_bytes(b"#!AER-DAT" + version.encode() + b"\r\n# This is a raw AE data file\r\n")
+        with pytest.raises(RecordingError, match=f"is a recording of AEDAT {version}: expected AEDAT 4.0"):
+            read_events(tmp_path / name)
 
 
 def test_the_extra_that_is_missing_is_named(tmp_path, encoders, monkeypatch):
@@ -171,3 +172,10 @@ def test_the_shared_recording_is_read_with_its_sensor(shared, tmp_path):
         (tmp_path / "cut.aedat4").write_bytes(path.read_bytes()[:size])
         with pytest.raises(RecordingError, match=message):
             read_events(tmp_path / "cut.aedat4")
+
+
+def test_the_shared_file_of_two_streams_is_read_by_name(shared):
+    path = shared / "cases" / "two-cameras-in-one-file" / "dv_two.aedat4"
+    events, _ = read_events(path, stream="events")
+    assert (len(events), events["t"][0]) == (500, 1_700_000_000_000_000)
+    assert len(read_events(path, stream="1")[0]) == 50

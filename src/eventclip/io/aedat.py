@@ -22,7 +22,7 @@ import numpy as np
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.io.formats import Opened, ReadOptions
+from eventclip.io.formats import Opened, ReadOptions, together
 from eventclip.io.unpacked_size import NoFrameError, lz4_unpacked, zstd_unpacked
 
 _MAGIC = b"#!AER-DAT4.0\r\n"
@@ -90,7 +90,7 @@ def open_aedat4(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
                 break
             waiting.append(events)
             if sum(map(len, waiting)) >= chunk_events:
-                yield np.concatenate(waiting)
+                yield together(waiting)
                 waiting = []
         yield from waiting
 

@@ -19,6 +19,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,9 @@ def _events(table: Table, options: ReadOptions, opened: Opened) -> Iterator[Even
     if isinstance(first, np.ndarray) and not names:
         order = options.columns
         if order is None and not table.guess_order and first.shape[1] == 4:
-            order, opened.doubt = EST_ORDER, _doubt(EST_ORDER)
+            if options.sort and (seeming := _seeming(table)) != EST_ORDER:
+                raise RecordingError(f"has events out of order as x, y, t, p: {_look_like(seeming)}")
+            order, opened.doubt = EST_ORDER, partial(_doubt, EST_ORDER, table)
             if table.in_one and options.time_unit in {None, "s"} and (events := from_seconds(first)) is not None:
                 if options.time_unit is None:
                     opened.notes.append(_taken("s"))
@@ -167,8 +170,11 @@ def _unnamed(
         surveys = _surveyed(table, lambda piece: piece.T, width)
         order = settle_order(surveys) if surveys[0].rows else EST_ORDER
         survey = surveys[order.index("t")]
-        opened.doubt = _doubt(order)
-        opened.notes.append(f"the columns are taken for {', '.join(order)}, as the numbers tell: give columns= if not")
+        opened.doubt = partial(_doubt, order)
+        opened.notes.append(
+            f"columns are taken for {', '.join(order)}, as the numbers tell: give columns={_other(order)} or the like "
+            f"if they are not"
+        )
     places = {name: order.index(name) for name in "txyp"}
 
     def columns_of(piece: Any) -> dict[str, NDArray[Any]]:
@@ -375,8 +381,26 @@ def _taken(unit: str) -> str:
     return f"times are taken for {_TAKEN[unit]}: give time_unit=ms (or s, us, ns) if they are not"
 
 
-def _doubt(order: str) -> str:
-    other = "txyp" if order == EST_ORDER else EST_ORDER
-    return (
-        f"its columns were taken for {', '.join(order)}: give columns={other} or the like if they are in another order"
-    )
+def _doubt(order: str, array: Table | None = None) -> str:
+    """What was taken for granted of columns without names, and what it may be instead."""
+    seeming = order if array is None else _seeming(array)
+    taken = f"its columns were taken for {', '.join(order)}"
+    if seeming != order:
+        return f"{taken}, and {_look_like(seeming)}"
+    return f"{taken}: give columns={_other(order)} or the like if they are in another order"
+
+
+def _seeming(array: Table) -> str:
+    """The order that the numbers of an (N, 4) array tell, which is EST_ORDER where they tell none."""
+    try:
+        return settle_order(_surveyed(array, lambda piece: piece.T, 4))
+    except RecordingError:
+        return EST_ORDER
+
+
+def _look_like(order: str) -> str:
+    return f"its numbers look like {', '.join(order)}, so give columns={order}"
+
+
+def _other(order: str) -> str:
+    return "txyp" if order == EST_ORDER else EST_ORDER

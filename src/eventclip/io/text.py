@@ -166,6 +166,8 @@ def _beginning(path: Path) -> _Beginning:
             if is_comment:
                 text = text.lstrip("#%/ \t")
                 told.take_comment(text.lower())
+            else:
+                text = _without_comment(text)
             delimiter = _delimiter(text)
             values = _values(text, delimiter)
             if not is_comment and values and all(map(_is_number, values)):
@@ -182,6 +184,12 @@ def _beginning(path: Path) -> _Beginning:
     if told.names is None:
         raise RecordingError(f"has no line of numbers and no line of names: expected {COLUMNS_WANTED}")
     return told
+
+
+def _without_comment(line: str) -> str:
+    for mark in _COMMENTS:
+        line = line.split(mark, 1)[0]
+    return line
 
 
 def _delimiter(text: str) -> str | None:
@@ -286,10 +294,7 @@ def _numbers(
     rows: list[list[str]] = []
     refusal = None
     for number, line in enumerate(lines, start=before + 1):
-        text = line
-        for mark in _COMMENTS:
-            text = text.split(mark, 1)[0]
-        values = _values(text, delimiter)
+        values = _values(_without_comment(line), delimiter)
         wrong = f"line {number} has {_LONGEST_LINE:,} characters or more" if len(line) == _LONGEST_LINE else None
         wrong = wrong or _wrong_with(values, width, kind, number)
         if wrong is not None:
