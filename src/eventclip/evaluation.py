@@ -95,6 +95,6 @@ def import_reference(cfg: DictConfig) -> None:
     parts = assemble(cfg, evaluated="test")
     parts.classifier.load_learned_state_dict(learned)
     checkpoint = {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.card}
-    with whole_file(out) as part:
-        torch.save(checkpoint, part)
+    with whole_file(out) as part, part.open("wb") as file:  # else torch would not tell what the system says
+        torch.save(checkpoint, file)
     log.info("%s holds %d learned tensors: python -m eventclip.evaluate checkpoint=%s", out, len(learned), out)

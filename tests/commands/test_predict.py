@@ -11,9 +11,9 @@ from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
 from eventclip.data.symbols import film_symbol
-from eventclip.events.readers import READABLE_SUFFIXES, read_events
 from eventclip.inference.pictures import enlargement
 from eventclip.inference.rows import Table
+from eventclip.io.formats import READABLE_SUFFIXES, read_events
 from eventclip.predict import main as predict
 from eventclip.show import main as show
 

@@ -103,7 +103,7 @@ def trained_classifier(
         fit=config["views"]["fit"],
         trained_hw=None if trained is None else (int(trained[0]), int(trained[1])),
         other_sensors=other_sensors,
-        time_unit=config["data"].get("time_unit"),
+        trained_unit=config["data"].get("time_unit"),
     )
     return classifier, list(card["class_names"]), looking
 

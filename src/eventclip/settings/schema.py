@@ -123,7 +123,12 @@ class DataSet:
 class RecordedDataSet(DataSet):
     """One that comes as files of recordings."""
 
+    file_format: str | None
     time_unit: TimeUnit | None
+    columns: str | None
+    stream: str | None
+    sort: bool
+    drop_outside: bool
     on_bad_recording: Literal["error", "skip"]
 
 
@@ -157,11 +162,6 @@ class Folder(RecordedDataSet):
     splits: dict[str, Path] | None
     classes: list[str] | Path | None
     holdout: Fraction
-    file_format: str | None
-    columns: str | None
-    sort: bool
-    stream: str | None
-    drop_outside: bool
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import re
 import sys
@@ -32,6 +33,8 @@ def command(task: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(task)
     def told(*args: Any) -> T:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks is shown escaped
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return task(*args)
         except KeyboardInterrupt:

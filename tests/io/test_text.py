@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, events_from_columns
-from eventclip.events.columns import find_columns, read_table
-from eventclip.events.readers import READABLE_SUFFIXES, read_events
+from eventclip.io.columns import read_table
+from eventclip.io.formats import READABLE_SUFFIXES, read_events
+from eventclip.io.names import find_columns
 
 T = np.array([0, 10, 10, 65_600, 300_000])
 X, Y, P = np.array([0, 239, 17, 5, 100]), np.array([100, 3, 179, 7, 0]), np.array([1, 0, 0, 1, 1])
@@ -44,7 +45,7 @@ def test_text_says_by_its_first_line_or_its_numbers_what_the_columns_are(tmp_pat
 
 def test_text_whose_order_cannot_be_told_is_refused_naming_the_override(tmp_path):
     path = write_text(tmp_path / "a.csv", None, [(1, 2, 3, 1), (4, 2, 5, 0)])
-    with pytest.raises(RecordingError, match=r'both orders fit.*columns="xytp"'):
+    with pytest.raises(RecordingError, match=r"both orders fit.*columns=xytp"):
         read_events(path)
     np.testing.assert_array_equal(read_events(path, columns="xytp")[0]["t"], [3, 5])
     np.testing.assert_array_equal(read_events(path, columns="txyp")[0]["t"], [1, 4])

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.errors import UserError
-from eventclip.events import columns
 from eventclip.events.array import EVENT_DTYPE
-from eventclip.events.columns import read_table
-from eventclip.events.plain_tables import from_microseconds, from_seconds
+from eventclip.io import columns
+from eventclip.io.columns import read_table
+from eventclip.io.plain_tables import from_microseconds, from_seconds
 
 EST = np.array([[0, 179, 0.0, 1], [239, 0, 2.5e-5, -1], [239, 0, 2.5e-5, 1], [32767, 32767, 0.3, 1]], np.float32)
 NIMAGENET = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")])

@@ -1,6 +1,6 @@
 """The two layouts that the data sets come in, turned into events at a third of the cost of the rules in full.
 
-Nothing is told or refused here: None wherever the rules of :mod:`eventclip.events.columns` would decide otherwise.
+Nothing is told or refused here: None wherever the rules of :mod:`eventclip.io.columns` would decide otherwise.
 """
 
 from __future__ import annotations

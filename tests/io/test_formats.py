@@ -5,7 +5,7 @@ import pytest
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE
-from eventclip.events.readers import read_events
+from eventclip.io.formats import read_events
 
 T = np.array([0, 10, 10, 65_600, 300_000])
 X = np.array([0, 239, 17, 5, 100])
