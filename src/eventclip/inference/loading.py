@@ -112,6 +112,6 @@ def _built(
         fit=config["views"]["fit"],
         trained_hw=None if trained is None else (int(trained[0]), int(trained[1])),
         other_sensors=other_sensors,
-        time_unit=config["data"].get("time_unit"),
+        trained_unit=config["data"].get("time_unit"),
     )
     return classifier, names, looking

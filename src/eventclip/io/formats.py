@@ -269,11 +269,6 @@ def read_events(
     return together(list(opened.chunks)), opened.sensor_hw
 
 
-def stream_of(events: Events, chunk_events: int = CHUNK_EVENTS) -> EventStream:
-    """Hand out events that are in memory, (N,) of EVENT_DTYPE, as if they were being read."""
-    return EventStream(pieces_of(events, chunk_events), None, len(events))
-
-
 def pieces_of(events: Events, size: int) -> Iterator[Events]:
     """Cut (N,) events into arrays of ``size`` and a last one of what is left."""
     for start in range(0, len(events), size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import re
 import sys
@@ -32,6 +33,8 @@ def command(task: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(task)
     def told(*args: Any) -> T:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks is shown escaped
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return task(*args)
         except KeyboardInterrupt:
@@ -55,6 +58,8 @@ def sentence_of(error: BaseException) -> str | None:
         return innermost_sentence(str(error))
     if isinstance(error, OSError) or _TORCH_CANNOT_WRITE in str(error):
         return _about_the_disk(error)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which need not be imported for it
+        return f"the trainer cannot work like that: {one_line(str(error))}"
     from omegaconf.errors import OmegaConfBaseException  # everything above is told without waiting for it
 
     if isinstance(error, OmegaConfBaseException):
