@@ -10,20 +10,10 @@ import hdf5_oddities
 import mutators
 import numpy as np
 from kinds import Prepared
+from reading import open_in_pieces, read_events
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE
-from eventclip.events.readers import read_events
-from eventclip.events.streams import read_chunks
-
-PIECE = 64
-
-
-def open_in_pieces(path: Path):
-    """The one place that knows how a recording is opened: (stream with chunks and sensor_hw, opened with PIECE)."""
-    return read_chunks(path, chunk_events=PIECE)
-
-
 def _whole_and_in_pieces(path: Path) -> object:
     """Read twice; AssertionError where what was read is impossible, or the two differ."""
     told, whole, pieces = [], None, []

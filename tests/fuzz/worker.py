@@ -30,7 +30,10 @@ _MEMORY_TALK = re.compile(r"allocate|MemoryError|out of memory|bad_alloc|not eno
 
 
 _WARNINGS: list[str] = []
-_NEVER_SHOWN = ("DeprecationWarning", "PendingDeprecationWarning", "ResourceWarning")
+_NEVER_SHOWN = (
+    *("DeprecationWarning", "PendingDeprecationWarning", "ResourceWarning"),
+    "UserWarning: Validating sparse tensor invariants",  # torch's, once a process
+)
 
 
 def main() -> None:
