@@ -21,6 +21,7 @@ class Prepared:
         named: what a refusal must name; the path where it is empty.
         always_read: whether nothing may be refused, since the file is only a cache.
         may_ask_for_memory: whether it says how large a model is, so that running out of memory is no mistake.
+        of: what to say of a mutant before what went wrong with it.
     """
 
     path: Path
@@ -30,12 +31,13 @@ class Prepared:
     named: str = ""
     always_read: bool = False
     may_ask_for_memory: bool = False
+    of: Callable[[bytes], str] = lambda _: ""
 
 
 def prepare(name: str, folder: Path) -> Prepared:
     """Make the kind of that name ready in an empty folder; what needs torch is imported only for what needs it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for module in ("recordings", "others", "weights"):
+    for module in ("recordings", "others", "weights", "settings"):
         known = importlib.import_module(module).PREPARE
         if name in known:
             return known[name](folder)

@@ -123,3 +123,8 @@ def test_a_damaged_recording_is_read_or_told(worker, kind):
 @pytest.mark.parametrize("kind", OTHERS)
 def test_any_other_damaged_file_is_read_or_told(worker, kind):
     assert_no_failures(worker, kind, 210)
+
+
+@pytest.mark.slow
+def test_an_odd_value_of_any_setting_is_taken_or_told(worker):
+    assert_no_failures(worker, "settings", 330)

@@ -73,6 +73,7 @@ def main() -> None:
             if taken > MEMORY_BYTES >> 3:
                 _status("VmHWM", reset=True)
             if wrong:
+                wrong = f"{prepared.of(content)}{wrong}"
                 kept = folder / f"failed-{number}{prepared.path.suffix}"
                 kept.write_bytes(content)
             answer(done=number, wrong=wrong, kept=str(kept))
