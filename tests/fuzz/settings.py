@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from kinds import Prepared
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -34,10 +35,10 @@ _MANY = ("workers", "devices", "num_nodes")  # where a large number would be tak
 def prepare(folder: Path) -> Prepared:
     """Small data for every command, and all their settings."""
     words = _commands(folder)
-    settings = {name: list(_keys(_composed(name, typed))) for name, typed in words.items()}
-    sample = json.dumps({"words": words, "settings": settings}).encode()
+    settings = {name: _settings(name, typed) for name, typed in words.items()}
     _stop_before_heavy_work()
-    return Prepared(folder / "typed.json", [json.dumps(["predict", words["predict"]]).encode()], _odd(sample), _type, named="eventclip: ", of=_told)
+    samples = [json.dumps([name, typed]).encode() for name, typed in words.items()]
+    return Prepared(folder / "typed.json", samples, _odd(words, settings), _type, named="eventclip: ", of=_told)
 
 
 def _told(content: bytes) -> str:
@@ -45,18 +46,24 @@ def _told(content: bytes) -> str:
     return f"{name} {typed[-1]}: "
 
 
-def _odd(sample: bytes):
-    known = json.loads(sample)
+def _settings(name: str, typed: list[str]) -> list[str]:
+    """Every key of a command; none where its configuration does not compose, which its sound sample tells."""
+    try:
+        return list(_keys(_composed(name, typed)))
+    except HydraException:
+        return []
 
+
+def _odd(words: dict[str, list[str]], settings: dict[str, list[str]]):
     def mutate(rng: Random, _: object) -> bytes:
-        name = rng.choice(sorted(known["words"]))
-        key = rng.choice(known["settings"][name])
+        name = rng.choice([name for name in sorted(words) if settings[name]])
+        key = rng.choice(settings[name])
         value = rng.choice(VALUES)
         while any(word in key for word in _MANY) and value.isdigit() and int(value) > 1:
             value = rng.choice(VALUES)
         if rng.random() < 0.04:
             key += rng.choice(("s", "_"))
-        return json.dumps([name, [*known["words"][name], f"{key}={value}"]]).encode()
+        return json.dumps([name, [*words[name], f"{key}={value}"]]).encode()
 
     return mutate
 
@@ -92,7 +99,7 @@ def _commands(folder: Path) -> dict[str, list[str]]:
         "data_check": [*data, "data.num_workers=0", "progress=false"],
         "predict": [f"recordings={recording}", *looking, "out=p.csv", "progress=false"],
         "show": [f"recording={recording}", *looking, "out=s.png"],
-        "simulate": [f"images={folder / 'images'}", "out=films", "sensor_hw=[20,30]", "progress=false"],
+        "simulate": [f"images={folder / 'images'}", "out=films", "sensor_hw=[20,30]", "amplitude_px=2", "progress=false"],
     }
 
 

@@ -58,7 +58,7 @@ def main() -> None:
                 try:
                     _read(ready[name], sample)
                 except Exception as error:  # noqa: BLE001  (told like any other)
-                    answer(done=-place, wrong=f"sound sample refused: {error!r}", kept="")
+                    answer(done=-place, wrong=f"{ready[name].of(sample)}sound sample refused: {error!r}"[:600], kept="")
         usual = _status("VmHWM", reset=True)
         _limit(_status("VmSize") + _LIMIT_BYTES)
         for number in range(asked["first"], asked["last"]):
