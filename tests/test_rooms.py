@@ -13,12 +13,13 @@ ROOMS = {  # what each room may import from, besides itself
     "files": set(),
     "cluster": set(),
     "events": {"errors"},
-    "data": {"errors", "files", "events"},
+    "io": {"errors", "events"},
+    "data": {"errors", "files", "events", "io"},
     "models": {"errors"},
     "reporting": {"errors", "files"},
-    "training": {"errors", "files", "cluster", "events", "data", "models"},
+    "training": {"errors", "files", "cluster", "events", "io", "data", "models"},
     "building": {"errors", "models"},
-    "inference": {"errors", "files", "events", "data", "models", "building", "training"},
+    "inference": {"errors", "files", "events", "io", "data", "models", "building", "training"},
     "config": {"errors", "cluster"},
 }
 SINGLE = {"errors", "files", "cluster", "config", "building"}  # rooms of one file

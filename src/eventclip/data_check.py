@@ -25,11 +25,11 @@ def main(cfg: DictConfig) -> None:
     print(check.table())
     if cfg.out is not None:
         try:
-            write_json(Path(cfg.out).expanduser(), check.as_dict())
+            write_json(Path(str(cfg.out)).expanduser(), check.as_dict())
         except OSError as error:
             raise UserError(f"out={cfg.out} cannot be written: {error.strerror or error}") from None
     if check.damaged:
-        raise UserError(f"{check.damaged} damaged, named above: mend or remove them, or set data.on_bad_recording=skip")
+        raise UserError(check.advice())
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 import eventclip
 from eventclip.building import build_classifier, call_partial
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.links import check_new_folder, link_recordings
+from eventclip.data.links import check_linkable, check_new_folder, link_recordings
 from eventclip.data.pseudo_labels import Guesses, Selection
 from eventclip.data.recordings import Recordings
-from eventclip.data.split_files import PSEUDO, write_split
+from eventclip.data.split_files import PSEUDO, check_names, write_split
 from eventclip.data.versions import Shards, check_versions
 from eventclip.errors import UserError
 from eventclip.files import whole_file, write_json
@@ -80,6 +80,9 @@ def label(cfg: DictConfig) -> None:
     teacher = make_teacher(cfg, datamodule)
     datamodule.bank = build_bank(cfg, teacher.classifier.encoder)
     everything = datamodule.training
+    check_names(everything)  # before hours of guessing
+    if links is not None:
+        check_linkable(everything)
     pool = everything.subset(np.flatnonzero(~np.isin(everything.paths, teacher.shots.paths)))
     shards = Shards(len(pool), options.shard_size)
     decides = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,11 +21,25 @@ from eventclip.data.packed import PackedFolders
 from eventclip.data.recordings import SPLITS, Recordings, read_class_list
 from eventclip.errors import UserError
 from eventclip.events.readers import READABLE_SUFFIXES
+from eventclip.files import printable
 
 log = logging.getLogger(__name__)
 
 Draw = Callable[[Recordings], Recordings]
 """A few-shot draw: the training split -> what to train on, repeats allowed, labels possibly a teacher's."""
+
+
+def _names(given: Sequence[Any] | None, key: str) -> list[str]:
+    """Names as they were typed: numbers are what they look like.
+
+    Raises:
+        UserError: one is neither a name nor a number, or empty.
+    """
+    names = list(given or ())
+    odd = [name for name in names if not isinstance(name, str | int | float) or isinstance(name, bool) or name == ""]
+    if odd:
+        raise UserError(f"{key} holds {odd[0]!r:.40}, which is no name: put it in quotes if it is one")
+    return [str(name) for name in names]
 
 
 class RecordingSplits(ABC):
@@ -60,6 +75,8 @@ class RecordingSplits(ABC):
             raise UserError(f"data.holdout must lie between 0 and 1, got {holdout}")
         if on_bad_recording not in ("error", "skip"):
             raise UserError(f"data.on_bad_recording must be error or skip, got {on_bad_recording!r}")
+        if isinstance(classes, str):
+            classes = read_class_list(classes)
         unknown = set(splits or {}) - set(SPLITS)
         if unknown:
             raise UserError(f"data.splits names {min(unknown)!r}; the splits are {', '.join(SPLITS)}")
@@ -74,7 +91,7 @@ class RecordingSplits(ABC):
         if self.packed is not None:
             self.files = PackedFiles(self.packed, self.root, sensor_hw=sensor_hw)
         self.splits, self.variant = dict(splits or {}), self._variant(variant)
-        self.classes = read_class_list(classes) if isinstance(classes, str) else classes
+        self.classes = None if classes is None else _names(classes, "data.classes")
         self._class_names = class_names
         self.draw, self.selection, self.holdout = draw, selection, holdout
         self.on_bad_recording, self.num_workers, self.seed = on_bad_recording, num_workers, seed
@@ -101,6 +118,10 @@ class RecordingSplits(ABC):
     def name_of(self, class_folder: str) -> str:
         """The class's name as prompts say it; by default the folder's name in lower case, ``_`` as a space."""
         return class_folder.lower().replace("_", " ")
+
+    def has_split(self, split: str) -> bool:
+        """Whether a whole data set has such a split: one that it may be without counts where its folder is there."""
+        return split in self.own_splits
 
     def split(self, split: str) -> Recordings:
         """All recordings of a split, listed once."""
@@ -158,19 +179,28 @@ class RecordingSplits(ABC):
         """Names of the classes for prompts, in order of their labels."""
         folders = self.class_folders
         given = self._class_names
-        if given is None:
-            return [self.name_of(folder) for folder in folders]
-        if isinstance(given, dict):
-            unknown = sorted(set(given) - set(folders))
+        if given is None or isinstance(given, Mapping):
+            chosen = {str(folder): name for folder, name in (given or {}).items()}  # YAML reads 7 as a number
+            unknown = sorted(set(chosen) - set(folders))
             if unknown:
                 raise UserError(f"data.class_names names {unknown[0]!r}, which is no class folder of {self.root}")
-            return [given[folder] if folder in given else self.name_of(folder) for folder in folders]
-        if len(given) != len(folders):
+            named = {folder: _names([name], "data.class_names")[0] for folder, name in chosen.items()}
+            return [named[folder] if folder in named else self._name_of(folder) for folder in folders]
+        if isinstance(given, str) or len(given) != len(folders):
+            count = repr(given) if isinstance(given, str) else f"{len(given)} names"
             raise UserError(
-                f"data.class_names has {len(given)} names and {self.root} has {len(folders)} class folders "
+                f"data.class_names has {count} and {self.root} has {len(folders)} class folders "
                 f"({', '.join(folders[:3])}, ...): give one name for each folder, in sorted order"
             )
-        return [str(name) for name in given]
+        return _names(given, "data.class_names")
+
+    def _name_of(self, class_folder: str) -> str:
+        if printable(class_folder) != class_folder:
+            raise UserError(
+                f"class folder {os.fsencode(class_folder)!r} of {self.root} has no name in UTF-8 for a prompt: rename "
+                f"it, or name all classes by data.class_names=[NAME,...]"
+            )
+        return self.name_of(class_folder)
 
     @property
     def training(self) -> Recordings:

@@ -58,12 +58,13 @@ def events_from_columns(t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) 
     return events
 
 
-def check_events(events: Events, sensor_hw: tuple[int, int]) -> None:
+def check_events(events: Events, sensor_hw: tuple[int, int], *, first: int = 0) -> None:
     """Refuse what is not an event array, or does not fit the sensor.
 
     Args:
         events: (N,) array of EVENT_DTYPE.
         sensor_hw: height and width of the sensor [px].
+        first: number of the recording's events before these, for messages.
 
     Raises:
         UserError: wrong dtype or shape, an impossible sensor, or an event outside the sensor; the first such
@@ -75,11 +76,11 @@ def check_events(events: Events, sensor_hw: tuple[int, int]) -> None:
         raise UserError(f"A sensor has at least one row and one column, got sensor_hw=({height}, {width}).")
     if not _all_inside(events, height, width):
         across, down = events["x"], events["y"]
-        first = int(((across < 0) | (across >= width) | (down < 0) | (down >= height)).argmax())
-        x, y = int(across[first]), int(down[first])
+        row = int(((across < 0) | (across >= width) | (down < 0) | (down >= height)).argmax())
+        x, y = int(across[row]), int(down[row])
         raise UserError(
-            f"Event {first} at x={x}, y={y} lies outside the sensor of {height} rows and {width} columns: "
-            f"give the sensor_hw=(height, width) the recording was made with."
+            f"Event {first + row} at x={x}, y={y} lies outside the sensor of {height} rows and {width} columns: "
+            f"give sensor_hw=[H,W] that the recording was made with, or drop_outside=true to leave such events out"
         )
 
 
