@@ -141,7 +141,7 @@ def _reference(folder: Path) -> Prepared:
 def _read_into(model: torch.nn.Module) -> Callable[[Path], None]:
     def read(path: Path) -> None:
         file = read_weight_file(path)
-        load_weights(model, file.tensors, arch="small", source=path)
+        load_weights(model, getattr(file, "tensors", file), arch="small", source=path)
         assert all(bool(value.isfinite().all()) for value in model.parameters()), "weights that are no numbers"
 
     return read

@@ -64,7 +64,7 @@ def main() -> None:
         for number in range(asked["first"], asked["last"]):
             prepared = ready[name]
             content = mutant(name, number, prepared)
-            prepared.path.write_bytes(content)
+            _put(prepared, content)
             answer(begun=number, path=str(prepared.path))
             wrong, kept = judge(prepared), ""
             taken = _status("VmHWM") - usual
@@ -85,9 +85,15 @@ def mutant(name: str, number: int, prepared: Prepared) -> bytes:
     return prepared.mutate(Random(f"{name}/{number}"), prepared.samples)
 
 
-def _read(prepared: Prepared, content: bytes) -> object:
+def _put(prepared: Prepared, content: bytes) -> None:
+    """Write a mutant as another file: HDF5 takes one that is written over for the one it may still hold open."""
     prepared.path.parent.mkdir(parents=True, exist_ok=True)
+    prepared.path.unlink(missing_ok=True)
     prepared.path.write_bytes(content)
+
+
+def _read(prepared: Prepared, content: bytes) -> object:
+    _put(prepared, content)
     return prepared.read(prepared.path)
 
 
@@ -97,8 +103,7 @@ def again(name: str, number: int) -> None:
         prepared = prepare(name, Path(folder))
         content = mutant(name, number, prepared)
         print(f"{len(content)} bytes, judged: ", end="", flush=True)
-        prepared.path.parent.mkdir(parents=True, exist_ok=True)
-        prepared.path.write_bytes(content)
+        _put(prepared, content)
         print(judge(prepared))
         print("read:", _read(prepared, content))
 
