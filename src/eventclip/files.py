@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,25 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # a read-only file system refuses even to remove what is not there
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` to fill; it takes the name ``path`` once the block has ended well.
+
+    Where the block fails nothing is left of it. An empty folder ``path`` is replaced.
+
+    Raises:
+        OSError: the folder cannot be made, or ``path`` is there and not empty.
+    """
+    path = path.absolute()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _about(path: Path, error: OSError) -> OSError:

@@ -76,7 +76,9 @@ class Running:
         return Ended(os.waitstatus_to_exitcode(status), out, err)
 
 
-def _become(command: str, arguments: tuple[str, ...], here: Path, said: list[Path], before: Callable[[], object]) -> None:
+def _become(
+    command: str, arguments: tuple[str, ...], here: Path, said: list[Path], before: Callable[[], object]
+) -> None:
     """In the new process: run the command as the interpreter would, and end."""
     status = 1
     try:
@@ -85,7 +87,7 @@ def _become(command: str, arguments: tuple[str, ...], here: Path, said: list[Pat
         os.chdir(here)
         for descriptor, path in enumerate(said, start=1):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, errors="backslashreplace")
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", errors="backslashreplace")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         torch.set_num_threads(1)
         sys.argv = [command, *arguments]
@@ -98,7 +100,7 @@ def _become(command: str, arguments: tuple[str, ...], here: Path, said: list[Pat
             if isinstance(leaving.code, str):
                 print(leaving.code, file=sys.stderr)
         sys.stdout.flush()
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (as the interpreter does)
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -163,7 +165,7 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
     )  # fmt: skip
     shots = ("experiment=fewshot_ncaltech", "fewshot.shots=2", "trainer.max_epochs=1", "data.augmentation.max_shift=3")
     cache = tmp_path_factory.mktemp("cache")
-    trained = tmp_path_factory.mktemp("trained")
+    trained, cached = tmp_path_factory.mktemp("trained"), (f"paths.cache={cache}",)
     guess = ("experiment=demo_pseudo", "pseudo.threshold=0.3", "pseudo.tta_consistent=false", "pseudo.progress=false")
     guess += ("pseudo.tta_min_prob=false", "pseudo.shard_size=4")
     names = [name.lower().replace("_", " ") for name in golden[1]["class_names"]]
@@ -182,12 +184,19 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
     found = {
         "train": Job(
             "train",
-            lambda place: (*shots, *data, *small, f"hydra.run.dir={place / 'run'}", f"paths.cache={cache}"),
+            lambda place: (*shots, *data, *small, f"hydra.run.dir={place / 'run'}", *cached),
             ("run/results.json", "run/checkpoints/last.ckpt"),
         ),
         "bank": Job(
             "train",
-            lambda place: (*shots, *data, *small, f"hydra.run.dir={trained / 'banked'}", f"paths.cache={place / 'c'}"),
+            lambda place: (
+                *shots,
+                *data,
+                *small,
+                "features=bank",
+                f"hydra.run.dir={trained / 'banked'}",
+                f"paths.cache={place / 'c'}",
+            ),
             ("c/features/*/bank.json",),
         ),
         "csv": Job("predict", lambda place: (films, *MODEL, f"out={place / 'p.csv'}", "batch_views=1"), ("p.csv",)),
@@ -200,8 +209,14 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
         "gif": Job("show", lambda place: (star, *show, f"out={place / 's.gif'}"), ("s.gif",)),
         "pseudo_label": Job(
             "pseudo_label",
-            lambda place: (*guess, *data, *small, f"paths.cache={cache}", f"out={place / 'p.json'}",
-                           f"links={place / 'links'}"),  # fmt: skip
+            lambda place: (
+                *guess,
+                *data,
+                *small,
+                f"paths.cache={cache}",
+                f"out={place / 'p.json'}",
+                f"links={place / 'links'}",
+            ),  # fmt: skip
             ("p.json", "p.report.json", "p.reliability.png", "links/training"),
         ),
         "simulate": Job(

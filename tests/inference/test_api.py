@@ -216,7 +216,7 @@ def test_a_mistake_is_one_sentence(options, told):
         ),
         (np.zeros(0, EVENT_DTYPE), SENSOR, "the events array holds no events"),
         (np.ones(5, EVENT_DTYPE), (1, 1), "lies outside the sensor of 1 rows"),
-        (np.zeros(5, EVENT_DTYPE), (5,), "sensor_hw must be height and width"),
+        (np.zeros(5, EVENT_DTYPE), (5,), r"sensor_hw must be \[height, width\]"),
         (np.zeros((5, 3)), SENSOR, r"the events array holds an array of shape \(5, 3\)"),
         ("/nowhere/a.npy", SENSOR, "/nowhere/a.npy cannot be read"),
     ],

@@ -24,6 +24,7 @@ from eventclip.io.formats import (
     ReadOptions,
     applies,
     check_options,
+    check_sensor,
     checked_stream,
     naming,
     open_stream,
@@ -147,8 +148,7 @@ class Looking:
         Raises:
             RecordingError: as for :meth:`views`; what is wrong with events is raised where they are reached.
         """
-        if sensor_hw is not None and (len(sensor_hw) != 2 or min(sensor_hw) < 1):
-            raise UserError(f"sensor_hw must be height and width in pixels, got {list(sensor_hw)}")
+        check_sensor(sensor_hw)
         options = reading or self.reading
         if isinstance(recording, np.ndarray):
             name = "the events array"

@@ -175,9 +175,13 @@ class Table:
         if self.json:
             return json.dumps(cells, ensure_ascii=False, allow_nan=False) + "\n"
         text = io.StringIO()
-        # A carriage return ends a row for every reader, but is none of the signs that make the writer quote a cell.
-        quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells.values()) else csv.QUOTE_MINIMAL
-        csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore", quoting=quoting).writerow(cells)
+        table = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
+        if any("\r" in str(cell) for cell in cells.values()):
+            # It ends a row for every reader, but is none of the signs that make the writer quote a cell.
+            table = csv.DictWriter(
+                text, self.columns, lineterminator="\n", extrasaction="ignore", quoting=csv.QUOTE_ALL
+            )
+        table.writerow(cells)
         return text.getvalue()
 
     def _encoded(self, text: str) -> bytes:

@@ -119,7 +119,7 @@ def _about_the_disk(error: BaseException) -> str | None:
     if number is None:
         return None
     name = getattr(error, "filename", None)
-    what = "a file" if name is None else str(name)
+    what = _some_file() if name is None else str(name)
     reason = os.strerror(number)
     if number in _NO_ROOM:
         return f"{what} cannot be written ({reason}): make room, then give the same command again"
@@ -128,3 +128,12 @@ def _about_the_disk(error: BaseException) -> str | None:
     if number in _NO_PLACE:
         return f"{what} cannot be made or opened ({reason}): give another place, or move away what is in the way"
     return None
+
+
+def _some_file() -> str:
+    """What the system means that names no file: most likely one of the run's folder, where there is one."""
+    hydra = sys.modules.get("hydra.core.hydra_config")
+    if hydra is None or not hydra.HydraConfig.initialized():
+        return "a file"
+    run = hydra.HydraConfig.get()
+    return "a file" if run.output_subdir is None else f"a file in {run.runtime.output_dir}"
