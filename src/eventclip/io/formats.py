@@ -269,11 +269,6 @@ def read_events(
     return together(list(opened.chunks)), opened.sensor_hw
 
 
-def stream_of(events: Events, chunk_events: int = CHUNK_EVENTS) -> EventStream:
-    """Hand out events that are in memory, (N,) of EVENT_DTYPE, as if they were being read."""
-    return EventStream(pieces_of(events, chunk_events), None, len(events))
-
-
 def pieces_of(events: Events, size: int) -> Iterator[Events]:
     """Cut (N,) events into arrays of ``size`` and a last one of what is left."""
     for start in range(0, len(events), size):
@@ -321,6 +316,12 @@ def doubting(opened: Opened) -> Iterator[None]:
         if opened.doubt is None or isinstance(error, DamageError):
             raise
         raise type(error)(f"{error} ({opened.doubt()})") from error
+
+
+def short(text: str, most: int = 40) -> str:
+    """What a file says, as a sentence can hold it: in one line, printable, and cut where it is long."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _in_a_line(error: BaseException) -> str:
