@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omegaconf import DictConfig
 
 Task = Callable[["DictConfig"], Any]
@@ -95,10 +97,19 @@ def _checking(name: str) -> Iterator[None]:
 
     composing: Any = import_module("hydra._internal.hydra")
     running: Any = import_module("hydra._internal.utils")
-    loader, report = composing.ConfigLoaderImpl, running.run_and_report
+    saving: Any = import_module("hydra.core.utils")
+    loader, report, save = composing.ConfigLoaderImpl, running.run_and_report, saving._save_config
+
+    def save_named(config: Any, filename: str, folder: Path) -> None:
+        try:
+            save(config, filename, folder)
+        except OSError as error:  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(folder / filename)) from error
+
     composing.ConfigLoaderImpl = functools.partial(CheckingLoader, command=name)
     running.run_and_report = lambda run: run()
+    saving._save_config = save_named
     try:
         yield
     finally:
-        composing.ConfigLoaderImpl, running.run_and_report = loader, report
+        composing.ConfigLoaderImpl, running.run_and_report, saving._save_config = loader, report, save

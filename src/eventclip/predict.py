@@ -18,10 +18,10 @@ def look(cfg: DictConfig) -> None:
 
     check_given(cfg, "recordings", ": files, folders or globs to classify")
     settings = _plain(cfg)
-    paths = find_recordings(settings["recordings"])
+    found = find_recordings(settings["recordings"], out=settings["out"])
     check_choices(settings)
     check_table(settings)
-    check_recordings(paths)
+    check_recordings(found.paths)
     check_clip(cfg)
 
 
@@ -30,14 +30,15 @@ def main(cfg: DictConfig) -> None:
     """Find the recordings, build the model, classify, and end with an error if any recording could not be."""
     from eventclip.errors import UserError
     from eventclip.inference.listing import find_recordings
-    from eventclip.inference.predicting import predict
+    from eventclip.inference.predicting import Prediction
     from eventclip.inference.settings import build_model
 
     settings = _plain(cfg)
-    paths = find_recordings(settings["recordings"])
-    done = predict(build_model(settings), paths, settings)
-    if done.errors:
-        raise UserError(f"{len(done.errors)} of {done.recordings} recordings could not be classified: {done.errors[0]}")
+    found = find_recordings(settings["recordings"], out=settings["out"])
+    prediction = Prediction(found, settings)
+    errors = prediction.make(build_model(settings))
+    if errors:
+        raise UserError(f"{len(errors)} of {len(found.paths)} recordings could not be classified: {errors[0]}")
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -14,10 +14,11 @@ def look(cfg: DictConfig) -> None:
     """Look for the recording and the model's files, and for settings that do not go together."""
     from pathlib import Path
 
-    from eventclip.inference.choices import check_choices, check_recordings
+    from eventclip.inference.choices import check_choices, check_picture, check_recordings
     from eventclip.settings.places import check_clip, check_given
 
     check_given(cfg, "recording", ": the file to show")
+    check_picture(Path(cfg.out), top=cfg.top, gif_ms=cfg.gif_ms)
     if cfg.checkpoint is not None or cfg.classes is not None:
         check_choices(_plain(cfg))
     check_recordings([Path(cfg.recording).expanduser()])
@@ -29,6 +30,7 @@ def main(cfg: DictConfig) -> None:
     """Look at a recording, classify it if a model was asked for, and write the picture."""
     from pathlib import Path
 
+    from eventclip.inference.notes import Notes
     from eventclip.inference.pictures import save_views
     from eventclip.inference.settings import build_looking, build_model
 
@@ -40,6 +42,9 @@ def main(cfg: DictConfig) -> None:
     else:
         found = build_model(settings).classify(recording, sensor_hw=sensor_hw)
         views = found.views
+    notes = Notes()
+    notes.add(recording, *views.notes)
+    notes.say()
     save_views(out, views, found, top=settings["top"], gif_ms=settings["gif_ms"])
     said = "" if found is None else f": {found.label} {found.probability:.0%}"
     print(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}")

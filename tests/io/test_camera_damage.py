@@ -58,6 +58,7 @@ def outcome(path, options, chunk_events):
         return str(error)
 
 
+HEADS = {".raw": 10, ".dat": 42, ".bin": 0, ".aedat4": 14}  # bytes of a header that are left
 NAMES = [
     "evt2.raw",
     "evt21.raw",
@@ -90,3 +91,14 @@ def test_a_mutant_is_read_or_told_the_same_in_pieces(tmp_path, recordings, name,
             read += 1
             assert (np.diff(whole["t"]) >= 0).all()
     assert read < MUTANTS // 2  # some were told
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 400, 4000])
+@pytest.mark.parametrize("name", NAMES)
+def test_rubbish_is_read_or_told_the_same_in_pieces(tmp_path, recordings, name, size):
+    path = tmp_path / name
+    head = HEADS[path.suffix]
+    rng = np.random.default_rng(size)
+    path.write_bytes(recordings[name][:head] + rng.integers(0, 256, size, np.uint8).tobytes())
+    whole, piece = (outcome(path, ReadOptions(), chunk_events) for chunk_events in (1 << 19, 7))
+    assert np.array_equal(whole, piece) if isinstance(whole, np.ndarray) else whole == piece

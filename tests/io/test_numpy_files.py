@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.errors import RecordingError, UserError
+from eventclip.events.array import EVENT_DTYPE
 from eventclip.io import numpy_files
 from eventclip.io.columns import read_table
-from eventclip.io.formats import read_events
+from eventclip.io.formats import open_stream, read_events
 from eventclip.io.numpy_files import array_in, inflated
 
 NIMAGENET = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")])
@@ -197,3 +198,126 @@ def test_damaged_files_end_as_if_read_the_slow_way(tmp_path_factory, module_patc
         content[place : place + 8] = bytes(8)
     path.write_bytes(content)
     assert outcome(path) == plain_outcome(module_patch, path)
+
+
+def damaged_archive(path, *, flag=None, shape=None, compression=zipfile.ZIP_DEFLATED, garble=False):
+    """An archive with a flag set, another shape in its array's header, or other bytes in its middle."""
+    data = saved(recording(100))
+    if shape is not None:
+        data = data.replace(b"(100,), }" + b" " * len(shape), b"(" + shape + b"), }" + b" " * 5)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("event_data.npy", data)
+    content = bytearray(path.read_bytes())
+    if flag is not None:
+        content[6] |= flag
+        content[content.rindex(b"PK\x01\x02") + 8] |= flag
+    if garble:
+        content[len(content) // 2 : len(content) // 2 + 20] = bytes(20)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [
+    {"flag": 1},
+    {"flag": 32},
+    {"compression": zipfile.ZIP_LZMA, "garble": True},
+    {"compression": zipfile.ZIP_BZIP2, "garble": True},
+    {"shape": b"18446744073709551616, 4"},
+    {"shape": b"-5,"},
+    {"shape": b"True,"},
+    {"shape": b"'a',"},
+])  # fmt: skip
+def test_a_damaged_archive_is_one_sentence(tmp_path, damage):
+    damaged_archive(tmp_path / "a.npz", **damage)
+    with pytest.raises(RecordingError, match=r"a\.npz is no whole \.npz file"):
+        read_events(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("header", [
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551616, 4), }",
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999999999, 999999999999999999), }",
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 4), }",
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': 4, }",
+    b"{'descr': '|O8', 'fortran_order': False, 'shape': (1, 4), }",
+    b"{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000000000, 4), }",
+    b"{'descr': [], 'fortran_order': False, 'shape': (1, 4), }",
+    b"{'descr': '<f4', 'fortran_order': 5, 'shape': (1, 4), }",
+    b"{'descr': '<f4'}",
+    b"  a:\n b\n",
+    b"[" * 5_000,
+    b"__import__('os').abort()",
+    b"\0" * 50,
+    b"",
+])  # fmt: skip
+@pytest.mark.parametrize("chunk_events", [1, 1 << 19])
+def test_a_header_that_cannot_be_is_one_sentence(tmp_path, header, chunk_events):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+    with pytest.raises(RecordingError, match=r"a\.npy is no whole \.npy file"):
+        list(open_stream(path, chunk_events=chunk_events).chunks)
+
+
+@pytest.mark.parametrize("shape", [(10**17, 0), (0, 10**12), (5, 5), (2, 2, 2), (), (3,)])
+def test_arrays_of_other_shapes_are_refused_in_no_time(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(100))
+    for size in (1, 1 << 19):
+        with pytest.raises(RecordingError, match="holds an array of shape"):
+            list(open_stream(tmp_path / "a.npy", chunk_events=size).chunks)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_a_small_archive_does_not_fill_the_memory(tmp_path, compression):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", compression) as archive, archive.open("event_data.npy", "w") as file:
+        file.write(saved(np.zeros((0, 4), np.uint8)).replace(b"(0, 4)", b"(25000000, 4)"[:6]))
+        for _ in range(100):
+            file.write(bytes(1 << 20))
+    with pytest.raises(RecordingError, match=r"would unpack from .* bytes, which events do not"):
+        read_events(tmp_path / "a.npz")
+
+
+def test_an_archive_above_the_limit_is_refused_and_below_it_read(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", event_data=recording())
+    with pytest.raises(RecordingError, match=r"would unpack to 26,\d+ bytes, more than the 20,000 that are allowed"):
+        read_events(tmp_path / "a.npz", largest_bytes=20_000)
+    assert len(read_events(tmp_path / "a.npz", largest_bytes=30_000)[0]) == 2_000
+
+
+def test_more_in_a_member_than_its_directory_announces_is_not_unpacked(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("event_data.npy", saved(recording(10)) + bytes(1 << 24))
+    content = path.read_bytes()
+    size = (len(saved(recording(10))) + (1 << 24)).to_bytes(4, "little")
+    path.write_bytes(content.replace(size, (300).to_bytes(4, "little")))
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        assert inflated(file, archive.infolist()[0]) is None
+    with pytest.raises(RecordingError, match=r"no whole \.npz file"):
+        read_events(path)
+
+
+def test_each_format_of_numpy_is_known_by_its_first_bytes(tmp_path):
+    table = recording()
+    np.savez_compressed(tmp_path / "a.npz", event_data=table)
+    np.save(tmp_path / "b.npy", table)
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    for name in ("a.npy", "b.npz"):
+        for size in (7, 1 << 19):
+            chunks = list(open_stream(tmp_path / name, chunk_events=size).chunks)
+            np.testing.assert_array_equal(np.concatenate(chunks), read_table(table, None, None))
+
+
+def test_an_archive_in_an_archive_is_no_array(tmp_path):
+    np.savez(tmp_path / "a.npz", event_data=recording())
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.write(tmp_path / "a.npz", "event_data.npy")
+    with pytest.raises(RecordingError, match=r"with event_data\.npy \(it does not begin as numpy's arrays do\)"):
+        read_events(tmp_path / "b.npz")
+
+
+def test_pieces_have_the_layout_of_events(tmp_path):
+    events = read_table(recording(), None, None)
+    np.save(tmp_path / "a.npy", events)
+    chunks = list(open_stream(tmp_path / "a.npy", chunk_events=300).chunks)
+    assert np.concatenate(chunks).dtype.itemsize == EVENT_DTYPE.itemsize
+    assert all(chunk.dtype.isalignedstruct for chunk in chunks)

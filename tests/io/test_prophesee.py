@@ -46,6 +46,8 @@ def test_words_decode_to_their_events(read, encoders, encoding):
     events, sensor, notes = read(encoders.raw(getattr(encoders, encoding)(EXPECTED)))
     np.testing.assert_array_equal(events, EXPECTED)
     assert (sensor, notes) == ((480, 640), [])
+    silent = {"evt2": EVT2, "evt3": EVT3}[encoding]
+    assert read(encoders.raw(getattr(encoders, encoding)(EXPECTED), silent))[1] is None
 
 
 @pytest.mark.parametrize("details", ["", ";endianness=little", ";endianness=legacy"])
@@ -259,6 +261,8 @@ def test_data_that_begin_like_a_header_line_lose_nothing(read, encoders, second,
         (b"% format HISTO3D\n% end\n" + bytes(8), "encoding is HISTO3D"),
         (b"% Date 2020\n" + bytes(8), "encoding is nothing"),
         (b"% end\n" + bytes(8), "encoding is nothing"),
+        (b"% evt \x1b[0m" + b"9" * 9999 + b"\n% end\n", r"encoding is \[0M9{36}…: expected"),
+        (b"% evt 3.0\n% geometry " + b"9" * 9999 + b"x1\n% end\n" + bytes(3), "in the middle of an event"),
         (b"% evt 2.0", "inside its header at byte 0"),
         (b"% evt 2.0\n% plugin", "inside its header at byte 10"),
         (b"% evt 2.0\n" + b"% a b\n" * 200_000, "header of more than 1 MiB"),
@@ -341,3 +345,33 @@ def test_the_shared_recordings_last_as_long_as_they_do(shared):
         np.testing.assert_array_equal(evt3[name], decoded[name])
     evt2, _ = read_events(folder / "evt2_sample.raw")
     assert (len(evt2), evt2["t"][-1] - evt2["t"][0]) == (539_481, 50_000)
+
+
+CASES = {  # path, sensor, number of events, the first and the last time
+    "evt3-time-stretched/evt3_one_second.raw": ((320, 320), 200, 100, 995_100),
+    "evt3-vector-after-single/evt3_vec_after_single.raw": ((720, 1280), 3, 1, 1),
+    "evt3-padding/evt3_padding.raw": ((720, 1280), 2, 1, 1),
+    "evt-events-before-first-time/evt2_before_time.raw": ((480, 640), 20, 3_000_000_000, 3_000_001_900),
+    "evt2-rollover/evt2_wrap34.raw": ((480, 640), 50, 17_179_849_184, 17_179_898_184),
+    "header-not-ascii/ghost.raw": ((720, 1280), 60, 0, 3_540),
+    "header-not-ascii/h_accent.raw": ((480, 640), 60, 0, 8_083),
+    "R12-stream-differs/gap.dat": (None, 540, 0, 2**32 - 1),
+}
+
+
+@pytest.mark.parametrize(("path", "right"), CASES.items(), ids=CASES)
+def test_the_shared_cases_have_their_right_answers(shared, read, path, right):
+    events, sensor, _ = read((shared / "cases" / path).read_bytes(), path.rsplit("/", 1)[1])
+    assert (sensor, len(events), events["t"][0], events["t"][-1]) == right
+
+
+def test_an_event_outside_is_left_out_or_the_sensor_is_told(read, encoders):
+    made = encoders.made(50, sensor_hw=(720, 1280))
+    made["x"][7], made["y"][7] = 1308, 20
+    content = encoders.dat(made, b"% Version 2\n% Height 720\n% Width 1280\n")
+    with pytest.raises(RecordingError, match="Event 7 at x=1308, y=20 lies outside the sensor of 720 rows and 1280"):
+        read(content, "a.dat")
+    np.testing.assert_array_equal(read(content, "a.dat", sensor_hw=(720, 1309))[0], made)
+    events, _, notes = read(content, "a.dat", drop_outside=True)
+    np.testing.assert_array_equal(events, np.delete(made, 7))
+    assert "1 of 50" in notes[0]

@@ -17,7 +17,7 @@ from eventclip.events.kernel import kernel
 EVENT_DTYPE: np.dtype[Any] = np.dtype([("t", np.int64), ("x", np.int16), ("y", np.int16), ("p", np.uint8)], align=True)
 """t [µs], x to the right and y downwards [px], p 1 = ON (brighter) or 0 = OFF; 16 bytes an event.
 
-The layout of expelliarmus, so that its formats come in without a copy.
+Aligned, so that a decoder writes an event as two words of 8 bytes.
 """
 
 Events: TypeAlias = NDArray[Any]

@@ -9,6 +9,15 @@ from typing import Any
 from eventclip.class_names import check_class_names
 from eventclip.errors import UserError
 from eventclip.events.windows import SlidingWindow
+from eventclip.io.formats import ReadOptions, check_options
+
+READING = ("file_format", "time_unit", "columns", "stream", "sort", "drop_outside")
+"""The settings that say how files are read, where they leave it open."""
+
+
+def read_options(settings: dict[str, Any]) -> ReadOptions:
+    """How ``conf/classify.yaml`` says that files are read."""
+    return ReadOptions(**{name: settings[name] for name in READING})
 
 
 def check_choices(settings: dict[str, Any]) -> None:
@@ -19,8 +28,9 @@ def check_choices(settings: dict[str, Any]) -> None:
 
     Raises:
         UserError: neither or both of checkpoint and classes, settings that do not go with them, classes that no prompt
-            can tell apart, or a checkpoint that is not there.
+            can tell apart, a checkpoint that is not there, or a way to read files that there is not.
     """
+    check_options(read_options(settings))
     checkpoint, classes = settings["checkpoint"], settings["classes"]
     if (checkpoint is None) == (classes is None):
         raise UserError("give either classes=[mug,scissors], the words to choose from, or checkpoint=FILE")
@@ -36,7 +46,7 @@ def check_choices(settings: dict[str, Any]) -> None:
         for key, value in settings[section].items()
         if value is not None
     ]
-    own += [key for key in ("prompts", "time_unit") if settings[key] is not None]
+    own += ["prompts"] if settings["prompts"] is not None else []
     if own:
         raise UserError(f"{own[0]} is what the checkpoint says itself: leave it out, or give classes in its place")
     if not Path(checkpoint).expanduser().is_file():
@@ -74,3 +84,20 @@ def check_recordings(paths: Sequence[Path]) -> None:
     if paths and not any(path.exists() for path in paths):
         more = f" (nor any of {len(paths) - 1} more)" if len(paths) > 1 else ""
         raise UserError(f"there is no recording {paths[0]}{more}: give files, folders or globs that are there")
+
+
+def check_picture(path: Path, *, top: int, gif_ms: int) -> None:
+    """Refuse a picture that cannot be made.
+
+    Args:
+        path: where it goes.
+        top: classes under each view.
+        gif_ms: time of each view in a GIF [ms].
+
+    Raises:
+        UserError: another suffix, or a number below 1.
+    """
+    if path.suffix.lower() not in (".png", ".gif"):
+        raise UserError(f"out={path} must end in .png or .gif")
+    if min(top, gif_ms) < 1:
+        raise UserError(f"top={top} and gif_ms={gif_ms} must be 1 or more")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventclip.inference.api import EventCLIP
-from eventclip.inference.choices import check_choices
+from eventclip.inference.choices import check_choices, read_options
 from eventclip.inference.looking import Looking, SensorRenderer
 
 
@@ -19,13 +19,11 @@ def build_model(settings: dict[str, Any]) -> EventCLIP:
     checkpoint, classes = settings["checkpoint"], settings["classes"]
     frames, views = _given(settings, "frames"), _given(settings, "views")
     prompts, clip = settings["prompts"], settings.get("clip")
-    common = {"device": settings["device"], "batch_views": settings["batch_views"]}
+    common = {"device": settings["device"], "batch_views": settings["batch_views"], "reading": read_options(settings)}
     if clip is not None:
         common["clip"] = clip
     if classes is not None:
-        return EventCLIP.zero_shot(
-            classes, prompts=prompts, time_unit=settings["time_unit"], **frames, **views, **common
-        )
+        return EventCLIP.zero_shot(classes, prompts=prompts, **frames, **views, **common)
     return EventCLIP.from_checkpoint(
         checkpoint, other_sensors=settings["other_sensors"], trust=settings["trust"], **common
     )
@@ -36,7 +34,7 @@ def build_looking(settings: dict[str, Any]) -> Looking:
     return Looking(
         image_size=settings["image_size"],
         renderer_for=SensorRenderer(**_given(settings, "frames")),
-        time_unit=settings["time_unit"],
+        reading=read_options(settings),
         **_given(settings, "views"),
     )
 

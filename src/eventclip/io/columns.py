@@ -19,6 +19,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events, copy_column
 from eventclip.io.checks import check_sound
-from eventclip.io.formats import TIME_UNITS, Opened, ReadOptions, doubting, together
+from eventclip.io.formats import TIME_UNITS, DamageError, Opened, ReadOptions, doubting, together
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in
 from eventclip.io.plain_tables import TOO_LATE_US, from_microseconds, from_seconds
 from eventclip.io.telling import ASK_UNIT, ColumnSurvey, settle_order, tell_unit
@@ -48,7 +49,7 @@ class Table:
 
     Attributes:
         read: begins to read it: pieces in the order of the file, at least one. Where a row cannot be read, it gives
-            those before it and raises RecordingError.
+            those before it and raises DamageError.
         in_one: whether it comes in one piece, which is in memory.
         guess_order: tell the order of columns without names from the numbers, as text has no convention.
     """
@@ -125,7 +126,9 @@ def _events(table: Table, options: ReadOptions, opened: Opened) -> Iterator[Even
     if isinstance(first, np.ndarray) and not names:
         order = options.columns
         if order is None and not table.guess_order and first.shape[1] == 4:
-            order, opened.doubt = EST_ORDER, _doubt(EST_ORDER)
+            if options.sort and (seeming := _seeming(table)) != EST_ORDER:
+                raise RecordingError(f"has events out of order as x, y, t, p: {_look_like(seeming)}")
+            order, opened.doubt = EST_ORDER, partial(_doubt, EST_ORDER, table)
             if table.in_one and options.time_unit in {None, "s"} and (events := from_seconds(first)) is not None:
                 if options.time_unit is None:
                     opened.notes.append(_taken("s"))
@@ -152,8 +155,10 @@ def _unnamed(
     """Events of a table whose columns have no names."""
     width = first.shape[1]
     if len(order or EST_ORDER) != width:
-        with contextlib.suppress(RecordingError):
-            rows = sum(map(len, table.read()))
+        rows = 0
+        with contextlib.suppress(DamageError):
+            for piece in table.read():
+                rows += len(piece)
         told = f"columns={order} names {len(order)}" if order else "expected 4, t, x, y and p"
         ask = "a letter for each, t, x, y, p, and _ for one to leave out"
         raise RecordingError(
@@ -165,8 +170,11 @@ def _unnamed(
         surveys = _surveyed(table, lambda piece: piece.T, width)
         order = settle_order(surveys) if surveys[0].rows else EST_ORDER
         survey = surveys[order.index("t")]
-        opened.doubt = _doubt(order)
-        opened.notes.append(f"the columns are taken for {', '.join(order)}, as the numbers tell: give columns= if not")
+        opened.doubt = partial(_doubt, order)
+        opened.notes.append(
+            f"columns are taken for {', '.join(order)}, as the numbers tell: give columns={_other(order)} or the like "
+            f"if they are not"
+        )
     places = {name: order.index(name) for name in "txyp"}
 
     def columns_of(piece: Any) -> dict[str, NDArray[Any]]:
@@ -248,7 +256,7 @@ def _unit(
 def _surveyed(table: Table, columns_of: Callable[[Any], Any], count: int) -> list[ColumnSurvey]:
     """Go through all rows that can be read; what is beyond is told when it is reached again."""
     surveys = [ColumnSurvey() for _ in range(count)]
-    with contextlib.suppress(RecordingError):
+    with contextlib.suppress(DamageError):
         for piece in table.read():
             for survey, column in zip(surveys, columns_of(piece), strict=True):
                 survey.add(_native(column), times_only=count == 1)
@@ -373,8 +381,26 @@ def _taken(unit: str) -> str:
     return f"times are taken for {_TAKEN[unit]}: give time_unit=ms (or s, us, ns) if they are not"
 
 
-def _doubt(order: str) -> str:
-    other = "txyp" if order == EST_ORDER else EST_ORDER
-    return (
-        f"its columns were taken for {', '.join(order)}: give columns={other} or the like if they are in another order"
-    )
+def _doubt(order: str, array: Table | None = None) -> str:
+    """What was taken for granted of columns without names, and what it may be instead."""
+    seeming = order if array is None else _seeming(array)
+    taken = f"its columns were taken for {', '.join(order)}"
+    if seeming != order:
+        return f"{taken}, and {_look_like(seeming)}"
+    return f"{taken}: give columns={_other(order)} or the like if they are in another order"
+
+
+def _seeming(array: Table) -> str:
+    """The order that the numbers of an (N, 4) array tell, which is EST_ORDER where they tell none."""
+    try:
+        return settle_order(_surveyed(array, lambda piece: piece.T, 4))
+    except RecordingError:
+        return EST_ORDER
+
+
+def _look_like(order: str) -> str:
+    return f"its numbers look like {', '.join(order)}, so give columns={order}"
+
+
+def _other(order: str) -> str:
+    return "txyp" if order == EST_ORDER else EST_ORDER

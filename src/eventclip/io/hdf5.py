@@ -23,7 +23,7 @@ import numpy as np
 
 from eventclip.errors import RecordingError
 from eventclip.io.columns import Piece, Table, refuse_other_arrays
-from eventclip.io.formats import Opened, ReadOptions
+from eventclip.io.formats import DamageError, Opened, ReadOptions
 from eventclip.io.limits import refuse_bomb
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in
 
@@ -76,7 +76,7 @@ def _readable(path: Path) -> Iterator[h5py.File]:
         raise
     except _DAMAGE as error:
         said = re.search(r"\(([^(:)]+)", str(error))
-        raise RecordingError(f"is no whole HDF5 file ({said[1].strip() if said else type(error).__name__})") from error
+        raise DamageError(f"is no whole HDF5 file ({said[1].strip() if said else type(error).__name__})") from error
 
 
 def _at_once(read: Any) -> Piece | None:
@@ -103,7 +103,7 @@ def _piece(source: Source, start: int, stop: int) -> Iterator[Piece]:
                 broken = middle
         if sound > start:
             yield _rows(source, start, sound)
-        raise RecordingError(f"is no whole HDF5 file (row {sound} is damaged and cannot be read)") from error
+        raise DamageError(f"is no whole HDF5 file (row {sound} is damaged and cannot be read)") from error
 
 
 def _rows(source: Source, start: int, stop: int) -> Piece:

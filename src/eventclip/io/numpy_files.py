@@ -6,6 +6,7 @@ Errors are what follows the path in a sentence; :func:`eventclip.io.formats.open
 from __future__ import annotations
 
 import ast
+import errno
 import math
 import os
 import re
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
 from eventclip.io.columns import Piece, Table, refuse_other_arrays, table_in_memory
-from eventclip.io.formats import Opened, ReadOptions
+from eventclip.io.formats import DamageError, Opened, ReadOptions
 from eventclip.io.limits import refuse_bomb
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in
 
@@ -97,7 +98,7 @@ def open_npz(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
             return open_npy(path, options, chunk_events)
         try:
             loaded = _from_archive(zipfile.ZipFile(file), file, options.largest_bytes)
-        except (RecordingError, OSError, MemoryError):
+        except (RecordingError, MemoryError):
             raise
         except Exception as error:  # of zipfile, and of what it unpacks with, where a file is damaged
             raise RecordingError(f"is no whole .npz file ({_reason(error)})") from error
@@ -232,14 +233,15 @@ def _rows(file: IO[bytes], layout: Layout, first: int, count: int) -> NDArray[An
     columns: NDArray[Any] = np.empty((width, count), layout.dtype)
     for number, column in enumerate(columns):
         _fill(file, column, layout.start + (number * layout.shape[0] + first) * layout.dtype.itemsize)
-    return columns.T
+    turned: NDArray[Any] = columns.transpose()
+    return turned
 
 
 def _fill(file: IO[bytes], array: NDArray[Any], place: int) -> None:
     """Read an array's bytes from a place in a file."""
     file.seek(place)
     if file.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]  # of all binary files
-        raise RecordingError("is no whole .npy file (it was cut short while it was read)")
+        raise DamageError("is no whole .npy file (it was cut short while it was read)")
 
 
 @lru_cache(maxsize=32)  # files of a data set are alike but for their length
@@ -254,5 +256,7 @@ def _plain_dtype(described: bytes) -> np.dtype[Any] | None:
 
 def _reason(error: Exception) -> str:
     """What an error says in its first line, or what kind it is."""
+    if isinstance(error, OSError):
+        return "its directory names places where nothing is" if error.errno == errno.EINVAL else str(error.strerror)
     said = str(error).strip().splitlines()
     return said[0][:120] if said else type(error).__name__

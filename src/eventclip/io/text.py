@@ -11,6 +11,7 @@ import gzip
 import io
 import itertools
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
 from eventclip.io.columns import Piece, Table, table_in_memory
-from eventclip.io.formats import Opened, ReadOptions
+from eventclip.io.formats import DamageError, Opened, ReadOptions
 from eventclip.io.limits import refuse_bomb
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in, read_name
 
@@ -133,7 +134,7 @@ def open_csv(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
 
 def _opened(path: Path, encoding: str) -> TextIO:
     """Open text, unpacked where it is packed. What is in no known encoding can only be in comments, or is no number."""
-    raw = path.open("rb") if _is_plain(path) else gzip.open(path)
+    raw = path.open("rb") if _is_plain(path) else gzip.open(path)  # noqa: SIM115  (closed with the text)
     return io.TextIOWrapper(cast("BinaryIO", raw), encoding, errors="replace")
 
 
@@ -165,6 +166,8 @@ def _beginning(path: Path) -> _Beginning:
             if is_comment:
                 text = text.lstrip("#%/ \t")
                 told.take_comment(text.lower())
+            else:
+                text = _without_comment(text)
             delimiter = _delimiter(text)
             values = _values(text, delimiter)
             if not is_comment and values and all(map(_is_number, values)):
@@ -181,6 +184,12 @@ def _beginning(path: Path) -> _Beginning:
     if told.names is None:
         raise RecordingError(f"has no line of numbers and no line of names: expected {COLUMNS_WANTED}")
     return told
+
+
+def _without_comment(line: str) -> str:
+    for mark in _COMMENTS:
+        line = line.split(mark, 1)[0]
+    return line
 
 
 def _delimiter(text: str) -> str | None:
@@ -271,7 +280,7 @@ def _pieces(path: Path, beginning: _Beginning, kind: type, size: int) -> Iterato
 
 def _numbers(
     lines: list[str], beginning: _Beginning, kind: type, before: int
-) -> tuple[NDArray[Any], RecordingError | None]:
+) -> tuple[NDArray[Any], DamageError | None]:
     """Lines as numbers (n, columns), and what is wrong with the first line that is none, before which they end."""
     width, delimiter = len(beginning.values), beginning.delimiter
     if any(not line.isspace() and not line.lstrip().startswith("#") for line in lines):
@@ -285,14 +294,11 @@ def _numbers(
     rows: list[list[str]] = []
     refusal = None
     for number, line in enumerate(lines, start=before + 1):
-        text = line
-        for mark in _COMMENTS:
-            text = text.split(mark, 1)[0]
-        values = _values(text, delimiter)
+        values = _values(_without_comment(line), delimiter)
         wrong = f"line {number} has {_LONGEST_LINE:,} characters or more" if len(line) == _LONGEST_LINE else None
         wrong = wrong or _wrong_with(values, width, kind, number)
         if wrong is not None:
-            refusal = RecordingError(f"is no table of numbers from line {beginning.skip + 1} on: {wrong}")
+            refusal = DamageError(f"is no table of numbers from line {beginning.skip + 1} on: {wrong}")
             break
         if values:
             rows.append(values)
@@ -318,7 +324,10 @@ def _refuse_packed(path: Path, largest: int) -> None:
     if _is_plain(path):
         return
     stored, unpacked = path.stat().st_size, 0
-    with gzip.open(path) as file:
-        while block := file.read(1 << 20):
-            unpacked += len(block)
-            refuse_bomb(unpacked, stored, largest)
+    try:
+        with gzip.open(path) as file:
+            while block := file.read(1 << 20):
+                unpacked += len(block)
+                refuse_bomb(unpacked, stored, largest)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamageError(f"is no whole gzip file ({error})") from error

@@ -1,7 +1,7 @@
 """How many bytes an LZ4 or Zstandard frame may unpack to, told from its block headers without unpacking it.
 
-Written from the "LZ4 Frame Format Description" and RFC 8878 (Zstandard). A damaged frame of a few bytes can state blocks
-of any size, and decoders take the room as they go.
+Written from the "LZ4 Frame Format Description" and RFC 8878 (Zstandard). A damaged frame of a few bytes can state
+blocks of any size, and decoders take the room as they go.
 """
 
 from __future__ import annotations

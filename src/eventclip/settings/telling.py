@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import re
 import sys
@@ -32,6 +33,8 @@ def command(task: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(task)
     def told(*args: Any) -> T:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks is shown escaped
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return task(*args)
         except KeyboardInterrupt:
@@ -55,6 +58,8 @@ def sentence_of(error: BaseException) -> str | None:
         return innermost_sentence(str(error))
     if isinstance(error, OSError) or _TORCH_CANNOT_WRITE in str(error):
         return _about_the_disk(error)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which need not be imported for it
+        return f"the trainer cannot work like that: {one_line(str(error))}"
     from omegaconf.errors import OmegaConfBaseException  # everything above is told without waiting for it
 
     if isinstance(error, OmegaConfBaseException):
@@ -114,7 +119,7 @@ def _about_the_disk(error: BaseException) -> str | None:
     if number is None:
         return None
     name = getattr(error, "filename", None)
-    what = "a file" if name is None else str(name)
+    what = _some_file() if name is None else str(name)
     reason = os.strerror(number)
     if number in _NO_ROOM:
         return f"{what} cannot be written ({reason}): make room, then give the same command again"
@@ -123,3 +128,12 @@ def _about_the_disk(error: BaseException) -> str | None:
     if number in _NO_PLACE:
         return f"{what} cannot be made or opened ({reason}): give another place, or move away what is in the way"
     return None
+
+
+def _some_file() -> str:
+    """What the system means that names no file: most likely one of the run's folder, where there is one."""
+    hydra = sys.modules.get("hydra.core.hydra_config")
+    if hydra is None or not hydra.HydraConfig.initialized():
+        return "a file"
+    run = hydra.HydraConfig.get()
+    return "a file" if run.output_subdir is None else f"a file in {run.runtime.output_dir}"
