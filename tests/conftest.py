@@ -221,6 +221,7 @@ def golden_clip_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden_clip")
     config = {
         "embed_dim": tiny.EMBED_DIM,
+        "quick_gelu": True,
         "vision_cfg": {
             "image_size": tiny.IMAGE_SIZE,
             "layers": tiny.VISION_LAYERS,

@@ -18,7 +18,7 @@ ROOMS = {  # what each room may import from, besides itself
     "io": {"errors", "events"},
     "data": {"errors", "files", "events", "io", "class_names"},
     "models": {"errors", "class_names"},
-    "reporting": {"errors", "files"},
+    "reporting": {"errors", "files", "settings"},
     "training": {"errors", "files", "cluster", "events", "io", "data", "models"},
     "building": {"errors", "models"},
     "inference": {"errors", "class_names", "files", "events", "io", "data", "models", "building", "training"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from hashlib import blake2b
@@ -14,6 +15,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from eventclip.cluster import slurm_job
+from eventclip.settings.checking import sections_of
+from eventclip.settings.run_folders import sweep_folder
 from eventclip.settings.schema import EvaluateConfig, ImportConfig, PseudoLabelConfig, TrainConfig
 from eventclip.settings.telling import command, innermost_sentence
 
@@ -51,9 +54,12 @@ def register_checkpoint(config: Mapping[str, Any]) -> None:
     register_schema()
     store = ConfigStore.instance()
     for group in LEARNED_ON:
-        store.store(group=group, name="checkpoint", node=dict(config.get(group, {})))
-    known = {"name": config.get("name", "unknown"), "seed": config.get("seed", 0)}
-    store.store(name="evaluate_schema", node=_root_of(EvaluateConfig, known))
+        node = dict(config.get(group, {}))
+        if str(node.get("_target_")).endswith(".SymbolsDataModule"):
+            node["root"] = "${paths.cache}"  # it is filmed there, which is for this run to say
+        store.store(group=group, name="checkpoint", node=node)
+    known = _root_of(EvaluateConfig)(name=config.get("name", "unknown"), seed=config.get("seed", 0))
+    store.store(name="evaluate_schema", node=known)
 
 
 def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
@@ -64,19 +70,25 @@ def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
     """
     # Hydra copies the store, which never changes what it holds, for each group that it lists: half the time of --help.
     ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
-    ConfigStore.instance().store(name="train_schema", node=_root_of(root, {}))
-    ConfigStore.instance().store(name="import_schema", node=_root_of(ImportConfig, {}))
+    ConfigStore.instance().store(name="train_schema", node=_root_of(root))
+    ConfigStore.instance().store(name="import_schema", node=_root_of(ImportConfig))
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     OmegaConf.register_new_resolver("slurm_launcher", slurm_launcher, replace=True)
     OmegaConf.register_new_resolver("asset", lambda name: str(Path(__file__).parent / "assets" / name), replace=True)
 
 
-def _root_of(schema: type, values: Mapping[str, Any]) -> Any:
+@functools.cache
+def _root_of(schema: Any) -> Any:
     """A root that refuses keys which the schema does not have; what their values may be, `checking` says."""
+    base: Any = schema.__mro__[1]
+    bases: tuple[Any, ...] = () if base is object else (_root_of(base),)  # Hydra lays one over the other
+    empty = sections_of(schema)
     fields: list[Any] = [
-        (one.name, Any, field(default=values.get(one.name, one.default))) for one in dataclasses.fields(schema)
+        (one.name, Any, field(default_factory=dict) if one.name in empty else field(default=one.default))
+        for one in dataclasses.fields(schema)
     ]
-    return dataclasses.make_dataclass(schema.__name__, fields)
+    return dataclasses.make_dataclass(schema.__name__, fields, bases=bases)
 
 
 def run_id(now: str, overrides: Sequence[str]) -> str:

@@ -123,7 +123,7 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     """
     class_names = datamodule.class_names
     path = None if cfg.checkpoint is None else Path(cfg.checkpoint).expanduser()
-    checkpoint = None if path is None else read_checkpoint(path)
+    checkpoint = None if path is None else read_checkpoint(path, trust=cfg.trust)
     if path is not None and checkpoint is not None and checkpoint["eventclip"]["class_names"] != class_names:
         ours = {**checkpoint["eventclip"], "class_names": class_names}
         check_card(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
@@ -174,7 +174,7 @@ def true_shots(cfg: DictConfig, path: Path, card: dict[str, Any]) -> Recordings:
 
 def _as_the_teacher_sees(cfg: DictConfig, path: Path) -> DictConfig:
     """Take what decides the teacher's probabilities from its own card: it guesses as it was tested."""
-    theirs = read_checkpoint(path)["eventclip"]["config"]
+    theirs = read_checkpoint(path, trust=cfg.trust)["eventclip"]["config"]
     decisive = ("clip", "tuning", "adapter", "classifier", "frames", "views")
     return _changed(cfg, {name: theirs[name] for name in decisive if name in theirs})
 

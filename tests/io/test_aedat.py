@@ -49,6 +49,13 @@ def test_streams_are_listed_where_none_is_chosen(tmp_path, encoders, wanted):
     assert len(read_events(tmp_path / "a.aedat4", stream=remedy)[0]) == 500
 
 
+def test_names_of_streams_are_told_in_one_line(tmp_path, encoders):
+    (tmp_path / "a.aedat4").write_bytes(encoders.aedat4({"a\nb\t": encoders.made(10), "c" * 999: encoders.made(10)}))
+    with pytest.raises(RecordingError, match=r"choose one of 0 \(a b\), 1 \(c{39}…\) by") as caught:
+        read_events(tmp_path / "a.aedat4")
+    assert "\n" not in str(caught.value)
+
+
 def test_packets_of_other_streams_are_not_looked_into(tmp_path, encoders):
     content = encoders.aedat4({"events": encoders.made(100)}, told=False)
     frame = struct.pack("<II", 7, 1000) + b"\xff" * 1000
@@ -83,7 +90,7 @@ DAMAGES = {
     "a text outside": (lambda c: replaced(c, b'<dv version="2.0">', b"\xff" * 18), "is no XML"),
     "entities": (lambda c: replaced(c, b'<dv version="2.0">', b"<!DOCTYPE a>".ljust(18)), "defines entities"),
     "no events": (lambda c: replaced(c, b">EVTS<", b">FRME<"), "holds no stream of events"),
-    "a name for a number": (lambda c: replaced(c, b'node name="0"', b'node name="x"'), "has the number 'x'"),
+    "a name for a number": (lambda c: replaced(c, b'node name="0"', b'node name="x"'), "has the number x"),
     "cut in a packet": (lambda c: c[:-1500], "packets end at byte"),
 }
 

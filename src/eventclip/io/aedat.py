@@ -22,7 +22,7 @@ import numpy as np
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.io.formats import Opened, ReadOptions, together
+from eventclip.io.formats import Opened, ReadOptions, short, together
 from eventclip.io.unpacked_size import NoFrameError, lz4_unpacked, zstd_unpacked
 
 _MAGIC = b"#!AER-DAT4.0\r\n"
@@ -170,7 +170,7 @@ def _stream(node: ET.Element) -> _Stream:
     """What a node of the description says of a stream."""
     number = node.get("name", "")
     if not _NUMBER.fullmatch(number):
-        raise _damaged(f"a stream has the number {number!r}")
+        raise _damaged(f"a stream has the number {short(number)}")
     info = next((child for child in node.findall("node") if child.get("name") == "info"), None)
     camera = {} if info is None else _attributes(info)
     width, height = camera.get("sizeX", ""), camera.get("sizeY", "")
@@ -192,8 +192,12 @@ def _chosen(streams: list[_Stream], wanted: str | None) -> _Stream:
         fitting = [stream for stream in streams if stream[label] == str(wanted)]
         if len(fitting) == 1:
             return fitting[0]
-    listed = ", ".join(f"{stream.number} ({stream.name or 'without a name'})" for stream in streams)
-    found = f"holds {len(streams)} streams of events" if wanted is None else f"has no one stream called {wanted}"
+    listed = ", ".join(f"{stream.number} ({short(stream.name) or 'without a name'})" for stream in streams)
+    found = (
+        f"holds {len(streams)} streams of events"
+        if wanted is None
+        else f"has no one stream called {short(str(wanted))}"
+    )
     raise RecordingError(f"{found}: choose one of {listed} by its number or name, such as stream={streams[0].number}")
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
+from eventclip.events.kernel import kernel
+from eventclip.io.evt_kernels import halves, place
 from eventclip.io.formats import Opened, ReadOptions
 
 _OVERFLOW_ROW, _OVERFLOW_US = 240, 1 << 13
@@ -42,26 +44,30 @@ def open_bin(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # 
     def pieces() -> Iterator[Events]:
         overflows = 0
         with path.open("rb") as file:
-            while len(raw := np.fromfile(file, np.uint8, 5 * chunk_events)):
-                events, overflows = _decode(raw, overflows)
-                yield events
+            for start in range(0, whole, chunk_events):
+                raw = np.fromfile(file, np.uint8, 5 * min(chunk_events, whole - start))
+                events: Events = np.empty(len(raw) // 5, EVENT_DTYPE)
+                made, overflows = _decode(raw, overflows, halves(events))
+                yield events[:made]
 
     return Opened(pieces())
 
 
-def _decode(raw: NDArray[np.uint8], overflows: int) -> tuple[Events, int]:
+@kernel
+def _decode(raw: NDArray[np.uint8], overflows: int, events: NDArray[np.int64]) -> tuple[int, int]:
     """Decode whole entries of 5 bytes each, ``overflows`` of the clock after its start.
 
     Returns:
-        Events, and how often the clock has run over after the last entry.
+        How many of them are events, and how often the clock has run over after the last entry.
     """
-    x, y, high, middle, low = raw.reshape(-1, 5).T
-    events = np.zeros(len(x), EVENT_DTYPE)
-    events["x"], events["y"], events["p"] = x, y, high >> 7
-    events["t"] = (high & 0x7F).astype(np.int32) << 16 | middle.astype(np.int32) << 8 | low
-    overflow = y == _OVERFLOW_ROW
-    if overflows or overflow.any():
-        run_over = overflows + np.cumsum(overflow)
-        events["t"] += run_over * _OVERFLOW_US
-        events, overflows = events[~overflow], int(run_over[-1])
-    return events, overflows
+    made = 0
+    for entry in range(len(raw) // 5):
+        at = 5 * entry
+        x, y, high = np.int64(raw[at]), np.int64(raw[at + 1]), np.int64(raw[at + 2])
+        if y == _OVERFLOW_ROW:
+            overflows += 1
+        else:
+            events[made, 0] = overflows * _OVERFLOW_US + ((high & 0x7F) << 16 | raw[at + 3] << 8 | raw[at + 4])
+            events[made, 1] = place(x, y, high >> 7)
+            made += 1
+    return made, overflows

@@ -43,7 +43,7 @@ def halves(events: Events) -> NDArray[np.int64]:
 
 
 @kernel
-def _place(x: int, y: int, p: int) -> int:
+def place(x: int, y: int, p: int) -> int:
     """The second half of an event of EVENT_DTYPE."""
     return x | y << 16 | p << 32
 
@@ -54,7 +54,7 @@ def _row(bits: int, t: int, x: int, y: int, p: int, events: NDArray[np.int64], m
     given = 0
     while bits:
         if bits & 1:
-            events[made + given, 0], events[made + given, 1] = t, _place(x, y, p)
+            events[made + given, 0], events[made + given, 1] = t, place(x, y, p)
             given += 1
         bits >>= 1
         x += 1
@@ -76,11 +76,11 @@ def decode_dat(pairs: NDArray[np.uint32], state: NDArray[np.int64], events: NDAr
     """Fill ``events`` (n,) with the (n, 2) words of a ``.dat``: 32 bits of time [µs], then x (14 bits), y (14), p."""
     before, loops = state[HIGH], state[LOOPS]
     for i in range(np.uint64(len(pairs))):
-        time, place = np.int64(pairs[i, 0]), np.int64(pairs[i, 1])
+        time, where = np.int64(pairs[i, 0]), np.int64(pairs[i, 1])
         if time < before or time - before > 1 << 31:
             loops = _loops_after(time, before, loops, 1 << 32, 1_000_000)
         before = time
-        events[i, 0], events[i, 1] = loops << 32 | time, _place(place & 0x3FFF, place >> 14 & 0x3FFF, place >> 28 & 1)
+        events[i, 0], events[i, 1] = loops << 32 | time, place(where & 0x3FFF, where >> 14 & 0x3FFF, where >> 28 & 1)
     state[HIGH], state[LOOPS] = before, loops
 
 
@@ -105,7 +105,7 @@ def decode_evt2(words: NDArray[np.uint32], state: NDArray[np.int64], events: NDA
         if kind <= 1:
             if high >= 0:
                 events[made, 0] = base | word >> 22 & 0x3F
-                events[made, 1] = _place(word >> 11 & 0x7FF, word & 0x7FF, kind)
+                events[made, 1] = place(word >> 11 & 0x7FF, word & 0x7FF, kind)
                 made += 1
             else:
                 untimed += 1
@@ -181,7 +181,7 @@ def decode_evt3(  # noqa: C901, PLR0912  (a branch for each type of word)
         kind = word >> 12
         if kind == 0x2:
             if high >= 0:
-                events[made, 0], events[made, 1] = t, _place(word & 0x7FF, y, word >> 11 & 1)
+                events[made, 0], events[made, 1] = t, place(word & 0x7FF, y, word >> 11 & 1)
                 made += 1
             else:
                 untimed += 1

@@ -318,6 +318,12 @@ def doubting(opened: Opened) -> Iterator[None]:
         raise type(error)(f"{error} ({opened.doubt()})") from error
 
 
+def short(text: str, most: int = 40) -> str:
+    """What a file says, as a sentence can hold it: in one line, printable, and cut where it is long."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def _in_a_line(error: BaseException) -> str:
     """What kind of error it is and the beginning of what it says."""
     said = str(error).strip().splitlines()

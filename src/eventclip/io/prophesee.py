@@ -31,7 +31,7 @@ from eventclip.io.evt_kernels import (
     fresh_state,
     halves,
 )
-from eventclip.io.formats import Opened, ReadOptions
+from eventclip.io.formats import Opened, ReadOptions, short
 
 Decode = Callable[[NDArray[Any], NDArray[np.int64], NDArray[np.int64]], tuple[int, int]]
 
@@ -51,7 +51,7 @@ _KEY_AND_VALUE = re.compile(r"%\s*([^\s:=]+)[\s:=]*(.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"%[ \t]+[A-Za-z][A-Za-z_]+[ \t]")
 _PLAIN = re.compile(rb"%([ \t\r]|$|[A-Za-z_]{3})")
 _CONTROL = re.compile(r"[^\t\r\x20-\x7e\xa0-\U0010ffff]")
-_GEOMETRY = re.compile(r"(\d+)\s*[xX×,*]\s*(\d+)", re.ASCII)
+_GEOMETRY = re.compile(r"(\d{1,9})\s*[xX×,*]\s*(\d{1,9})", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
@@ -74,7 +74,7 @@ def open_dat(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # 
     header, start = read_header(path, text_only=False)
     version = header.get("version", "2")
     if version not in {"2", "2.0"}:
-        raise RecordingError(f"says in its header that it has version {version}: expected version 2")
+        raise RecordingError(f"says in its header that it has version {short(version)}: expected version 2")
     kind = np.fromfile(path, np.uint8, count=2, offset=start).tolist()
     if kind not in _DAT_KINDS:
         told = f"type {kind[0]} and {kind[1]} bytes" if len(kind) == 2 else "no type"
@@ -85,7 +85,7 @@ def open_dat(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # 
 
     def pieces() -> Iterator[Events]:
         state = fresh_state()
-        for words in _pieces_of(path, "<u4", start + 2, 2 * chunk_events):
+        for words in _pieces_of(path, "<u4", start + 2, 2 * min(chunk_events, count)):
             events: Events = np.empty(len(words) // 2, EVENT_DTYPE)
             decode_dat(words.reshape(-1, 2), state, halves(events))
             yield events
@@ -114,7 +114,7 @@ def open_raw(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # 
     name = (encoding.strip() or _VERSIONS.get(version, version)).upper().replace("EVT2.1", "EVT21")
     if name not in _ENCODINGS:
         raise RecordingError(
-            f"says in its header that its encoding is {name or 'nothing'}: expected EVT2, EVT2.1 or EVT3"
+            f"says in its header that its encoding is {short(name) or 'nothing'}: expected EVT2, EVT2.1 or EVT3"
         )
     sizes = {key.strip().lower(): value.strip() for key, _, value in (detail.partition("=") for detail in details)}
     notes: list[str] = []
@@ -126,7 +126,7 @@ def open_raw(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # 
 
     def pieces() -> Iterator[Events]:
         state = fresh_state()
-        words = _pieces_of(path, kind, start, _PIECE_BYTES // np.dtype(kind).itemsize)
+        words = _pieces_of(path, kind, start, min(count, _PIECE_BYTES // np.dtype(kind).itemsize))
         if swapped:
             words = (piece << 32 | piece >> 32 for piece in words)
         yield from _decoded(words, decode, state, min(chunk_events, most * count))

@@ -35,6 +35,11 @@ def settings_of(command: str) -> dict[str, Any]:
     return dict(_flat(COMMANDS[command], ""))
 
 
+def sections_of(schema: type) -> set[str]:
+    """Names of what is a section of its own in a section."""
+    return {name for name, kind in kinds_of(schema).items() if section_of(kind)[0] is not None}
+
+
 def close_to(word: str, words: Iterable[str]) -> str:
     """A hint at what may have been meant, such as ", did you mean adapter?"; empty where nothing is close.
 
@@ -52,7 +57,7 @@ def close_to(word: str, words: Iterable[str]) -> str:
 
 
 def _check_section(section: DictConfig, schema: type, prefix: str, resolve: bool) -> None:
-    kinds = _kinds(schema)
+    kinds = kinds_of(schema)
     for key in section:
         name = str(key)
         if name in kinds:
@@ -65,7 +70,7 @@ def _check_section(section: DictConfig, schema: type, prefix: str, resolve: bool
 def _check(section: DictConfig, name: str, kind: Any, key: str, resolve: bool) -> None:
     if OmegaConf.is_missing(section, name) or (OmegaConf.is_interpolation(section, name) and not resolve):
         return
-    described, optional = _section_of(kind)
+    described, optional = section_of(kind)
     if described is None:
         _check_value(section, name, kind, key, resolve)
         return
@@ -129,7 +134,7 @@ def _interpolated(value: Any) -> bool:
 _ANY_PART = Annotated[Any, Built(())] | None
 
 
-def _section_of(kind: Any) -> tuple[Any, bool]:
+def section_of(kind: Any) -> tuple[Any, bool]:
     """The section that an annotation describes, None where it is a value, and whether it may be null."""
     parts = [kind] if get_origin(kind) is Annotated or isinstance(kind, type) else list(get_args(kind))
     optional = type(None) in parts
@@ -142,13 +147,14 @@ def _section_of(kind: Any) -> tuple[Any, bool]:
 
 
 @functools.cache
-def _kinds(schema: type) -> dict[str, Any]:
+def kinds_of(schema: type) -> dict[str, Any]:
+    """What each setting of a section may be."""
     return get_type_hints(schema, include_extras=True)
 
 
 def _flat(schema: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, kind in _kinds(schema).items():
-        described, _ = _section_of(kind)
+    for name, kind in kinds_of(schema).items():
+        described, _ = section_of(kind)
         key = f"{prefix}{name}"
         if described is None:
             yield key, kind

@@ -37,8 +37,7 @@ class Between:
     def __str__(self) -> str:
         if self.high == math.inf:
             return f"above {self.low:g}" if self.without_low else f"of {self.low:g} or more"
-        ends = f"{'above' if self.without_low else 'from'} {self.low:g} to {self._end()}"
-        return f"{ends}{', which it may not be' if self.without_high else ''}"
+        return f"{'above' if self.without_low else 'from'} {self.low:g} to {'below ' * self.without_high}{self._end()}"
 
     def _end(self) -> str:
         return str(self.high) if isinstance(self.high, int) else f"{self.high:g}"

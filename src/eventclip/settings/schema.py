@@ -457,6 +457,7 @@ class TrainConfig:
     name: Name = MISSING
     seed: Seed = 0
     resume: Path | None = "auto"
+    trust: bool = False
     data: Data = MISSING
     fewshot: FewShotGroup = MISSING
     frames: FramesGroup = MISSING
@@ -480,7 +481,6 @@ class EvaluateConfig(TrainConfig):
 
     checkpoint: Path | None = MISSING
     split: Split = "test"
-    trust: bool = False
 
 
 @dataclass
@@ -498,7 +498,6 @@ class PseudoLabelConfig(TrainConfig):
     checkpoint: Path | None = None
     out: Path = MISSING
     links: Path | None = None
-    trust: bool = False
     pseudo: Pseudo = MISSING
 
 

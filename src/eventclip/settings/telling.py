@@ -58,6 +58,8 @@ def sentence_of(error: BaseException) -> str | None:
         return innermost_sentence(str(error))
     if isinstance(error, OSError) or _TORCH_CANNOT_WRITE in str(error):
         return _about_the_disk(error)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which need not be imported for it
+        return f"the trainer cannot work like that: {one_line(str(error))}"
     from omegaconf.errors import OmegaConfBaseException  # everything above is told without waiting for it
 
     if isinstance(error, OmegaConfBaseException):
