@@ -98,7 +98,8 @@ def _checking(name: str) -> Iterator[None]:
     composing: Any = import_module("hydra._internal.hydra")
     running: Any = import_module("hydra._internal.utils")
     saving: Any = import_module("hydra.core.utils")
-    loader, report, save = composing.ConfigLoaderImpl, running.run_and_report, saving._save_config
+    loader, report = composing.ConfigLoaderImpl, running.run_and_report
+    save = saving._save_config  # noqa: SLF001  (Hydra has no door for what it writes itself)
 
     def save_named(config: Any, filename: str, folder: Path) -> None:
         try:
@@ -108,8 +109,9 @@ def _checking(name: str) -> Iterator[None]:
 
     composing.ConfigLoaderImpl = functools.partial(CheckingLoader, command=name)
     running.run_and_report = lambda run: run()
-    saving._save_config = save_named
+    saving._save_config = save_named  # noqa: SLF001
     try:
         yield
     finally:
-        composing.ConfigLoaderImpl, running.run_and_report, saving._save_config = loader, report, save
+        composing.ConfigLoaderImpl, running.run_and_report = loader, report
+        saving._save_config = save  # noqa: SLF001

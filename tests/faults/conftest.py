@@ -166,6 +166,7 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
     shots = ("experiment=fewshot_ncaltech", "fewshot.shots=2", "trainer.max_epochs=1", "data.augmentation.max_shift=3")
     cache = tmp_path_factory.mktemp("cache")
     trained, cached = tmp_path_factory.mktemp("trained"), (f"paths.cache={cache}",)
+    banked = ("features=bank", f"hydra.run.dir={trained / 'banked'}")
     guess = ("experiment=demo_pseudo", "pseudo.threshold=0.3", "pseudo.tta_consistent=false", "pseudo.progress=false")
     guess += ("pseudo.tta_min_prob=false", "pseudo.shard_size=4")
     names = [name.lower().replace("_", " ") for name in golden[1]["class_names"]]
@@ -216,7 +217,7 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
                 f"paths.cache={cache}",
                 f"out={place / 'p.json'}",
                 f"links={place / 'links'}",
-            ),  # fmt: skip
+            ),
             ("p.json", "p.report.json", "p.reliability.png", "links/training"),
         ),
         "simulate": Job(
