@@ -17,6 +17,7 @@ from eventclip.errors import UserError
 from eventclip.files import whole_file
 from eventclip.models.reference import load_reference_checkpoint
 from eventclip.run import Parts, assemble, make_trainer, quieten, write_results
+from eventclip.settings.kinds import convert
 from eventclip.training.cards import check_card, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,10 @@ def config_of_checkpoint(overrides: list[str]) -> dict[str, Any]:
     """Read the configuration in the card of the checkpoint that the overrides name.
 
     Args:
-        overrides: of the command line, with one ``checkpoint=PATH`` among them.
+        overrides: of the command line, with one ``checkpoint=PATH`` among them, and perhaps ``trust=true``.
 
     Raises:
-        UserError: it cannot be read, or several are named.
+        UserError: it cannot be read, several are named, or it asks for foreign code and is not trusted.
     """
     wanted = [override for override in overrides if override.startswith("checkpoint=")][-1]
     parsed = OverridesParser.create().parse_override(wanted)
@@ -37,7 +38,9 @@ def config_of_checkpoint(overrides: list[str]) -> dict[str, Any]:
         raise UserError(
             f"{wanted} names several checkpoints, and each brings its own configuration: evaluate one after the other"
         )
-    checkpoint = read_checkpoint(Path(str(parsed.value())).expanduser())
+    trusted = [override for override in overrides if override.lstrip("+").startswith("trust=")][-1:]
+    trust = any(convert(OverridesParser.create().parse_override(one).value(), bool, "trust") for one in trusted)
+    checkpoint = read_checkpoint(Path(str(parsed.value())).expanduser(), trust=trust)
     config: dict[str, Any] = checkpoint["eventclip"]["config"]
     return config
 
@@ -71,7 +74,7 @@ def evaluate(cfg: DictConfig) -> None:
 
 def load(cfg: DictConfig, path: Path) -> tuple[Parts, dict[str, Any]]:
     """Build what a configuration describes, for ``cfg.split`` alone, with what a checkpoint learned in it."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, trust=cfg.trust)
     parts = assemble(cfg, evaluated=cfg.split)
     check_card(path, checkpoint, parts.card)
     parts.classifier.load_learned_state_dict(checkpoint["state_dict"])
@@ -95,6 +98,6 @@ def import_reference(cfg: DictConfig) -> None:
     parts = assemble(cfg, evaluated="test")
     parts.classifier.load_learned_state_dict(learned)
     checkpoint = {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.card}
-    with whole_file(out) as part:
-        torch.save(checkpoint, part)
+    with whole_file(out) as part, part.open("wb") as file:  # else torch would not tell what the system says
+        torch.save(checkpoint, file)
     log.info("%s holds %d learned tensors: python -m eventclip.evaluate checkpoint=%s", out, len(learned), out)

@@ -1,17 +1,24 @@
-"""Files appear whole or not at all; small ones are read without trusting what they say of themselves."""
+"""Files appear whole or not at all, from one writer at a time; small ones are read without trusting what they say."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from eventclip.errors import UserError
+
+NAMES = "surrogateescape"
+"""How text files hold names of files that are no UTF-8: byte for byte."""
 
 LARGEST_BYTES = 16 << 20
 """Of a text or JSON file, unless its reader says otherwise."""
@@ -19,6 +26,7 @@ LARGEST_BYTES = 16 << 20
 ODD_NAME = 'no name may be "", "." or "..", or hold a backslash or control character'
 """Why :func:`plain_path` says no, for messages."""
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 _INT64 = 1 << 63
 _ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)(?:\.{0,2})(?:/|$)")  # control characters; "", "." and ".." as a name
 
@@ -31,17 +39,95 @@ def whole_file(path: Path) -> Iterator[Path]:
     block fails, the temporary file is removed and an older ``path`` stays as it was. The folder is made.
 
     Raises:
-        OSError: the folder cannot be made or written to, or the disk is full.
+        OSError: the folder cannot be made or written to, or the disk is full; it names ``path``, also where a library
+            that wrote the temporary file has put the system's error into one of its own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
+    except (OSError, RuntimeError) as error:
+        system = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, OSError)), None)
+        ours = (None, *map(os.fspath, (part, path, *path.parents)))
+        if system is None or system.filename not in ours:
+            raise
+        raise _about(path, system) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only file system refuses even to remove what is not there
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` to fill; it takes the name ``path`` once the block has ended well.
+
+    Where the block fails nothing is left of it. An empty folder ``path`` is replaced.
+
+    Raises:
+        OSError: the folder cannot be made, or ``path`` is there and not empty.
+    """
+    path = path.absolute()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _about(path: Path, error: OSError) -> OSError:
+    """The same error, of the file that was to be written."""
+    if error.errno is not None:
+        return OSError(error.errno, error.strerror or os.strerror(error.errno), str(path))
+    if re.fullmatch(r"\d+ requested and \d+ written", str(error)):  # numpy's word for a write that came to an end
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return OSError(errno.EIO, str(error), str(path))
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep other processes from writing ``path`` meanwhile, by a lock beside it that dies with its owner.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: the folder cannot be made or written to.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _locked(lock)
+    except BlockingIOError:
+        raise UserError(f"another process is writing {path}: wait for it, or give another out=") from None
+    except OSError as error:
+        raise _about(path, error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(lock: Path) -> int:
+    """Open and lock a file; its last owner may have removed it in between, and then another one bears the name."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), lock.stat()):
+                return handle
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno in _NO_LOCKS:  # some network file systems: nothing there can tell two writers apart
+                return handle
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -23,7 +24,7 @@ from eventclip.data.recordings import Recordings
 from eventclip.data.split_files import PSEUDO, check_names, write_split
 from eventclip.data.versions import Shards, check_versions
 from eventclip.errors import UserError
-from eventclip.files import whole_file, write_json
+from eventclip.files import held, whole_file, write_json
 from eventclip.models.classifier import EventClassifier
 from eventclip.run import build_bank, build_datamodule, quieten
 from eventclip.training.cards import check_card, read_checkpoint
@@ -53,8 +54,8 @@ def label(cfg: DictConfig) -> None:
     """Guess the training recordings, select, and write split file, report and reliability curve.
 
     Raises:
-        UserError: an option out of its range, a teacher of other classes, nothing selected, or a folder that cannot
-            be written to.
+        UserError: an option out of its range, a teacher of other classes, nothing selected, a folder that cannot
+            be written to, or another process that writes the same.
     """
     quieten()
     options = cfg.pseudo
@@ -89,18 +90,19 @@ def label(cfg: DictConfig) -> None:
         "teacher": teacher.decides(),
         "recordings_sha256": pool.checksum(),
         "versions": list(versions),
-        "files": [datamodule.files.sensor_hw, datamodule.files.file_format, datamodule.files.time_unit],
+        "files": datamodule.files.describe(),
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
         "features": cfg.features.dtype if cfg.features else "online",
     }
     store = GuessStore(out.with_suffix(".guesses"), decides, shards=shards, versions=len(versions))
     log.info("%d of %d training recordings are to be guessed: %s", len(pool), len(everything), store.folder)
-    guess_all(fabric, teacher.classifier, datamodule, pool, store, versions=versions, progress=options.progress)
-    if fabric.is_global_zero:
-        chosen = _write(out, select, versions, store.read(), pool, teacher, datamodule)
-        if links is not None:
-            log.info("%d links: %s", link_recordings(links, chosen), links)
+    with held(out) if fabric.is_global_zero else contextlib.nullcontext():
+        guess_all(fabric, teacher.classifier, datamodule, pool, store, versions=versions, progress=options.progress)
+        if fabric.is_global_zero:
+            chosen = _write(out, select, versions, store.read(), pool, teacher, datamodule)
+            if links is not None:
+                log.info("%d links: %s", link_recordings(links, chosen), links)
 
 
 def make_fabric(cfg: DictConfig) -> Fabric:
@@ -121,7 +123,7 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     """
     class_names = datamodule.class_names
     path = None if cfg.checkpoint is None else Path(cfg.checkpoint).expanduser()
-    checkpoint = None if path is None else read_checkpoint(path)
+    checkpoint = None if path is None else read_checkpoint(path, trust=cfg.trust)
     if path is not None and checkpoint is not None and checkpoint["eventclip"]["class_names"] != class_names:
         ours = {**checkpoint["eventclip"], "class_names": class_names}
         check_card(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
@@ -172,7 +174,7 @@ def true_shots(cfg: DictConfig, path: Path, card: dict[str, Any]) -> Recordings:
 
 def _as_the_teacher_sees(cfg: DictConfig, path: Path) -> DictConfig:
     """Take what decides the teacher's probabilities from its own card: it guesses as it was tested."""
-    theirs = read_checkpoint(path)["eventclip"]["config"]
+    theirs = read_checkpoint(path, trust=cfg.trust)["eventclip"]["config"]
     decisive = ("clip", "tuning", "adapter", "classifier", "frames", "views")
     return _changed(cfg, {name: theirs[name] for name in decisive if name in theirs})
 

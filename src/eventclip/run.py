@@ -127,7 +127,7 @@ def run(cfg: DictConfig) -> float | None:
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
     trainer = make_trainer(cfg, parts)
-    resume, restarts = begin(trainer, cfg.resume, output, parts.card)
+    resume, restarts = begin(trainer, cfg.resume, output, parts.card, trust=cfg.trust)
     if learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")

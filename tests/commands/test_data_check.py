@@ -46,7 +46,7 @@ def test_damage_is_named_and_ends_in_a_failure(check, learnable_root, tmp_path, 
     [
         (("data.root=/nowhere",), "there is no folder /nowhere"),
         (("data=folder",), "data.root"),
-        (("splits=[tset]",), "splits names 'tset'"),
+        (("splits=[tset]",), "splits[0] must be one of training, validation, test, got 'tset'"),
         (("data.sensor_hw=180",), "data"),
         (("splits=[test]", "out=/proc/no/such.json"), "out=/proc/no/such.json cannot be written"),
     ],

@@ -1,6 +1,8 @@
 """Whatever file weights come in they are the same weights; files that would run code or do not fit are refused."""
 
+import hashlib
 import json
+import os
 import pickle
 import zipfile
 
@@ -11,9 +13,13 @@ import torch
 from torch import nn
 
 from eventclip.errors import UserError
+from eventclip.models.activation import needs_quick_gelu
+from eventclip.models.adapters import IdentityAdapter
 from eventclip.models.architecture import find_architecture
+from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.models.weights import read_weight_file
+from eventclip.models.reference import load_reference_checkpoint
+from eventclip.models.weights import find_weight_file, read_weight_file
 
 
 def load(config, path, **options):
@@ -101,32 +107,158 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "quick_gelu"),
-    [
-        ("weights.pt", True),
-        ("weights.pth", True),
-        ("weights.safetensors", True),
-        ("pytorch_model.bin", False),
-        ("open_clip_model.safetensors", False),
-        ("epoch_3.pt", False),
-    ],
-)
-def test_files_in_openais_layout_mean_quick_gelu_and_open_clips_own_do_not(
-    golden_clip_files, golden_clip, state, tmp_path, name, quick_gelu
-):
-    config, _ = golden_clip_files
+@pytest.fixture
+def silent(golden_clip_files, tmp_path):
+    """The golden architecture without a word on its activation."""
+    options = json.loads(golden_clip_files[0].read_text())
+    del options["quick_gelu"]
+    (tmp_path / "silent.json").write_text(json.dumps(options))
+    return tmp_path / "silent.json"
+
+
+NAMES = ("weights.pt", "weights.pth", "pytorch_model.bin", "vit_b_32.safetensors", "open_clip_model.safetensors")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_files_name_decides_nothing_and_who_knows_is_asked(silent, golden_clip, state, tmp_path, name):
     path = tmp_path / name
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(state, path)
-    elif name == "epoch_3.pt":
-        torch.save({"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
     else:
         torch.save(state, path)
-    encoder = load(config, path)
-    assert encoder.describe()["quick_gelu"] is quick_gelu
-    assert encoder.weights_sha256 == golden_clip.weights_sha256
-    assert load(config, path, quick_gelu=not quick_gelu).describe()["quick_gelu"] is not quick_gelu
+    with pytest.raises(
+        UserError, match=r"does not tell .*give clip\.quick_gelu=true or clip\.quick_gelu=false"
+    ) as told:
+        load(silent, path)
+    assert "\n" not in str(told.value)
+    for quick_gelu in (True, False):
+        encoder = load(silent, path, quick_gelu=quick_gelu)
+        assert encoder.describe()["quick_gelu"] is quick_gelu
+        assert encoder.weights_sha256 == golden_clip.weights_sha256
+
+
+@pytest.mark.parametrize("told", [True, False, None])
+def test_the_configuration_published_beside_a_file_tells_its_activation(silent, state, tmp_path, told):
+    torch.save(state, tmp_path / "x.bin")
+    model = json.loads(silent.read_text()) | ({} if told is None else {"quick_gelu": told})
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
+    assert load(silent, tmp_path / "x.bin").describe()["quick_gelu"] is bool(told)
+    model["vision_cfg"]["width"] += 64
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
+    with pytest.raises(UserError, match="does not tell"):
+        load(silent, tmp_path / "x.bin")
+
+
+def test_a_published_file_is_known_by_its_checksum(tmp_path, monkeypatch):
+    path = tmp_path / "renamed.pt"
+    path.write_bytes(b"as published")
+    start = hashlib.sha256(b"as published").hexdigest()[:8]
+    address = f"https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_b_32-x-{start}.pt"
+    for quick_gelu in (True, False):
+        published = {"url": address, "quick_gelu": quick_gelu}
+        monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda arch, tag, published=published: published)
+        assert needs_quick_gelu(path, find_architecture("ViT-B-32", None), {}) is quick_gelu
+    path.write_bytes(b"something else")
+    with pytest.raises(UserError, match="does not tell"):
+        needs_quick_gelu(path, find_architecture("ViT-B-32", None), {})
+
+
+def test_an_architecture_of_one_kind_needs_no_word(tmp_path):
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"x")
+    assert needs_quick_gelu(path, find_architecture("ViT-B-32-quickgelu", None), {}) is True
+    assert needs_quick_gelu(path, find_architecture("ViT-B-16-SigLIP", None), {}) is False
+
+
+def test_the_tiny_clip_states_its_activation():
+    from eventclip.inference.loading import clip_options
+
+    assert ClipEncoder(**clip_options("tiny")).describe()["quick_gelu"] is True
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [("state_dict", "module."), ("model", ""), ("model_state_dict", "model."), (None, "_orig_mod."), (None, "model."),
+     ("state_dict", "module._orig_mod.")],
+)  # fmt: skip
+def test_what_other_programs_wrap_weights_in_is_taken_off(golden_clip_files, state, tmp_path, wrapper, prefix):
+    renamed = {f"{prefix}{name}": value for name, value in state.items()}
+    torch.save(renamed if wrapper is None else {wrapper: renamed, "epoch": 3}, tmp_path / "x.pt")
+    assert read_weight_file(tmp_path / "x.pt").keys() == state.keys()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(golden_clip_files, state, tmp_path, value):
+    state["visual.proj"].view(-1)[7] = value
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=r"visual\.proj holds values that are not finite"):
+        load(golden_clip_files[0], tmp_path / "x.pt")
+
+
+def test_logits_that_are_not_finite_are_no_answer(golden_clip):
+    classifier = EventClassifier(golden_clip, IdentityAdapter(torch.eye(2, 32), 100.0))
+    features, valid = torch.ones(3, 2, 32), torch.ones(3, 2, dtype=torch.bool)
+    features[1, 0, 5] = float("nan")
+    with torch.no_grad():
+        with pytest.raises(UserError, match="the logits of 1 of 3 recordings are not finite"):
+            classifier(valid, features=features)
+        valid[1, 0] = False  # what is no view may hold anything
+        assert classifier(valid, features=features).probabilities.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "is a git-lfs pointer"),
+        (b"<!DOCTYPE html><html>login</html>", "is a web page"),
+        (b"", "is empty"),
+        (None, "is a folder"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".bin"])
+def test_a_file_of_another_kind_is_called_what_it_is(golden_clip_files, tmp_path, suffix, content, message):
+    path = tmp_path / f"x{suffix}"
+    path.mkdir() if content is None else path.write_bytes(content)
+    for read in (lambda: load(golden_clip_files[0], path), lambda: load_reference_checkpoint(path)):
+        with pytest.raises(UserError, match=message) as told:
+            read()
+        assert "weights_only" not in str(told.value)
+        assert "\n" not in str(told.value)
+
+
+def sentence(read, path):
+    """What is said of a file, nothing if it is read; any other error passes."""
+    try:
+        read(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_damaged_weights_end_in_a_sentence(openai_archive, golden_clip_files, state, tmp_path):
+    import random
+
+    safetensors.torch.save_file(state, tmp_path / "whole.safetensors")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    chance, refused = random.Random(0), 0
+    for source in (openai_archive, golden_clip_files[1], tmp_path / "whole.safetensors", tmp_path / "old.pt"):
+        whole = source.read_bytes()
+        for number in range(25):
+            content = bytearray(whole)
+            for _ in range(chance.randrange(1, 30)):
+                content[chance.choice([chance.randrange(len(content)), chance.randrange(4000), -1])] = chance.randrange(
+                    256
+                )
+            content = content[: chance.randrange(len(content))] if number % 5 == 0 else content
+            path = tmp_path / f"x{source.suffix}"
+            path.write_bytes(content)
+            for read in (read_weight_file, load_reference_checkpoint):
+                told = sentence(read, path)
+                assert "\n" not in told
+                assert "weights_only" not in told
+                refused += bool(told)
+    assert refused > 100
 
 
 def test_an_architectures_own_word_on_quick_gelu_holds(golden_clip_files, tmp_path):
@@ -186,13 +318,40 @@ def test_an_own_architecture_has_no_tags(golden_clip_files):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not JSON"), ("[]", "describes no CLIP"), ('{"embed_dim": 3}', "lacks vision_cfg, text_cfg")],
+    [
+        ("{", "is not JSON"),
+        ("[" * 2000, "is not JSON"),
+        ("[]", "describes no CLIP"),
+        ('{"embed_dim": 3}', "lacks vision_cfg, text_cfg"),
+        ('{"embed_dim": 3, "vision_cfg": {}, "text_cfg": 4}', "text_cfg=4, expected a mapping"),
+        ('{"embed_dim": "3", "vision_cfg": {}, "text_cfg": {}}', "embed_dim='3', expected a whole number"),
+        ('{"embed_dim": 8, "vision_cfg": {"layers": 1e9}, "text_cfg": {}}', "layers=.*expected at most 512"),
+        ('{"embed_dim": 8, "vision_cfg": {"width": "a"}, "text_cfg": {}}', "cannot build own"),
+        ('{"embed_dim": 8, "vision_cfg": {"patch_size": 0}, "text_cfg": {}}', "cannot build own"),
+        ('{"embed_dim": 8, "vision_cfg": {"image_size": {}}, "text_cfg": {}}', "cannot build own"),
+        ('{"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}, "quick_gelu": "no"}', "quick_gelu='no'"),
+        (
+            '{"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"tokenizer_kwargs": {"trust_remote_code": true}}}',
+            "trust_remote_code, which could run code",
+        ),
+        (" " * 2**21, "more than any architecture"),
+    ],
 )
 def test_a_configuration_that_is_none_is_refused(tmp_path, content, message):
     path = tmp_path / "own.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as told:
         ClipEncoder(None, config=path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_configuration_that_is_no_file_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "fifo.json")
+    for path, message in ((tmp_path / "fifo.json", "no regular file"), (tmp_path, "is a folder")):
+        with pytest.raises(UserError, match=message):
+            ClipEncoder(None, config=path)
+    with pytest.raises(UserError, match="no regular file"):
+        find_weight_file("ViT-B-32", str(tmp_path / "fifo.json"))
 
 
 def test_options_open_clip_does_not_know_are_refused(golden_clip_files, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from eventclip.errors import UserError
+from eventclip.training.resume import _count_start
 
 # A resumed run of these tests has a folder of its own, where "best.ckpt" begins anew.
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -98,3 +99,45 @@ def test_an_imported_checkpoint_has_no_training_to_go_on_from(run_experiment, tm
     torch.save({key: checkpoint[key] for key in ("state_dict", "eventclip")}, tmp_path / "imported.ckpt")
     with pytest.raises(UserError, match=r"imported\.ckpt was imported and holds no state of a training"):
         run_experiment(f"resume={tmp_path / 'imported.ckpt'}", folder="other")
+
+
+def test_going_on_with_other_settings_is_refused(run_experiment, keep_every_step):
+    kept, overrides = keep_every_step
+    run_experiment(*overrides)
+    for override, message in (
+        ("trainer.max_epochs=4", r"trainer\.max_epochs=3 and this run has 4, .*give trainer\.max_epochs=3 to go on"),
+        ("trainer.max_steps=4", r"trainer\.max_steps=-1 and this run has 4"),
+        ("optim.lr=0.02", r"optim\.lr=0\.01 and this run has 0\.02"),
+        ("data.batch_size=3", r"data\.batch_size=4 and this run has 3"),
+        ("+trainer.gradient_clip_val=1.0", r"gradient_clip_val=null and this run has 1\.0"),
+        ("classifier.loss=probabilities", r"classifier\.loss=logits and this run has probabilities"),
+        ("seed=5", "seed=0 and this run has 5"),
+    ):
+        with pytest.raises(UserError, match=message) as told:
+            run_experiment(f"resume={kept}/step_4.ckpt", override, folder="other")
+        assert "\n" not in str(told.value)
+        assert "resume=null" in str(told.value)
+
+
+def test_what_only_the_machine_decides_may_change_from_turn_to_turn(run_experiment, keep_every_step, tmp_path):
+    kept, overrides = keep_every_step
+    run_experiment(*overrides)
+    machine = ("data.num_workers=1", "trainer.log_every_n_steps=2", f"paths.cache={tmp_path}", "name=other")
+    run_experiment(f"resume={kept}/step_4.ckpt", *machine, "logger.csv=null", folder="other")
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"starts": null}', '{"starts": "x"}', "[" * 3000, "", '{"starts": 1e400}'])
+def test_a_damaged_count_of_starts_begins_anew(tmp_path, content):
+    file = tmp_path / "starts.json"
+    file.write_text(content)
+    assert _count_start(file, afresh=False) == 0
+    assert _count_start(file, afresh=False) == 1
+    assert json.loads(file.read_text()) == {"starts": 2}
+
+
+def test_a_checkpoint_without_a_trainings_state_is_told(run_experiment, tmp_path):
+    checkpoint = torch.load(run_experiment("trainer.max_epochs=1") / "checkpoints" / "last.ckpt", weights_only=True)
+    for name in ("loops", "optimizer_states", "epoch", "lr_schedulers", "global_step"):
+        torch.save({**checkpoint, name: None}, tmp_path / "x.ckpt")
+        with pytest.raises(UserError, match=f"x.ckpt is damaged: its {name} is none to go on from"):
+            run_experiment(f"resume={tmp_path / 'x.ckpt'}", "trainer.max_epochs=1", folder="other")

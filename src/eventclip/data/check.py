@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.dataset import EventFiles
+from eventclip.data.event_files import EventFiles
 from eventclip.data.inspection import Inspection, inspect
 from eventclip.data.recordings import SPLITS, Recordings
 from eventclip.errors import UserError
@@ -161,6 +161,7 @@ def _split_as_dict(split: CheckedSplit) -> dict[str, Any]:
         "per_class": dict(counts),
         "events": dict(zip(keys, split.percentiles(split.found.events), strict=False)),
         "duration_us": dict(zip(keys, split.percentiles(split.found.duration_us), strict=False)),
+        "notes": split.found.notes,
         "damaged": {split.recordings.relative(position): cause for position, cause in split.found.causes.items()},
     }
 
@@ -220,10 +221,12 @@ def _damage(check: DataCheck) -> list[str]:
 
 
 def _remarks(check: DataCheck) -> list[str]:
-    """What may be right or wrong: one polarity only, recordings that are there twice."""
+    """What may be right or wrong: units told from numbers, one polarity only, recordings that are there twice."""
     lines = []
     for name, split in check.splits.items():
         found = split.found
+        for first, count in found.notes.items():
+            lines.append(f"{name}: {count} of {len(split.recordings)} recordings, the first {first}")
         one_sided = found.sound & (found.events > 1) & ((found.on_events == 0) | (found.on_events == found.events))
         if one_sided.any():
             first = split.recordings.relative(int(one_sided.argmax()))

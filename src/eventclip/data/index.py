@@ -99,7 +99,8 @@ def _whole(listed: Recordings) -> bool:
     return (
         listed.paths.ndim == labels.ndim == 1
         and 0 < len(listed.paths) == len(labels)
-        and (listed.paths.dtype.kind, labels.dtype) == ("S", np.int64)
+        and listed.paths.dtype.kind == "S"
+        and labels.dtype == np.dtype(np.int64)
         and bool(labels.min() >= 0 and labels.max() < count)
         and all(map(plain_name, listed.class_folders))
     )

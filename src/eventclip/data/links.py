@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from eventclip.data.recordings import Recordings
 from eventclip.errors import UserError
-from eventclip.files import ODD_NAME, plain_name, plain_path
+from eventclip.files import ODD_NAME, plain_name, plain_path, whole_folder
 
 
 def check_new_folder(folder: Path) -> None:
@@ -41,7 +41,7 @@ def check_linkable(recordings: Recordings) -> None:
 
 
 def link_recordings(folder: Path, recordings: Recordings) -> int:
-    """Make links ``folder/<split>/<class>/<recording>``, where class is the one that was guessed.
+    """Make links ``folder/<split>/<class>/<recording>``, where class is the one that was guessed, all or none.
 
     What else lies in the data set's folder, such as the test split, is linked as well, so that ``folder`` can be
     trained on in its place.
@@ -67,17 +67,18 @@ def link_recordings(folder: Path, recordings: Recordings) -> int:
     ]
     twice = {place for place, count in Counter((into, s.name) for into, s in set(targets)).items() if count > 1}
     try:
-        for into in {into for into, _ in targets}:
-            (folder / into).mkdir(parents=True, exist_ok=True)
-            if not (folder / into).resolve().is_relative_to(folder.resolve()):
-                raise UserError(f"links={folder} holds a link that leads out of it: give a new folder")
-        for into, source in set(targets):
-            name = f"{source.parent.name}_{source.name}" if (into, source.name) in twice else source.name
-            (folder / into / name).symlink_to(root / source)
-        tops = {source.parts[0] for source in sources if len(source.parts) > 2}
-        for entry in root.iterdir() if tops else ():
-            if entry.name not in tops and not entry.name.startswith("."):
-                (folder / entry.name).symlink_to(entry)
+        with whole_folder(folder) as part:
+            for into in {into for into, _ in targets}:
+                (part / into).mkdir(parents=True, exist_ok=True)
+                if not (part / into).resolve().is_relative_to(part.resolve()):
+                    raise UserError(f"links={folder} holds a link that leads out of it: give a new folder")
+            for into, source in set(targets):
+                name = f"{source.parent.name}_{source.name}" if (into, source.name) in twice else source.name
+                (part / into / name).symlink_to(root / source)
+            tops = {source.parts[0] for source in sources if len(source.parts) > 2}
+            for entry in root.iterdir() if tops else ():
+                if entry.name not in tops and not entry.name.startswith("."):
+                    (part / entry.name).symlink_to(entry)
     except OSError as error:
         raise UserError(f"links cannot be made in {folder} ({error.strerror or error}): give another folder") from error
     return len(set(targets))

@@ -109,12 +109,12 @@ class PackHeader:
 
     Args:
         folders: what is in it.
-        read_as: options of :func:`eventclip.events.readers.read_events` that the files were read with.
+        read_as: :meth:`eventclip.data.event_files.EventFiles.describe` of how the files were read.
         eventclip: version of the package that made it.
     """
 
     folders: tuple[PackedFolder, ...]
-    read_as: dict[str, str | None]
+    read_as: dict[str, Any]
     eventclip: str
 
     def as_json(self) -> bytes:
@@ -141,7 +141,8 @@ class PackHeader:
             folders = tuple(_folder_from(one) for one in told["folders"])
             if not isinstance(told["read_as"], dict) or len({one.folder for one in folders}) < len(folders):
                 raise TypeError("read_as or folders")
-            return cls(folders, told["read_as"], str(told["eventclip"]))
+            read_as = {"file_format" if name == "format" else name: value for name, value in told["read_as"].items()}
+            return cls(folders, read_as, str(told["eventclip"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"a damaged pack, its header says nothing sound of {str(error)[:80]}") from None
 

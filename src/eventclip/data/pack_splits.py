@@ -16,7 +16,6 @@ from eventclip.data.recordings import SPLITS
 from eventclip.data.workers import cores, in_order
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
-from eventclip.events.readers import read_events
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
     from eventclip.data.datamodule import EventDataModule
@@ -64,12 +63,13 @@ def pack_split(
         except UserError as error:
             yield f"packed without a validation split, as {error}"
     listed = list(data.listed_folders.values())
-    read_as = {"format": data.files.file_format, "time_unit": data.files.time_unit}
-    read = partial(read_events, format=data.files.file_format, time_unit=data.files.time_unit)
+    read = data.files.read
     if workers is None:
         workers = cores()
     keep = damaged == "keep"
-    packed = pack_folders(listed, out, read, read_as=read_as, keep_damaged=keep, workers=workers, progress=progress)
+    packed = pack_folders(
+        listed, out, read, read_as=data.files.describe(), keep_damaged=keep, workers=workers, progress=progress
+    )
     yield f"{out}: {packed.summary()}"
     if verify:
         count = verify_pack(listed, out, read, workers=workers, progress=progress)

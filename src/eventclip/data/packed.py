@@ -163,6 +163,25 @@ class Pack:
                 f"{self.path} holds {len(folder.class_folders)} chosen classes of {name} and all were asked for: pack "
                 f"it with the data= that it is read with"
             )
+        listed = self._list(root, folder)
+        if not set(folder.suffixes) <= set(suffixes):
+            endings = tuple(suffix.encode() for suffix in suffixes)
+            listed = listed.subset(
+                [i for i, path in enumerate(listed.paths.tolist()) if path.lower().endswith(endings)]
+            )
+        if class_folders is None or tuple(class_folders) == folder.class_folders:
+            return listed
+        missing = set(class_folders) - set(folder.class_folders)
+        if missing:
+            raise UserError(f"{self.path} has no class {min(missing)!r} in {name}: pack all classes that are read")
+        return listed.of_classes(class_folders)
+
+    def _list(self, root: Path, folder: PackedFolder) -> Recordings:
+        """All recordings of a folder, checked against what its header says.
+
+        Raises:
+            UserError: they are not what was packed.
+        """
         start = 0
         for other in self.header.folders[: self.header.folders.index(folder)]:
             start += other.recordings
@@ -174,20 +193,16 @@ class Pack:
             raise UserError(f"{self.path} cannot be read ({_reason(error)}): {self._again}") from None
         listed = Recordings(root, paths, labels, folder.class_folders)
         if listed.checksum() != folder.checksum:
-            raise UserError(f"{self.path} is damaged, its list of {name} is not what was packed: {self._again}")
+            raise UserError(
+                f"{self.path} is damaged, its list of {folder.folder} is not what was packed: {self._again}"
+            )
         try:
             check_paths(folder, paths, labels)  # class names are in no checksum
         except ValueError as error:
             raise UserError(f"{self.path} is {error}: {self._again}") from None
-        if not set(folder.suffixes) <= set(suffixes):
-            endings = tuple(suffix.encode() for suffix in suffixes)
-            listed = listed.subset([i for i, path in enumerate(paths.tolist()) if path.lower().endswith(endings)])
-        if class_folders is None or tuple(class_folders) == folder.class_folders:
-            return listed
-        missing = set(class_folders) - set(folder.class_folders)
-        if missing:
-            raise UserError(f"{self.path} has no class {min(missing)!r} in {name}: pack all classes that are read")
-        return listed.of_classes(class_folders)
+        if "revision" not in self.header.read_as and any(path.lower().endswith(b".raw") for path in paths.tolist()):
+            raise UserError(f"{self.path} holds .raw files with the times that an older version read: {self._again}")
+        return listed
 
     def find(self, relative: bytes) -> int | None:
         """The row of a recording, None where it is not packed.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -64,7 +65,7 @@ def pack_folders(
     out: str | Path,
     read: Read,
     *,
-    read_as: dict[str, str | None],
+    read_as: dict[str, Any],
     keep_damaged: bool = False,
     workers: int = 1,
     progress: bool = True,

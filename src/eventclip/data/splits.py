@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -12,16 +13,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eventclip.data.dataset import EventFiles, PackedFiles
+from eventclip.class_names import check_class_names
+from eventclip.data.event_files import EventFiles, PackedFiles
 from eventclip.data.holdout import hold_out
 from eventclip.data.index import list_kept
 from eventclip.data.inspection import find_unreadable, without
 from eventclip.data.pack_format import Listed
 from eventclip.data.packed import PackedFolders
 from eventclip.data.recordings import SPLITS, Recordings, read_class_list
-from eventclip.errors import UserError
-from eventclip.events.readers import READABLE_SUFFIXES
+from eventclip.errors import RecordingError, UserError
 from eventclip.files import printable
+from eventclip.io.formats import READABLE_SUFFIXES, ReadOptions
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +58,7 @@ class RecordingSplits(ABC):
         packed: str | Path | Sequence[str | Path] | None,
         cache: str | Path | None,
         sensor_hw: Sequence[int] | None,
-        file_format: str | None,
-        time_unit: str | None,
+        reading: ReadOptions,
         splits: dict[str, str] | None,
         variant: str | int | None,
         classes: Sequence[str] | str | None,
@@ -87,15 +88,16 @@ class RecordingSplits(ABC):
             )
         self.root = Path(str(root)).expanduser() if self.packed is None else self.packed.packs[0].path
         self.cache = cache
-        self.files = EventFiles(sensor_hw=sensor_hw, file_format=file_format, time_unit=time_unit)
+        self.files = EventFiles(sensor_hw=sensor_hw, reading=reading)
         if self.packed is not None:
-            self.files = PackedFiles(self.packed, self.root, sensor_hw=sensor_hw)
+            self.files = PackedFiles(self.packed, self.root, sensor_hw=sensor_hw, reading=reading)
         self.splits, self.variant = dict(splits or {}), self._variant(variant)
         self.classes = None if classes is None else _names(classes, "data.classes")
         self._class_names = class_names
         self.draw, self.selection, self.holdout = draw, selection, holdout
         self.on_bad_recording, self.num_workers, self.seed = on_bad_recording, num_workers, seed
         self.tested = "test"
+        self._told = False
         self.listed_folders: dict[str, Listed] = {}
         self._listed: dict[str, Recordings] = {}
         self._used: dict[str, Recordings] = {}
@@ -184,15 +186,16 @@ class RecordingSplits(ABC):
             unknown = sorted(set(chosen) - set(folders))
             if unknown:
                 raise UserError(f"data.class_names names {unknown[0]!r}, which is no class folder of {self.root}")
-            named = {folder: _names([name], "data.class_names")[0] for folder, name in chosen.items()}
-            return [named[folder] if folder in named else self._name_of(folder) for folder in folders]
-        if isinstance(given, str) or len(given) != len(folders):
-            count = repr(given) if isinstance(given, str) else f"{len(given)} names"
+            named = check_class_names(list(chosen.values()), "data.class_names") if chosen else []
+            ours = dict(zip(chosen, named, strict=True))
+            return [ours[folder] if folder in ours else self._name_of(folder) for folder in folders]
+        names = check_class_names(given, "data.class_names")
+        if len(names) != len(folders):
             raise UserError(
-                f"data.class_names has {count} and {self.root} has {len(folders)} class folders "
+                f"data.class_names has {len(names)} names and {self.root} has {len(folders)} class folders "
                 f"({', '.join(folders[:3])}, ...): give one name for each folder, in sorted order"
             )
-        return _names(given, "data.class_names")
+        return names
 
     def _name_of(self, class_folder: str) -> str:
         if printable(class_folder) != class_folder:
@@ -229,6 +232,17 @@ class RecordingSplits(ABC):
             return self.used(self.tested)
         return self.used("test" if self.selection == "test" else "validation")
 
+    def tell_notes(self, stage: str) -> None:
+        """Log, once for the data set, what its first recording's numbers tell: the unit of time, the columns."""
+        recordings = self.recordings(stage)
+        if self._told or not len(recordings):
+            return
+        self._told = True
+        with contextlib.suppress(RecordingError):  # which is told where the recording is needed
+            _, _, notes = self.files.look(recordings.path(0))
+            for note in notes:
+                log.info("%s: %s (told for the first of %d)", printable(recordings.relative(0)), note, len(recordings))
+
     @cached_property
     def _drawn(self) -> Recordings:
         """The few-shot draw, whatever is held out."""
@@ -263,7 +277,8 @@ class RecordingSplits(ABC):
             found = find_unreadable(wanted, self.files, workers=self.num_workers, title=f"checking {split}")
             self._unreadable[split] = found
             if found:
-                log.warning("%d %s recordings are left out, such as: %s", len(found), split, next(iter(found.values())))
+                first = printable(next(iter(found.values())))
+                log.warning("%d %s recordings are left out, such as: %s", len(found), split, first)
         return self._unreadable[split]
 
     def _variant(self, variant: str | int | None) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eventclip.class_names import check_class_names
 from eventclip.data.views import views_per_recording
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
@@ -23,7 +23,6 @@ Clip = str | Mapping[str, Any]
 
 PAPER_PROMPT, TINY_PROMPT = "a point cloud image of a {}", "a sketch image of a {}"
 _TINY = Path(__file__).parents[1] / "assets" / "tiny_clip"
-_OWN = ("eventclip.models.", "eventclip.events.frames")
 
 
 def clip_options(clip: Clip) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def zero_shot_classifier(
     Raises:
         UserError: no class, an empty or a repeated one, a prompt without ``{}``, or a CLIP that cannot be built.
     """
-    names = check_classes(classes)
+    names = check_class_names(classes, "classes")
     options = clip_options(clip)
     try:
         encoder = ClipEncoder(**options)
@@ -63,21 +62,6 @@ def zero_shot_classifier(
     return EventClassifier(encoder, IdentityAdapter(text_features, encoder.logit_scale), pooling=pooling)
 
 
-def check_classes(classes: Sequence[str]) -> list[str]:
-    """The class names as a list, or a UserError that says what is wrong with them."""
-    if isinstance(classes, str):
-        raise UserError(f"classes={classes!r} is one name: give a list of names, such as [{classes!r}, 'background']")
-    names = [str(name).strip() for name in classes]
-    if not names:
-        raise UserError("classes is an empty list: give the names to choose from, such as ['mug', 'scissors']")
-    if "" in names:
-        raise UserError(f"class {names.index('') + 1} of {len(names)} has an empty name: give each class a name")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"classes names {twice!r} twice: give each class once, as no prompt can tell two apart")
-    return names
-
-
 def trained_classifier(
     path: Path, clip: Clip | None, *, trust: bool, other_sensors: bool
 ) -> tuple[EventClassifier, list[str], Looking]:
@@ -87,24 +71,35 @@ def trained_classifier(
         UserError: no checkpoint, one that names code outside eventclip, another CLIP than it was trained on, or
             tensors that do not fit.
     """
-    from omegaconf import DictConfig, OmegaConf
-
-    from eventclip.building import build, build_classifier  # Hydra, which nothing else here needs
-
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, trust=trust)
     card = checkpoint["eventclip"]
     config: dict[str, Any] = card["config"]
     if clip is None and str(config["clip"].get("config")).endswith("tiny_clip/tiny.json"):
         clip = "tiny"  # it travels with the package, whose place is another one on each machine
     if clip is not None:
         config = {**config, "clip": {**config["clip"], **clip_options(clip)}}
-    if not trust:
-        _refuse_foreign_code(path, {key: config.get(key) for key in ("clip", "frames", "adapter", "tuning")})
-    cfg = OmegaConf.create(config)
-    if not isinstance(cfg, DictConfig):
-        raise UserError(f"{path} has a card without a configuration: give another checkpoint")
-    classifier = build_classifier(cfg, card["class_names"])
-    check_card(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": card["class_names"]})
+    try:
+        return _built(path, checkpoint, config, other_sensors=other_sensors)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a part of ours makes of a value that it would never have stored
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise UserError(
+            f"{path} cannot be built again from its card ({type(error).__name__}: {reason}): give another checkpoint"
+        ) from error
+
+
+def _built(
+    path: Path, checkpoint: dict[str, Any], config: dict[str, Any], *, other_sensors: bool
+) -> tuple[EventClassifier, list[str], Looking]:
+    from omegaconf import OmegaConf
+
+    from eventclip.building import build, build_classifier  # Hydra, which nothing else here needs
+
+    names = list(checkpoint["eventclip"]["class_names"])
+    cfg = OmegaConf.create({key: config[key] for key in ("clip", "tuning", "frames", "adapter", "classifier", "seed")})
+    classifier = build_classifier(cfg, names)
+    check_card(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
     classifier.load_learned_state_dict(checkpoint["state_dict"])
     renderer: FrameRenderer = build(cfg.frames, "frames", FrameRenderer)
     trained = config["data"].get("sensor_hw")
@@ -117,30 +112,6 @@ def trained_classifier(
         fit=config["views"]["fit"],
         trained_hw=None if trained is None else (int(trained[0]), int(trained[1])),
         other_sensors=other_sensors,
-        time_unit=config["data"].get("time_unit"),
+        trained_unit=config["data"].get("time_unit"),
     )
-    return classifier, list(card["class_names"]), looking
-
-
-def _refuse_foreign_code(path: Path, node: Any) -> None:
-    """Refuse a configuration that would call anything but this package's models and frames.
-
-    A name is looked up before it is believed: the modules of this package hold functions of others, too.
-    """
-    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
-        _refuse_foreign_code(path, value)
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        return
-    target = str(node["_target_"])
-    place, _, name = target.rpartition(".")
-    own = False
-    if place.startswith(_OWN):
-        try:
-            own = str(getattr(getattr(importlib.import_module(place), name), "__module__", "")).startswith(_OWN)
-        except (ImportError, AttributeError):
-            own = False
-    if not own:
-        raise UserError(
-            f"{path} asks for {target}, which is no part of eventclip and could do anything: give trust=True if you "
-            f"know who made the checkpoint"
-        )
+    return classifier, names, looking

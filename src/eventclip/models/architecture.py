@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from eventclip.errors import UserError
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
+_TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}  # others go on to a library that takes "trust" among them
+_LONGEST_CONFIG = 2**20
+_LARGEST = {"layers": 512, "context_length": 8192, "image_size": 8192, "vocab_size": 10_000_000}
+_LARGEST_SIZE = 100_000
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
@@ -57,7 +62,7 @@ def find_architecture(arch: str | None, config: str | Path | None) -> Architectu
     """
     name = None if arch is None else arch.replace("@336px", "-336").replace("/", "-")
     if config is not None:
-        options, preprocess = _read_config(Path(config).expanduser())
+        options, preprocess = read_config(Path(config).expanduser())
         if name is None or open_clip.get_model_config(name) is not None:
             name = Path(config).stem
         return Architecture(name, options, builtin=False, preprocess=preprocess)
@@ -103,8 +108,8 @@ def build_clip(architecture: Architecture, *, quick_gelu: bool, precision: str, 
         torch.default_generator.manual_seed(seed)
         try:
             model: nn.Module = kind(**options, cast_dtype=cast_dtype)
-        except (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
+        except Exception as error:  # open_clip checks little: a wrong option may fail anywhere in it
+            reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
             raise UserError(
                 f"open_clip cannot build {architecture.name} ({reason}); check its options and packages"
             ) from error
@@ -148,25 +153,66 @@ def build_tokenizer(architecture: Architecture, cache_dir: str | None) -> Tokeni
             )
         else:
             tokenizer = open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # as many kinds as there are tokenizers
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"the tokenizer of {architecture.name} is not available: {reason}") from error
     return tokenizer
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read (model options, pixel mean and std) from a JSON file."""
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read (model options, pixel mean and std) from the JSON file of an architecture.
+
+    Raises:
+        UserError: no such file, or not such a configuration.
+    """
+    what = f"clip.config={path}"
+    if path.exists() and not path.is_file():
+        raise UserError(f"{what} is {'a folder' if path.is_dir() else 'no regular file'}: give a JSON file")
     try:
+        if path.stat().st_size > _LONGEST_CONFIG:
+            raise UserError(f"{what} has {path.stat().st_size} bytes, more than any architecture: give its JSON file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"clip.config={path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"clip.config={path} is not JSON: {error}") from error
+        raise UserError(f"{what} cannot be read: {error.strerror}") from error
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what} is not JSON: {' '.join(str(error).split())}") from error
     preprocess: dict[str, Any] = {}
     if isinstance(content, dict) and "model_cfg" in content:
-        preprocess = {k: v for k, v in content.get("preprocess_cfg", {}).items() if k in {"mean", "std"}}
+        given = content.get("preprocess_cfg", {})
+        preprocess = {k: v for k, v in given.items() if k in {"mean", "std"}} if isinstance(given, dict) else {}
         content = content["model_cfg"]
     missing = [key for key in _REQUIRED_KEYS if not isinstance(content, dict) or key not in content]
     if missing:
-        raise UserError(f"clip.config={path} describes no CLIP: it lacks {', '.join(missing)}")
+        raise UserError(f"{what} describes no CLIP: it lacks {', '.join(missing)}")
+    _check_options(what, content)
+    for key, value in preprocess.items():
+        if not isinstance(value, list) or len(value) != 3 or not all(_is_number(part) for part in value):
+            raise UserError(f"{what} says {key}={value}, expected three numbers")
     return content, preprocess
+
+
+def _check_options(what: str, options: dict[str, Any]) -> None:
+    """Refuse options of another kind than open_clip's, and sizes at which building would not end."""
+    for key in ("vision_cfg", "text_cfg"):
+        if not isinstance(options[key], dict):
+            raise UserError(f"{what} says {key}={options[key]}, expected a mapping")
+    if type(options["embed_dim"]) is not int:
+        raise UserError(f"{what} says embed_dim={options['embed_dim']!r}, expected a whole number")
+    if not isinstance(options.get("quick_gelu"), bool | None):
+        raise UserError(f"{what} says quick_gelu={options['quick_gelu']!r}, expected true or false")
+    further = options["text_cfg"].get("tokenizer_kwargs") or {}
+    foreign = sorted(set(further) - _TOKENIZER_OPTIONS) if isinstance(further, dict) else [str(further)]
+    if foreign:
+        raise UserError(f"{what} gives the tokenizer {foreign[0]}, which could run code: expected no such option")
+    for part in (options, options["vision_cfg"], options["text_cfg"]):
+        for key, value in part.items():
+            for size in value if isinstance(value, list) else [value]:
+                largest = _LARGEST.get(key, _LARGEST_SIZE)
+                if isinstance(size, int | float) and not -largest <= size <= largest:
+                    raise UserError(f"{what} says {key}={size}, expected at most {largest}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

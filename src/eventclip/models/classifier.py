@@ -45,15 +45,21 @@ class EventClassifier(nn.Module):
             valid: (B, V) bool, at least one view per recording.
             views: uint8 (B, V, C, S, S), C = 1 for gray; only the valid ones are encoded.
             features: (B, V, D) raw image features in place of views.
+
+        Raises:
+            UserError: outside of training, the logits of a recording are not finite.
         """
         if (views is None) == (features is None):
             raise ValueError("give either views or features")
         if features is None and views is not None:
             features = self.encode(views, valid)
         view_logits = self.adapter(features, valid)
-        return Prediction(
+        prediction = Prediction(
             pool_logits(view_logits, valid, self.pooling), pool_probabilities(view_logits, valid), view_logits
         )
+        if not torch.is_grad_enabled():  # where something is told of recordings; a step of training shall not wait
+            _refuse_nan(prediction)
+        return prediction
 
     def encode(self, views: Tensor, valid: Tensor) -> Tensor:
         """Raw features of the valid views: uint8 (B, V, C, S, S), (B, V) -> (B, V, D), zeros where invalid."""
@@ -95,3 +101,13 @@ class EventClassifier(nn.Module):
         kept = {f"adapter.{name}" for name in self.adapter.state_dict()} - parameters.keys()
         buffers = {name: value for name, value in self.named_buffers() if name in kept}
         return {name: value for name, value in parameters.items() if value.requires_grad} | buffers
+
+
+def _refuse_nan(prediction: Prediction) -> None:
+    """A label with probability NaN is none."""
+    wrong = ~(prediction.logits.isfinite() & prediction.probabilities.isfinite()).all(dim=-1)
+    if bool(wrong.any()):
+        raise UserError(
+            f"the logits of {int(wrong.sum())} of {len(wrong)} recordings are not finite (NaN or infinity): CLIP's "
+            f"weights or what was learned are of no use, the training has diverged, or clip.precision=fp32 is needed"
+        )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eventclip.errors import UserError
+from eventclip.models.activation import needs_quick_gelu
 from eventclip.models.architecture import (
     PRECISIONS,
     Tokenizer,
@@ -25,8 +26,8 @@ from eventclip.models.architecture import (
 from eventclip.models.layout import arrange, mistakes_of_compiling
 from eventclip.models.weights import (
     download_weights,
+    fill,
     find_weight_file,
-    load_weights,
     read_weight_file,
     weights_sha256,
 )
@@ -47,7 +48,7 @@ class ClipEncoder(nn.Module):
             a TorchScript archive as OpenAI publishes. Reading it never runs code.
         config: JSON file of an own architecture, in place of `arch`.
         quick_gelu: whether activations are QuickGELU. Null takes what the weights need: what is known of
-            the tag, true for OpenAI's files, else what the architecture says.
+            the tag, what a file tells (see :func:`.activation.needs_quick_gelu`), or what the architecture says.
         mean: per-channel pixel mean, values in [0, 1]. Null takes what is known of the weights, or OpenAI's.
         std: per-channel pixel standard deviation, alike.
         cache_dir: where downloaded weights lie; null is open_clip's own place.
@@ -62,8 +63,8 @@ class ClipEncoder(nn.Module):
         weights_sha256: checksum of the loaded weights, whatever file they came from.
 
     Raises:
-        UserError: an unknown architecture or tag, a missing, unreadable or misfitting file, no network, or
-            an unknown precision.
+        UserError: an unknown architecture or tag, a missing, unreadable or misfitting file, one with weights that
+            are not finite or that does not tell its activation, no network, or an unknown precision.
     """
 
     pixel_scale: Tensor
@@ -84,30 +85,24 @@ class ClipEncoder(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        if precision not in PRECISIONS:
-            raise UserError(f"clip.precision={precision} is unknown: expected one of {', '.join(PRECISIONS)}")
+        _check_choices(precision, {"quick_gelu": quick_gelu, "compiled": compiled})
         cache = None if cache_dir is None else str(cache_dir)
         architecture = find_architecture(arch, config)
         published = {}
         if architecture.builtin and pretrained is not None:
             published = open_clip.get_pretrained_cfg(architecture.name, pretrained)
-        source, file = None, None
-        if pretrained is not None:
-            if published:
-                source = download_weights(architecture.name, pretrained, cache)
-            else:
-                source = find_weight_file(architecture.name, pretrained)
-                file = read_weight_file(source)
+        source, tensors = None, {}
+        if published:
+            source = download_weights(architecture.name, str(pretrained), cache)
+        elif pretrained is not None:
+            source = find_weight_file(architecture.name, pretrained)
+            tensors = read_weight_file(source)
         if quick_gelu is None:
-            known = architecture.options.get("quick_gelu")
-            by_weights = published.get("quick_gelu", False) if published else file is not None and file.from_openai
-            quick_gelu = bool(by_weights if known is None or published else known)
+            told = published.get("quick_gelu", False) if published else architecture.options.get("quick_gelu")
+            quick_gelu = bool(told) if source is None or published else needs_quick_gelu(source, architecture, tensors)
         model = build_clip(architecture, quick_gelu=quick_gelu, precision=precision, seed=init_seed)
-        if file is not None and source is not None:
-            load_weights(model, file.tensors, arch=architecture.name, source=source)
-        elif source is not None:
-            # Published weights come in more formats than ours; open_clip knows those it publishes.
-            open_clip.load_checkpoint(model, str(source), weights_only=True)
+        if source is not None:
+            fill(model, source, tensors, arch=architecture.name)
         self.weights_sha256 = weights_sha256(model)
         self.logit_scale = float(model.get_parameter("logit_scale").detach().exp())
         lower_precision(model, architecture, precision)
@@ -135,7 +130,7 @@ class ClipEncoder(nn.Module):
         stated |= {key: published[key] for key in stated if key in published} | architecture.preprocess
         mean = tuple(stated["mean"] if mean is None else mean)
         std = tuple(stated["std"] if std is None else std)
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
             raise UserError(f"clip.mean={mean} and clip.std={std} need three values each, std above 0")
         self._described |= {"mean": list(mean), "std": list(std)}
         self.register_buffer("pixel_scale", 1 / (255 * torch.tensor(std)).view(3, 1, 1), persistent=False)
@@ -237,3 +232,11 @@ def _square_side(visual: nn.Module, arch: str) -> int:
     if len(sides) != 1:
         raise UserError(f"clip.arch={arch} takes images of {size} pixels: expected a tower with square images")
     return sides.pop()
+
+
+def _check_choices(precision: str, switches: dict[str, bool | None]) -> None:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise UserError(f"clip.precision={precision} is unknown: expected one of {', '.join(PRECISIONS)}")
+    for name, switch in switches.items():
+        if not isinstance(switch, bool | None):
+            raise UserError(f"clip.{name}={switch!r} must be true or false")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from eventclip.errors import UserError
-from eventclip.models.weights import READ_ERRORS
+from eventclip.models.torch_files import is_bad_tensor, load_tensors
 
 _IGNORED = "adapter.dummy"  # holds nothing; it keeps the reference's identity adapter from having no parameters
 _RENAMED = [
@@ -59,11 +57,15 @@ def load_reference_checkpoint(path: str | Path) -> dict[str, Tensor]:
         UserError: no such file, one that cannot be read, or not such a checkpoint.
     """
     path = Path(path).expanduser()
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except READ_ERRORS as error:
-        raise UserError(f"{path} cannot be read as a checkpoint of the reference: {type(error).__name__}") from error
+    content = load_tensors(path, "a checkpoint of the reference")
     state = content.get("state_dict") if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise UserError(f"{path} is no checkpoint of the reference: expected tensors by name under 'state_dict'")
-    return from_reference(state)
+    renamed = from_reference(state)
+    for name, value in renamed.items():
+        flaw = is_bad_tensor(value)
+        if flaw is not None:
+            raise UserError(f"{path} is of no use: what becomes {name} {flaw}; give another checkpoint")
+    return renamed

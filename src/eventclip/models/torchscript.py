@@ -31,6 +31,10 @@ _DTYPES = {
 }
 
 
+class ArchiveError(pickle.UnpicklingError):
+    """An archive that holds something else than modules and tensors."""
+
+
 class _Module:
     """Stands for any module of the archive; unpickling fills its attributes in."""
 
@@ -52,12 +56,12 @@ class _ArchiveUnpickler(pickle.Unpickler):
             return OrderedDict
         if module_name == "torch" and global_name in _DTYPES:
             return _DTYPES[global_name]
-        raise pickle.UnpicklingError(f"the archive asks for {module_name}.{global_name}, which is no tensor")
+        raise ArchiveError(f"the archive asks for {module_name}.{global_name}, which is no tensor")
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _device, _count = pid
         if kind != "storage":
-            raise pickle.UnpicklingError(f"the archive refers to a {kind}, expected a storage")
+            raise ArchiveError(f"the archive refers to a {kind}, expected a storage")
         if key not in self._storages:
             raw = bytearray(self._archive.read(f"{self._root}data/{key}"))
             self._storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
@@ -72,14 +76,27 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
+def activation(path: Path) -> bool | None:
+    """Whether the archive's program, read as text, uses QuickGELU (x·sigmoid(1.702·x)); None where it has neither."""
+    with zipfile.ZipFile(path) as archive:
+        programs = [entry for entry in archive.infolist() if "/code/" in entry.filename and entry.file_size < 2**24]
+        texts = [archive.read(entry) for entry in programs if entry.filename.endswith(".py")][:1000]
+    if any(b"torch.gelu(" in text for text in texts):
+        return False
+    return True if any(b"torch.sigmoid(" in text for text in texts) else None
+
+
 def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Collect all tensors of the archive's module tree under their dotted names.
 
     Raises:
-        pickle.UnpicklingError: the archive holds something else than modules, tensors and plain values.
-        KeyError, zipfile.BadZipFile: an entry is missing or damaged.
+        ArchiveError: the archive holds something else than modules, tensors and plain values.
+        KeyError, zipfile.BadZipFile: an entry is missing or damaged, or unfolds to more than the file holds.
     """
     with zipfile.ZipFile(path) as archive:
+        data = [entry for entry in archive.infolist() if "/code/" not in entry.filename]
+        if sum(entry.file_size for entry in data) > path.stat().st_size:
+            raise zipfile.BadZipFile("its entries claim more bytes than it has")
         root = min(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
         module = _ArchiveUnpickler(archive, root).load()
     return dict(_tensors(module, ""))

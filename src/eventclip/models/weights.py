@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import open_clip
-import torch
 from open_clip.model import convert_to_custom_text_state_dict
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eventclip.errors import UserError
+from eventclip.models.torch_files import is_finite, load_tensors, refuse_other_kinds, unreadable
 from eventclip.models.torchscript import is_torchscript, read_torchscript
 
 # OpenAI's archives carry these numbers among their weights; a model has them in its shape.
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
-# Together only in CLIPs of OpenAI's layout: timm towers and separate text towers name them otherwise.
-_OPENAI_NAMES = ("visual.conv1.weight", "token_embedding.weight", "text_projection", "ln_final.weight")
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
-READ_ERRORS = (
-    pickle.UnpicklingError,
-    SafetensorError,
-    zipfile.BadZipFile,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
-
-class WeightFile(NamedTuple):
-    """The tensors of a weight file by name, and whether it is laid out as OpenAI publishes."""
-
-    tensors: dict[str, Tensor]
-    from_openai: bool
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # of checkpoints of other programs
+_PREFIXES = ("module.", "model.", "_orig_mod.")  # of torch's data parallelism, Lightning, and torch.compile
 
 
 def download_weights(arch: str, tag: str, cache_dir: str | None) -> Path:
@@ -71,6 +49,7 @@ def find_weight_file(arch: str, pretrained: str) -> Path:
         UserError: there is no such file; the tags of `arch` are listed where a tag may have been meant.
     """
     path = Path(pretrained).expanduser()
+    refuse_other_kinds(path)
     if path.is_file():
         return path
     if path.suffix in _SUFFIXES or len(path.parts) > 1:
@@ -79,43 +58,76 @@ def find_weight_file(arch: str, pretrained: str) -> Path:
     raise UserError(f"clip.pretrained={pretrained} is neither a file nor a tag of {arch} (its tags: {tags})")
 
 
-def read_weight_file(path: Path) -> WeightFile:
+def read_weight_file(path: Path) -> dict[str, Tensor]:
     """Read a state dict from `.safetensors`, a torch file, or the TorchScript archive OpenAI publishes.
 
-    open_clip gives most layers OpenAI's names, so a plain state dict under these names counts as OpenAI's
-    unless something else speaks for open_clip: the file is called as open_clip publishes (`open_clip_…`,
-    `.bin`) or is one of its training checkpoints (the weights lie in `state_dict`).
+    Checkpoints that hold it as "state_dict", "model_state_dict" or "model" are understood, and so are names that
+    all begin with what data parallelism, Lightning or torch.compile put before them.
 
     Raises:
         UserError: not such a file, or one that would have to run code to be read.
     """
-    try:
-        archive = is_torchscript(path)
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        elif archive:
-            content = read_torchscript(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except READ_ERRORS as error:
-        reason = str(error).strip() or type(error).__name__
-        raise UserError(f"{path} cannot be read as weights: {reason.splitlines()[0]}") from error
-    checkpoint = isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping)
-    tensors = content["state_dict"] if checkpoint else content
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    refuse_other_kinds(path)
+    content: Any
+    if path.suffix != ".safetensors" and not zipfile.is_zipfile(path):
+        content = load_tensors(path, "weights")
+    else:
+        try:
+            if path.suffix == ".safetensors":
+                content = load_file(path)
+            else:
+                content = read_torchscript(path) if is_torchscript(path) else load_tensors(path, "weights")
+        except UserError:
+            raise
+        except Exception as error:  # a damaged archive may fail anywhere
+            raise unreadable(path, "weights", error) from error
+    tensors = content
+    for wrapper in _WRAPPERS:
+        if isinstance(tensors, Mapping) and isinstance(tensors.get(wrapper), Mapping):
+            tensors = tensors[wrapper]
+            break
+    if (
+        not isinstance(tensors, Mapping)
+        or not tensors
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items())
+    ):
         raise UserError(f"{path} holds no state dict: expected a mapping from names to tensors")
-    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     tensors = {name: tensor for name, tensor in tensors.items() if name not in _NOT_WEIGHTS}
-    from_open_clip = checkpoint or path.suffix == ".bin" or path.name.startswith("open_clip")
-    openai_names = all(name in tensors for name in _OPENAI_NAMES)
-    return WeightFile(tensors, from_openai=archive or (openai_names and not from_open_clip))
+    while prefix := next((p for p in _PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def fill(model: nn.Module, source: Path, tensors: Mapping[str, Tensor], *, arch: str) -> None:
+    """Copy weights into `model`.
+
+    Args:
+        model: built for `arch`.
+        source: the file they are of.
+        tensors: its state dict; empty for published weights, which come in more formats than ours and which open_clip
+            reads itself.
+        arch: for messages.
+
+    Raises:
+        UserError: the file is damaged, does not fit, or holds values that are not finite.
+    """
+    if tensors:
+        load_weights(model, tensors, arch=arch, source=source)
+    else:
+        _load_published_weights(model, source)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not is_finite(value):
+            raise UserError(
+                f"the weights in {source} are of no use: {name} holds values that are not finite (NaN or infinity), so "
+                f"download or convert them again"
+            )
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, arch: str, source: Path) -> None:
     """Copy a state dict into `model`; every weight must be there and fit.
 
     Raises:
-        UserError: weights are missing, unknown or of another shape; the first one is named.
+        UserError: weights are missing, unknown, of another shape or no numbers; the first one is named.
     """
     given = dict(tensors)
     expected = model.state_dict()
@@ -139,7 +151,20 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, arch: str, 
             f"the weights in {source} do not fit {arch}: {', '.join(problems)}; "
             "set clip.arch or clip.config to what they were trained for"
         )
+    for name, value in expected.items():
+        if value.is_floating_point() and not given[name].is_floating_point():
+            raise UserError(f"the weights in {source} do not fit {arch}: {name} is of {given[name].dtype}")
     model.load_state_dict(given)
+
+
+def _load_published_weights(model: nn.Module, source: Path) -> None:
+    try:
+        open_clip.load_checkpoint(model, str(source), weights_only=True)
+    except Exception as error:  # a damaged file may fail anywhere
+        raise UserError(
+            f"the downloaded weights {source} are damaged ({type(error).__name__}): remove the file, so that it is "
+            f"downloaded again"
+        ) from error
 
 
 def weights_sha256(model: nn.Module) -> str:

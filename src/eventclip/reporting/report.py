@@ -11,6 +11,7 @@ from eventclip.files import printable, whole_file
 from eventclip.reporting.collect import Collection, Run, collect, mixtures
 from eventclip.reporting.render import to_csv, to_latex, to_markdown
 from eventclip.reporting.table import Table, make_table
+from eventclip.settings.run_folders import differences
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def _title(runs: Sequence[Run]) -> str:
 def _left_out(collection: Collection) -> list[str]:
     notes = []
     if collection.unfinished:
-        named = ", ".join(str(folder) for folder in collection.unfinished)
+        typed = differences(collection.unfinished)
+        named = ", ".join(f"{folder} ({said})" if said else str(folder) for folder, said in typed.items())
         notes.append(f"Left out, without results.json as if not finished ({len(collection.unfinished)}): {named}.")
     return notes + [f"Left out: {sentence}." for sentence in collection.damaged]

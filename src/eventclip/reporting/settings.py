@@ -10,6 +10,7 @@ _NOT_SETTINGS = (
     "name",
     "seed",
     "resume",
+    "trust",
     "paths",
     "logger",
     "callbacks",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,42 @@ from lightning import Trainer
 
 from eventclip.errors import UserError
 from eventclip.files import write_json
+from eventclip.reporting.settings import flat_settings
 from eventclip.training.cards import check_card, read_checkpoint
 from eventclip.training.logs import go_on_at
 
 log = logging.getLogger(__name__)
 
+DECIDE_THE_COURSE = (
+    "seed",
+    "optim",
+    "tuning",
+    "adapter",
+    "classifier",
+    "frames",
+    "views",
+    "data.augmentation",
+    "data.batch_size",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm",
+    "trainer.limit_train_batches",
+)
+"""Settings, or sections of them, that decide what every step of a training does, the learning rate's course included.
+
+Which recordings are trained on is checked where they are dealt out. Where files lie, and on how many devices of which
+kind and in which precision the work is done, may change from turn to turn.
+"""
+
 PREFERRED = ("last.ckpt", "next.ckpt", "previous.ckpt")
 """Which to take among checkpoints of one step; others follow."""
 
 
-def begin(trainer: Trainer, resume: str | None, output: Path, card: dict[str, Any]) -> tuple[Path | None, int]:
+def begin(
+    trainer: Trainer, resume: str | None, output: Path, card: dict[str, Any], *, trust: bool = False
+) -> tuple[Path | None, int]:
     """Choose where a run begins, and make its folder fit for that: no later checkpoints, no later steps in the logs.
 
     Args:
@@ -33,12 +57,14 @@ def begin(trainer: Trainer, resume: str | None, output: Path, card: dict[str, An
             requeued takes its own newest whatever was asked for at first.
         output: the run's folder.
         card: what the checkpoint must fit.
+        trust: let the checkpoint's own card name code outside eventclip that this run does not name.
 
     Returns:
         The checkpoint, known to fit, or None; and how often the run has been started before.
 
     Raises:
-        UserError: the path leads to no checkpoint, it does not fit, or all of the run's own are damaged.
+        UserError: the path leads to no checkpoint, it does not fit, it learned with other settings, all of the run's
+            own are damaged, or the folder cannot be written to.
     """
     folder = output / "checkpoints"
     if os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and any(folder.glob("*.ckpt")):
@@ -46,19 +72,57 @@ def begin(trainer: Trainer, resume: str | None, output: Path, card: dict[str, An
     chosen = _newest(folder) if resume == "auto" else None if resume is None else Path(resume).expanduser()
     step = 0
     if chosen is not None:
-        checkpoint = read_checkpoint(chosen)
+        checkpoint = read_checkpoint(chosen, trust=trust, own=card["config"])
         check_card(chosen, checkpoint, card)
-        if "global_step" not in checkpoint:
-            raise UserError(f"{chosen} was imported and holds no state of a training to go on from: only evaluate it")
-        step = int(checkpoint["global_step"])
+        step = _check_state(chosen, checkpoint)
+        _check_course(chosen, checkpoint["eventclip"]["config"], card["config"])
         log.info("going on from %s, step %d", chosen, step)
     restarts = 0
     if trainer.is_global_zero:
-        output.mkdir(parents=True, exist_ok=True)
-        restarts = _count_start(output / "starts.json", afresh=resume is None)
-        _set_aside(folder, after=step if chosen is not None and chosen.parent == folder else -1)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            restarts = _count_start(output / "starts.json", afresh=resume is None)
+            _set_aside(folder, after=step if chosen is not None and chosen.parent == folder else -1)
+        except OSError as error:
+            raise UserError(
+                f"the run's folder {output} cannot be written to ({error.strerror}): give another hydra.run.dir=, or "
+                f"make room and allow writing there"
+            ) from error
         go_on_at(trainer.loggers, step)
     return chosen, restarts
+
+
+def _check_state(path: Path, checkpoint: dict[str, Any]) -> int:
+    """The optimizer step of a checkpoint that holds the state of a training."""
+    if "global_step" not in checkpoint:
+        raise UserError(f"{path} was imported and holds no state of a training to go on from: only evaluate it")
+    kinds = {"global_step": int, "epoch": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
+    for name, kind in kinds.items():
+        value = checkpoint.get(name)
+        if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
+            raise UserError(f"{path} is damaged: its {name} is none to go on from; give an earlier checkpoint")
+    return int(checkpoint["global_step"])
+
+
+def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Refuse to go on with other settings than a training began with: it would be neither that run nor a new one."""
+    there, here = ({"seed": config["seed"], **flat_settings(config)} for config in (theirs, ours))
+    for key in sorted(there.keys() | here.keys()):
+        decides = any(key == name or key.startswith(f"{name}.") for name in DECIDE_THE_COURSE)
+        # What only one of them has may be new to a later version; of the trainer's, which are Lightning's, null is so.
+        comparable = key.startswith("trainer.") or (key in there and key in here)
+        if decides and comparable and there.get(key) != here.get(key):
+            began, now = _typed(there.get(key)), _typed(here.get(key))
+            plus = "" if key in here else "+"
+            raise UserError(
+                f"{path} was trained with {key}={began} and this run has {now}, which would change the course of the "
+                f"training: give {plus}{key}={began} to go on, or resume=null for a fresh start"
+            )
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def by_step(folder: Path) -> list[Path]:
@@ -103,10 +167,14 @@ def _count_start(file: Path, *, afresh: bool) -> int:
     Returns:
         How often the run had been started before.
     """
-    try:
-        before = 0 if afresh else int(json.loads(file.read_text(encoding="utf-8"))["starts"])
-    except (OSError, ValueError, KeyError):
-        before = 0
+    before = 0
+    if not afresh and file.is_file():
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            content = None
+        starts = content.get("starts") if isinstance(content, dict) else None
+        before = starts if type(starts) is int and 0 <= starts < 10**9 else 0
     write_json(file, {"starts": before + 1})
     return before
 
@@ -120,13 +188,9 @@ def _step(path: Path) -> float:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, every byte of which is checked, as torch does not; None if nothing."""
+    """What is wrong with a checkpoint; None if nothing. Whether it is to be trusted is asked once it is chosen."""
     try:
-        read_checkpoint(path)
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
+        read_checkpoint(path, trust=True)
     except UserError as error:
         return str(error)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        bad = str(error)
-    return None if bad is None else f"{path} is damaged (at {bad})"
+    return None
