@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.measure import DifferError, medians
 from benchmarks.table import Row
-from eventclip.data.dataset import EventFiles
+from eventclip.data.event_files import EventFiles
 from eventclip.data.view_maker import ViewMaker
 from eventclip.data.views import choose_windows, views_per_recording
 from eventclip.events.array import events_from_columns

@@ -25,7 +25,7 @@ from eventclip.data.packed import PackedFolders
 from eventclip.data.packing import pack_folders
 from eventclip.data.recordings import list_recordings
 from eventclip.events.camera import EventCamera, intensity_from_gray, saccades
-from eventclip.events.readers import read_events
+from eventclip.io.formats import read_events
 
 SENSOR, SCENE = (480, 640), (500, 660)
 CAMERA = EventCamera(threshold_on=0.4, threshold_off=0.4, threshold_spread=0.05)

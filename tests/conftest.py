@@ -42,6 +42,15 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def damage() -> Any:
+    """The module ``tests/damage.py``: seeded damage to files."""
+    spec = importlib.util.spec_from_file_location("damage", Path(__file__).with_name("damage.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 TINY_ARCHITECTURE = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8},

@@ -7,19 +7,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from eventclip.inference.api import EventCLIP, WindowClassification
-    from eventclip.inference.result import Classification, Label, Views
+    from eventclip.inference.api import EventCLIP
+    from eventclip.inference.result import Classification, Label, Views, WindowClassification
+    from eventclip.io.formats import ReadOptions
 
-__all__ = ["Classification", "EventCLIP", "Label", "Views", "WindowClassification", "__version__"]
+__all__ = ["Classification", "EventCLIP", "Label", "ReadOptions", "Views", "WindowClassification", "__version__"]
 
 __version__ = version("eventclip")
 
 _PLACES = {
     "EventCLIP": "eventclip.inference.api",
-    "WindowClassification": "eventclip.inference.api",
     "Classification": "eventclip.inference.result",
     "Label": "eventclip.inference.result",
+    "ReadOptions": "eventclip.io.formats",
     "Views": "eventclip.inference.result",
+    "WindowClassification": "eventclip.inference.result",
 }
 
 

@@ -36,11 +36,10 @@ def build(node: DictConfig, section: str, expected: type[Any] = object, **given:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, TypeError | ValueError | ImportError) or cause is None:
-            reason = " ".join(str(cause or error).split())
-            target = str(node.get("_target_", "")).rsplit(".", 1)[-1]
-            raise UserError(f"{section} ({target}) cannot be built: {reason}") from cause
-        raise
+        # Whatever a target raises, it is of the values that it was given: those of ours are checked beforehand.
+        reason = " ".join(str(cause or error).split()) or type(cause).__name__
+        target = str(node.get("_target_", "") if isinstance(node, DictConfig) else node).rsplit(".", 1)[-1]
+        raise UserError(f"{section} ({target}) cannot be built: {reason}") from cause
     if not isinstance(built, expected):
         raise UserError(f"{section} must be {_article(expected)}, got {type(built).__name__}: check {section}._target_")
     return built
@@ -71,8 +70,8 @@ def call_partial(make: Any, section: str, **given: Any) -> Any:
         return make(**given)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{section} cannot be built: {error}") from error
+    except Exception as error:
+        raise UserError(f"{section} cannot be built: {' '.join(str(error).split())}") from error
 
 
 def _tune(encoder: ClipEncoder, adapter: nn.Module, cfg: DictConfig) -> None:

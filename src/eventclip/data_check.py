@@ -1,19 +1,29 @@
 """``python -m eventclip.data_check data=...``: read a whole data set, say what is in it and what is damaged."""
 
-from pathlib import Path
+from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
-from eventclip.config import CONFIG_DIR, command, register_schema
+from eventclip.entry import entry
 
-register_schema()
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from eventclip.data.datamodule import EventDataModule
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="data_check")
-@command
+def look(cfg: DictConfig) -> None:
+    """Look for the data set."""
+    from eventclip.settings.places import check_data
+
+    check_data(cfg)
+
+
+@entry("data_check", before=look)
 def main(cfg: DictConfig) -> None:
     """Build the data set from the composed configuration, read it, print the table; damage is an error."""
+    from pathlib import Path
+
     from eventclip.building import build
     from eventclip.data.check import check_data
     from eventclip.data.datamodule import EventDataModule
@@ -25,11 +35,11 @@ def main(cfg: DictConfig) -> None:
     print(check.table())
     if cfg.out is not None:
         try:
-            write_json(Path(cfg.out).expanduser(), check.as_dict())
+            write_json(Path(str(cfg.out)).expanduser(), check.as_dict())
         except OSError as error:
             raise UserError(f"out={cfg.out} cannot be written: {error.strerror or error}") from None
     if check.damaged:
-        raise UserError(f"{check.damaged} damaged, named above: mend or remove them, or set data.on_bad_recording=skip")
+        raise UserError(check.advice())
 
 
 if __name__ == "__main__":

@@ -1,37 +1,48 @@
 """``python -m eventclip.evaluate checkpoint=...``: test what a checkpoint learned, on any split or variant."""
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
+from eventclip.entry import entry
 
-from eventclip.config import CONFIG_DIR, command, register_checkpoint
-
-
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="evaluate")
-@command
-def evaluate(cfg: DictConfig) -> None:
-    """Hand the composed configuration to :func:`eventclip.evaluation.evaluate`."""
-    from eventclip.evaluation import evaluate
-
-    evaluate(cfg)
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@command
-def offer_checkpoint(arguments: list[str]) -> None:
+def offer_checkpoint() -> None:
     """Let the configuration of the checkpoint named on the command line stand behind what else is said there."""
-    if not any(argument.startswith("checkpoint=") for argument in arguments):
+    from eventclip.config import register_checkpoint
+    from eventclip.settings.command_line import value_of
+    from eventclip.settings.places import check_checkpoint
+
+    arguments = sys.argv[1:]
+    path = value_of(arguments, "checkpoint", "checkpoints, and each brings its own configuration")
+    if path is None:
         register_checkpoint({})
         return
+    check_checkpoint(path)
     from eventclip.evaluation import config_of_checkpoint
 
     register_checkpoint(config_of_checkpoint(arguments))
 
 
-def main() -> None:
-    """Run the command."""
-    offer_checkpoint(sys.argv[1:])
-    evaluate()
+def look(cfg: DictConfig) -> None:
+    """Look for the checkpoint, the data set and CLIP's files."""
+    from eventclip.settings.places import check_clip, check_data, check_given
+
+    check_given(cfg, "checkpoint", ": give the path of a .ckpt file that eventclip.train wrote")
+    check_data(cfg)
+    check_clip(cfg)
+
+
+@entry("evaluate", begin=offer_checkpoint, before=look)
+def main(cfg: DictConfig) -> None:
+    """Hand the composed configuration to :func:`eventclip.evaluation.evaluate`."""
+    from eventclip.evaluation import evaluate
+
+    evaluate(cfg)
 
 
 if __name__ == "__main__":

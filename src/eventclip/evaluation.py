@@ -17,6 +17,7 @@ from eventclip.errors import UserError
 from eventclip.files import whole_file
 from eventclip.models.reference import load_reference_checkpoint
 from eventclip.run import Parts, assemble, make_trainer, quieten, write_results
+from eventclip.settings.kinds import convert
 from eventclip.training.cards import check_card, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def config_of_checkpoint(overrides: list[str]) -> dict[str, Any]:
             f"{wanted} names several checkpoints, and each brings its own configuration: evaluate one after the other"
         )
     trusted = [override for override in overrides if override.lstrip("+").startswith("trust=")][-1:]
-    trust = any(OverridesParser.create().parse_override(override).value() is True for override in trusted)
+    trust = any(convert(OverridesParser.create().parse_override(one).value(), bool, "trust") for one in trusted)
     checkpoint = read_checkpoint(Path(str(parsed.value())).expanduser(), trust=trust)
     config: dict[str, Any] = checkpoint["eventclip"]["config"]
     return config
@@ -97,6 +98,6 @@ def import_reference(cfg: DictConfig) -> None:
     parts = assemble(cfg, evaluated="test")
     parts.classifier.load_learned_state_dict(learned)
     checkpoint = {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.card}
-    with whole_file(out) as part:
-        torch.save(checkpoint, part)
+    with whole_file(out) as part, part.open("wb") as file:  # else torch would not tell what the system says
+        torch.save(checkpoint, file)
     log.info("%s holds %d learned tensors: python -m eventclip.evaluate checkpoint=%s", out, len(learned), out)

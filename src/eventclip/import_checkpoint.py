@@ -1,29 +1,50 @@
 """``python -m eventclip.import_checkpoint reference.pth ...``: take over the published implementation's checkpoints."""
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
+from eventclip.entry import entry
 
-from eventclip.config import CONFIG_DIR, command, register_schema
-
-register_schema()
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="import_checkpoint")
-@command
-def import_checkpoint(cfg: DictConfig) -> None:
+def take_path_alone() -> None:
+    """Take a first argument that is a file's path alone for the checkpoint to read."""
+    from pathlib import Path
+
+    from eventclip.settings.command_line import quote
+
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first.endswith(".pth") and ("=" not in first or Path(first).is_file()):
+        sys.argv[1] = f"reference={quote(first)}"
+
+
+def look(cfg: DictConfig) -> None:
+    """Look for the checkpoint, the data set and CLIP's files."""
+    from pathlib import Path
+
+    from eventclip.errors import UserError
+    from eventclip.settings.places import check_clip, check_data, check_given
+
+    check_given(cfg, "reference", ": give the .pth file to read")
+    check_given(cfg, "out", ": give the .ckpt file to write")
+    if not Path(cfg.reference).expanduser().is_file():
+        raise UserError(
+            f"{cfg.reference} cannot be read (no such file): expected a .pth of the published implementation"
+        )
+    check_data(cfg)
+    check_clip(cfg)
+
+
+@entry("import_checkpoint", begin=take_path_alone, before=look)
+def main(cfg: DictConfig) -> None:
     """Hand the composed configuration to :func:`eventclip.evaluation.import_reference`."""
     from eventclip.evaluation import import_reference
 
     import_reference(cfg)
-
-
-def main() -> None:
-    """Run the command; a first argument that is a file's path alone is the checkpoint to read."""
-    if len(sys.argv) > 1 and sys.argv[1].endswith(".pth") and "=" not in sys.argv[1]:
-        sys.argv[1] = f"reference='{sys.argv[1]}'"
-    import_checkpoint()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -17,13 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 import eventclip
 from eventclip.building import build_classifier, call_partial
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.links import check_new_folder, link_recordings
+from eventclip.data.links import check_linkable, check_new_folder, link_recordings
 from eventclip.data.pseudo_labels import Guesses, Selection
 from eventclip.data.recordings import Recordings
-from eventclip.data.split_files import PSEUDO, write_split
+from eventclip.data.split_files import PSEUDO, check_names, write_split
 from eventclip.data.versions import Shards, check_versions
 from eventclip.errors import UserError
-from eventclip.files import whole_file, write_json
+from eventclip.files import held, whole_file, write_json
 from eventclip.models.classifier import EventClassifier
 from eventclip.run import build_bank, build_datamodule, quieten
 from eventclip.training.cards import check_card, read_checkpoint
@@ -53,8 +54,8 @@ def label(cfg: DictConfig) -> None:
     """Guess the training recordings, select, and write split file, report and reliability curve.
 
     Raises:
-        UserError: an option out of its range, a teacher of other classes, nothing selected, or a folder that cannot
-            be written to.
+        UserError: an option out of its range, a teacher of other classes, nothing selected, a folder that cannot
+            be written to, or another process that writes the same.
     """
     quieten()
     options = cfg.pseudo
@@ -80,24 +81,28 @@ def label(cfg: DictConfig) -> None:
     teacher = make_teacher(cfg, datamodule)
     datamodule.bank = build_bank(cfg, teacher.classifier.encoder)
     everything = datamodule.training
+    check_names(everything)  # before hours of guessing
+    if links is not None:
+        check_linkable(everything)
     pool = everything.subset(np.flatnonzero(~np.isin(everything.paths, teacher.shots.paths)))
     shards = Shards(len(pool), options.shard_size)
     decides = {
         "teacher": teacher.decides(),
         "recordings_sha256": pool.checksum(),
         "versions": list(versions),
-        "files": [datamodule.files.sensor_hw, datamodule.files.file_format, datamodule.files.time_unit],
+        "files": datamodule.files.describe(),
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
         "features": cfg.features.dtype if cfg.features else "online",
     }
     store = GuessStore(out.with_suffix(".guesses"), decides, shards=shards, versions=len(versions))
     log.info("%d of %d training recordings are to be guessed: %s", len(pool), len(everything), store.folder)
-    guess_all(fabric, teacher.classifier, datamodule, pool, store, versions=versions, progress=options.progress)
-    if fabric.is_global_zero:
-        chosen = _write(out, select, versions, store.read(), pool, teacher, datamodule)
-        if links is not None:
-            log.info("%d links: %s", link_recordings(links, chosen), links)
+    with held(out) if fabric.is_global_zero else contextlib.nullcontext():
+        guess_all(fabric, teacher.classifier, datamodule, pool, store, versions=versions, progress=options.progress)
+        if fabric.is_global_zero:
+            chosen = _write(out, select, versions, store.read(), pool, teacher, datamodule)
+            if links is not None:
+                log.info("%d links: %s", link_recordings(links, chosen), links)
 
 
 def make_fabric(cfg: DictConfig) -> Fabric:

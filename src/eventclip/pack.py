@@ -1,23 +1,29 @@
 """``python -m eventclip.pack data=... out=FILE.h5``: one file in place of a folder of recordings."""
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from __future__ import annotations
 
-from eventclip.config import CONFIG_DIR, command, register_schema
+from typing import TYPE_CHECKING
 
-register_schema()
+from eventclip.entry import entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="pack")
-@command
+def look(cfg: DictConfig) -> None:
+    """Look for the data set."""
+    from eventclip.settings.places import check_data, check_given
+
+    check_given(cfg, "out", ", the file to pack into: python -m eventclip.pack data=... out=FILE.h5")
+    check_data(cfg)
+
+
+@entry("pack", before=look)
 def main(cfg: DictConfig) -> None:
     """Build the data module, pack the folders of the splits asked for, and say what was made."""
     from eventclip.data.pack_splits import pack_split
-    from eventclip.errors import UserError
     from eventclip.run import build_datamodule
 
-    if OmegaConf.is_missing(cfg, "out"):
-        raise UserError("out= is missing, the file to pack into: python -m eventclip.pack data=... out=FILE.h5")
     told = pack_split(
         build_datamodule(cfg),
         cfg.split,

@@ -1,31 +1,50 @@
 """``python -m eventclip.predict recordings=DIR classes=[...]``: classify recordings by words, or with a checkpoint."""
 
-from typing import Any, cast
+from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any, cast
 
-from eventclip.config import CONFIG_DIR, command, register_schema
+from eventclip.entry import entry
 
-register_schema()
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="predict")
-@command
+def look(cfg: DictConfig) -> None:
+    """Look for the recordings and the model's files, and for settings that do not go together."""
+    from eventclip.inference.choices import check_choices, check_recordings, check_table
+    from eventclip.inference.listing import find_recordings
+    from eventclip.settings.places import check_clip, check_given
+
+    check_given(cfg, "recordings", ": files, folders or globs to classify")
+    settings = _plain(cfg)
+    found = find_recordings(settings["recordings"], out=settings["out"])
+    check_choices(settings)
+    check_table(settings)
+    check_recordings(found.paths)
+    check_clip(cfg)
+
+
+@entry("predict", before=look)
 def main(cfg: DictConfig) -> None:
     """Find the recordings, build the model, classify, and end with an error if any recording could not be."""
     from eventclip.errors import UserError
     from eventclip.inference.listing import find_recordings
-    from eventclip.inference.predicting import predict
+    from eventclip.inference.predicting import Prediction
     from eventclip.inference.settings import build_model
 
-    if OmegaConf.is_missing(cfg, "recordings"):
-        raise UserError("recordings= is missing: files, folders or globs to classify")
-    settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    paths = find_recordings(settings["recordings"])
-    done = predict(build_model(settings), paths, settings)
-    if done.errors:
-        raise UserError(f"{len(done.errors)} of {done.recordings} recordings could not be classified: {done.errors[0]}")
+    settings = _plain(cfg)
+    found = find_recordings(settings["recordings"], out=settings["out"])
+    prediction = Prediction(found, settings)
+    errors = prediction.make(build_model(settings))
+    if errors:
+        raise UserError(f"{len(errors)} of {len(found.paths)} recordings could not be classified: {errors[0]}")
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,27 @@
 """``python -m eventclip.pseudo_label experiment=... out=pseudo.json``: let a teacher label what to train on."""
 
-import hydra
-from omegaconf import DictConfig
+from __future__ import annotations
 
-from eventclip.config import CONFIG_DIR, PseudoLabelConfig, command, register_schema
+from typing import TYPE_CHECKING
 
-register_schema(PseudoLabelConfig)
+from eventclip.entry import entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="pseudo_label")
-@command
+def look(cfg: DictConfig) -> None:
+    """Look for the files that the teacher and its recordings are in."""
+    from eventclip.settings.places import check_checkpoint, check_clip, check_data, check_given
+
+    check_given(cfg, "out", ", the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json")
+    if cfg.checkpoint is not None:
+        check_checkpoint(cfg.checkpoint)
+    check_data(cfg)
+    check_clip(cfg)
+
+
+@entry("pseudo_label", before=look)
 def main(cfg: DictConfig) -> None:
     """Hand the composed configuration to :func:`eventclip.labelling.label`."""
     from eventclip.labelling import label

@@ -4,13 +4,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from eventclip.config import command
+from eventclip.errors import UserError
+from eventclip.settings.telling import command
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake as all commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line in one sentence."""
+        raise UserError(f"{message}: python -m eventclip.report DIR... [--out FOLDER] [--mix]")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, print the table, and write the files that were asked for."""
-    parser = argparse.ArgumentParser(
+    command(_main)(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    parser = _Parser(
         prog="python -m eventclip.report",
         description="Collect the results.json of all runs below some folders into one Markdown table: a row for each "
         "difference in their settings, mean ± 95 % interval (Student t) over seeds.",
@@ -25,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="one table even of runs with different test splits, other classes, or weights chosen on the test split",
     )
     given = parser.parse_args(arguments)
-    command(_report)(given.folders, given.out, given.mix)
+    _report(given.folders, given.out, given.mix)
 
 
 def _report(folders: list[Path], out: Path | None, mix: bool) -> None:

@@ -1,38 +1,59 @@
 """``python -m eventclip.show recording=FILE out=x.png``: the frames of a recording exactly as CLIP gets them."""
 
-from typing import Any, cast
+from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any, cast
 
-from eventclip.config import CONFIG_DIR, command, register_schema
+from eventclip.entry import entry
 
-register_schema()
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="show")
-@command
+def look(cfg: DictConfig) -> None:
+    """Look for the recording and the model's files, and for settings that do not go together."""
+    from pathlib import Path
+
+    from eventclip.inference.choices import check_choices, check_picture, check_recordings
+    from eventclip.settings.places import check_clip, check_given
+
+    check_given(cfg, "recording", ": the file to show")
+    check_picture(Path(cfg.out), top=cfg.top, gif_ms=cfg.gif_ms)
+    if cfg.checkpoint is not None or cfg.classes is not None:
+        check_choices(_plain(cfg))
+    check_recordings([Path(cfg.recording).expanduser()])
+    check_clip(cfg)
+
+
+@entry("show", before=look)
 def main(cfg: DictConfig) -> None:
     """Look at a recording, classify it if a model was asked for, and write the picture."""
     from pathlib import Path
 
-    from eventclip.errors import UserError
+    from eventclip.inference.notes import Notes
     from eventclip.inference.pictures import save_views
     from eventclip.inference.settings import build_looking, build_model
 
-    if OmegaConf.is_missing(cfg, "recording"):
-        raise UserError("recording= is missing: the file to show")
-    settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    recording, sensor_hw, out = str(settings["recording"]), settings["sensor_hw"], Path(settings["out"]).expanduser()
+    settings = _plain(cfg)
+    recording, sensor_hw, out = settings["recording"], settings["sensor_hw"], Path(settings["out"]).expanduser()
     found = None
     if settings["checkpoint"] is None and settings["classes"] is None:
         views = build_looking(settings).views(recording, sensor_hw)
     else:
         found = build_model(settings).classify(recording, sensor_hw=sensor_hw)
         views = found.views
+    notes = Notes()
+    notes.add(recording, *views.notes)
+    notes.say()
     save_views(out, views, found, top=settings["top"], gif_ms=settings["gif_ms"])
     said = "" if found is None else f": {found.label} {found.probability:.0%}"
     print(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}")
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,36 @@
 """``python -m eventclip.simulate images=DIR out=DIR``: film still images with a simulated event camera."""
 
-from typing import Any, cast
+from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any, cast
 
-from eventclip.config import CONFIG_DIR, command, register_schema
+from eventclip.entry import entry
 
-register_schema()
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="simulate")
-@command
+def look(cfg: DictConfig) -> None:
+    """See whether both folders were given."""
+    from eventclip.settings.places import check_given
+
+    for key, meaning in (("images", "folder of class folders of images"), ("out", "folder for the recordings")):
+        check_given(cfg, key, f", the {meaning}: python -m eventclip.simulate images=DIR out=DIR")
+
+
+@entry("simulate", before=look)
 def main(cfg: DictConfig) -> None:
     """Build camera and settings from the composed configuration, film, and say what was made."""
     from dataclasses import fields
+
+    from omegaconf import OmegaConf
 
     from eventclip.data.film_settings import Filming
     from eventclip.data.filming import film_folder
     from eventclip.errors import UserError
     from eventclip.events.camera import EventCamera
+    from eventclip.files import printable
 
-    for key, meaning in (("images", "folder of class folders of images"), ("out", "folder for the recordings")):
-        if OmegaConf.is_missing(cfg, key):
-            raise UserError(f"{key}= is missing, the {meaning}: python -m eventclip.simulate images=DIR out=DIR")
     settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     camera = settings.pop("camera")
     where = {key: settings.pop(key) for key in ("images", "out")}
@@ -34,7 +41,7 @@ def main(cfg: DictConfig) -> None:
             raise UserError(f"{prefix}{min(unknown)} is no setting of the simulation: --cfg job prints all of them")
     filming = Filming(camera=EventCamera(**camera), **settings)
     made = film_folder(where["images"], where["out"], filming, **how)
-    print(f"{where['out']}: {made.summary()}")
+    print(printable(f"{where['out']}: {made.summary()}"))
 
 
 if __name__ == "__main__":

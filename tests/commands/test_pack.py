@@ -40,7 +40,10 @@ def test_a_run_on_the_pack_has_the_results_of_a_run_on_the_folder(
         (("data=ncaltech101",), "eventclip: out= is missing, "),
         (("data=ncaltech101", "data.root=nowhere", "out=made.h5"), "eventclip: there is no folder nowhere"),
         (("data=folder", "out=made.h5"), "eventclip: data.root is missing"),
-        (("data=ncaltech101", "out=made.h5", "split=train"), "eventclip: damaged must be error or keep and split one"),
+        (
+            ("data=ncaltech101", "out=made.h5", "split=train"),
+            "eventclip: split must be one of training, validation, test, all, got",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(tmp_path, monkeypatch, arguments, told):

@@ -11,9 +11,9 @@ from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
 from eventclip.data.symbols import film_symbol
-from eventclip.events.readers import READABLE_SUFFIXES, read_events
 from eventclip.inference.pictures import enlargement
 from eventclip.inference.rows import Table
+from eventclip.io.formats import READABLE_SUFFIXES, read_events
 from eventclip.predict import main as predict
 from eventclip.show import main as show
 
@@ -91,8 +91,9 @@ def test_an_interrupted_table_goes_on_where_it_stopped_and_is_the_same_in_the_en
             add(self, new)
 
         monkeypatch.setattr(Table, "add", stopping)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit) as stopped:
             run(predict, *arguments, *further, f"out={name}")
+        assert stopped.value.code == 130
         monkeypatch.setattr(Table, "add", add)
         (part,) = (tmp_path / "here").glob("*.part")
         part.write_text(part.read_text() + "torn in the mid")

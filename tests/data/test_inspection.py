@@ -63,7 +63,7 @@ DAMAGE = {
     "times that are none": (not_finite, "has t = nan at row 7"),
     "time backwards": (backwards, "runs backwards in time at row 1"),
     "beyond the sensor": (outside, "Event 5 at x=640, y=.* outside the sensor of 480 rows and 640 columns"),
-    "another polarity": (lambda path, events: save(path, events, p=events["p"] + 1), "have p = 2 at row"),
+    "another polarity": (lambda path, events: save(path, events, p=events["p"] + 1), "ha(ve|s) p = 2 at row"),
     "an unknown unit": (lambda path, events: save(path, events, t=np.arange(600) / 1.0), "data.time_unit="),
 }
 

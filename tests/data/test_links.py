@@ -1,5 +1,8 @@
 """Links: the labels that were guessed as class folders, in the data set's own layout."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,3 +51,29 @@ def test_a_repeated_recording_is_linked_once(recordings, tmp_path):
 def test_a_folder_in_use_is_refused(recordings, tmp_path):
     with pytest.raises(UserError, match=r"links=.*set is not empty"):
         link_recordings(tmp_path / "set", recordings)
+
+
+@pytest.mark.parametrize("name", ["../../escape", "/escape", "..", "", "a/b", "a\nb", "a\\b", "\ud800"])
+def test_no_link_is_made_outside_its_folder(recordings, tmp_path, name):
+    classes = replace(recordings, class_folders=(name, "dog"))
+    paths = replace(recordings, paths=np.array([f"{name}/cat/0.npy".encode("utf-8", "replace")] * 4))
+    for odd in (classes, paths) if name not in ("a/b", "\ud800") else (classes,):
+        with pytest.raises(UserError, match="cannot be linked"):
+            link_recordings(tmp_path / "deep" / "links", odd)
+    assert not (tmp_path / "deep").exists()
+    assert not list(tmp_path.glob("escape*"))
+
+
+def test_a_pack_has_no_files_to_link_to(recordings, tmp_path):
+    (tmp_path / "pack.h5").touch()
+    with pytest.raises(UserError, match=r"links= leads to the recordings' own files and .*pack\.h5 is no folder"):
+        link_recordings(tmp_path / "links", replace(recordings, root=tmp_path / "pack.h5"))
+
+
+def test_names_that_are_not_utf8_are_linked(tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    (tmp_path / "set" / odd).mkdir(parents=True)
+    (tmp_path / "set" / odd / "20240131.npy").write_text("here")
+    listed = list_recordings(tmp_path / "set", ".", suffixes=(".npy",))
+    assert link_recordings(tmp_path / "links", listed) == 1
+    assert (tmp_path / "links" / odd / "20240131.npy").read_text() == "here"

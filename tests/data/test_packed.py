@@ -31,7 +31,7 @@ from eventclip.data.workers import in_order
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import events_from_columns
 from eventclip.events.frames import FrameRenderer
-from eventclip.events.readers import read_events
+from eventclip.io.formats import read_events
 
 SENSOR = (60, 80)
 
@@ -137,7 +137,7 @@ from eventclip.data import pack_writer
 from eventclip.data.pack_format import Listed
 from eventclip.data.packing import pack_folders
 from eventclip.data.recordings import list_recordings
-from eventclip.events.readers import read_events
+from eventclip.io.formats import read_events
 pack_writer.COMMIT_S = 0.02
 def slowly(path):
     time.sleep(0.005)

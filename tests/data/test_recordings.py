@@ -123,3 +123,14 @@ def test_a_million_paths_are_flat_memory(root):
     recordings = list_recordings(root, "training", suffixes=SUFFIXES)
     assert recordings.paths.dtype == np.dtype("S18")
     assert recordings.labels.dtype == np.int64
+
+
+def test_links_that_lead_nowhere_are_listed_as_recordings(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "good.npy").touch()
+    (tmp_path / "a" / "loop.npy").symlink_to("loop.npy")
+    (tmp_path / "a" / "gone.npy").symlink_to("nowhere")
+    (tmp_path / "round").symlink_to("round")
+    listed = list_recordings(tmp_path, ".", suffixes=(".npy",))
+    assert [listed.relative(i) for i in range(len(listed))] == ["a/gone.npy", "a/good.npy", "a/loop.npy"]
+    assert listed.class_folders == ("a",)

@@ -10,7 +10,7 @@ from eventclip.data.randomness import generator
 from eventclip.data.sketches import CLASSES
 from eventclip.data.symbols import film_symbol, make_symbols
 from eventclip.errors import UserError
-from eventclip.events.readers import read_events
+from eventclip.io.formats import read_events
 
 
 def make(folder, **options):

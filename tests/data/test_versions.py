@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eventclip.data.dataset import EventFiles
+from eventclip.data.event_files import EventFiles
 from eventclip.data.ncaltech101 import NCaltech101DataModule
 from eventclip.data.versions import ShardBatches, Shards, check_versions, versions_loader
 from eventclip.data.view_maker import VERSIONS, Augmentation, ViewMaker

@@ -1,5 +1,7 @@
 """A sliding window sees every event, in order, whatever the pieces the recording comes in."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,12 +53,46 @@ def test_windows_of_time_begin_every_step_and_hold_what_happened_in_them(times, 
     step = min(size, step)
     events = recording(times)
     windows = list(SlidingWindow(us=size, step_us=step)([events]))
-    for number, window in enumerate(windows):
+    number = 0
+    for window in windows:
         assert window.start_us == events["t"][0] + number * step
-        assert window.end_us == window.start_us + size
+        assert window.end_us == window.start_us + (window.windows - 1) * step + size
         inside = (events["t"] >= window.start_us) & (events["t"] < window.end_us)
         np.testing.assert_array_equal(window.events, events[inside])
+        assert window.windows == 1 or not len(window.events)
+        number += window.windows
     assert windows[-1].end_us > events["t"][-1]
+    assert not any(not len(a.events) and not len(b.events) for a, b in itertools.pairwise(windows))
+
+
+YEAR_US = 365 * 24 * 3_600 * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("times", "size", "step", "spans"),
+    [
+        ([0, 1_461_581_614_000_137], 100_000, 100_000, [(0, 1), (100_000, 0), (1_461_581_614_000_000, 1)]),
+        ([5, 25, 3_600_000_000], 10_000, 10_000, [(5, 2), (10_005, 0), (3_599_990_005, 1)]),
+        ([0, YEAR_US, 2 * YEAR_US], 1, 1, [(0, 1), (1, 0), (YEAR_US, 1), (YEAR_US + 1, 0), (2 * YEAR_US, 1)]),
+        ([0, 100], 10, 3, [(0, 1), (3, 0), (93, 1)]),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 10])
+def test_a_silence_of_any_length_is_one_window(times, size, step, spans, piece):
+    windows = list(SlidingWindow(us=size, step_us=step)(in_pieces(recording(times), piece)))
+    assert [(window.start_us, len(window.events)) for window in windows] == spans
+    for window, following in itertools.pairwise(windows):
+        assert following.start_us == window.start_us + window.windows * step
+
+
+def test_pieces_are_put_together_once_for_a_window_of_many(monkeypatch):
+    copied = []
+    concatenate = np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda parts: copied.append(sum(map(len, parts))) or concatenate(parts))
+    for options in ({"us": 10_000}, {"events": 10_000}):
+        copied.clear()
+        list(SlidingWindow(**options)(in_pieces(recording(range(10_000)), 10)))
+        assert sum(copied) <= 2 * 10_000
 
 
 def test_the_last_window_of_events_is_filled_up_with_the_ones_before_it():

@@ -1,10 +1,13 @@
 """Which runs are found, which are told of, and which do not belong in one table."""
 
+import json
+import os
+
 import pytest
 
 from eventclip.errors import UserError
 from eventclip.reporting.collect import collect, mixtures, read_run
-from eventclip.reporting.report import make_report
+from eventclip.reporting.report import make_report, write_report
 
 
 def test_runs_are_found_at_any_depth_and_once(write_run, tmp_path):
@@ -103,3 +106,52 @@ def test_runs_that_chose_on_validation_stand_beside_those_that_chose_on_nothing(
     write_run("one")
     write_run("two", seed=1, selection={"split": "validation"})
     assert mixtures(collect([tmp_path]).runs) == []
+
+
+def test_every_odd_results_file_is_a_sentence_or_a_run_that_can_be_reported(write_run, damage, tmp_path):
+    path = write_run("x")
+    sound = json.loads(path.read_text())
+    files = [json.dumps(changed).encode() for changed in damage.with_values(sound)]
+    taken = 0
+    for content in (*files, *damage.mutants(path.read_bytes(), 60), *damage.ODD_JSON):
+        path.write_bytes(content)
+        try:
+            run = read_run(path)
+        except UserError as error:
+            if "\n" in str(error) or str(path) not in str(error):
+                raise AssertionError("no sentence with the path") from error
+            continue
+        taken += 1
+        assert all(0 <= run.metrics[name] <= 1 for name in run.metrics if name.startswith("test/top"))
+        write_report(make_report([tmp_path]), tmp_path / "report")
+    assert taken > 20
+
+
+def test_a_damaged_run_does_not_hide_the_others(write_run, tmp_path):
+    write_run("good")
+    for number, content in enumerate((b"[" * 5000, b"1" * 5000, b"\xff", b"null", b'{"metrics": 1}')):
+        write_run(f"bad_{number}").write_bytes(content)
+    write_run("pipe").unlink()
+    os.mkfifo(tmp_path / "pipe" / "results.json")
+    write_run("loop").unlink()
+    (tmp_path / "loop" / "results.json").symlink_to("results.json")
+    markdown = make_report([tmp_path]).markdown
+    assert "made_up: 1 run," in markdown
+    for name in (*(f"bad_{number}" for number in range(5)), "pipe", "loop"):
+        assert f"Left out: {tmp_path}/{name}/results.json " in markdown
+
+
+def test_names_that_are_not_utf8_can_be_reported(write_run, tmp_path):
+    write_run(os.fsdecode(b"folder\xff"), name=os.fsdecode(b"run\xfe"), class_names=["a", os.fsdecode(b"\xfd")])
+    (tmp_path / os.fsdecode(b"stopped\xfc") / ".hydra").mkdir(parents=True)
+    report = make_report([tmp_path])
+    assert "run\\udcfe: 1 run" in report.markdown
+    write_report(report, tmp_path / "report")
+    assert "stopped\\udcfc" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_formula_in_a_setting_is_drawn_as_it_is(write_run, tmp_path):
+    for seed, name in enumerate(("$\\frac$", "plain")):
+        write_run(f"run_{seed}", settings={"optim.name": name})
+    written = write_report(make_report([tmp_path]), tmp_path / "report")
+    assert "report.png" in [path.name for path in written]

@@ -44,8 +44,6 @@ class Cluster:
         own = ("hydra.launcher.cpus_per_task=1", f"hydra.sweep.dir={work}/sweep", *overrides)
         values = [o.split("=")[0] for o in overrides]
         words = [word for word in [*command, *own] if word.split("=")[0] not in values or word in overrides]
-        keys = "[" + ",".join(w.split("=")[0].lstrip("+") for w in words if w in self.words and "=" in w) + "]"
-        words.append(f"hydra.job.config.override_dirname.exclude_keys={keys}")
         return subprocess.Popen(
             words, cwd=work, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

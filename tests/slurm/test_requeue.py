@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from eventclip.settings.run_folders import overrides_of
+
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.sbatch"
@@ -133,7 +135,13 @@ def test_a_sweep_by_submitit_finishes_with_an_element_preempted(cluster, unbroke
     pytest.importorskip("submitit")
     values = ("seed=0,1", "optim.lr=0.01,0.02")
     sweep = cluster.start_sweep(tmp_path, *values)
-    chosen = tmp_path / "sweep" / "optim.lr=0.01,seed=0"
+
+    def run_of(*typed):
+        """The folder of the run for which this was typed, once it is there."""
+        return next((f for f in (tmp_path / "sweep").glob("*-*") if set(typed) <= set(overrides_of(f))), None)
+
+    cluster.wait_for(lambda: run_of("optim.lr=0.01", "seed=0") is not None)
+    chosen = run_of("optim.lr=0.01", "seed=0")
     cluster.wait_for((chosen / "checkpoints" / "last.ckpt").exists)
     running = cluster.run("squeue", "-h", "-r", "-o", "%i %t").split("\n")
     element = min(line.split()[0] for line in running if line.endswith(" R"))
@@ -142,9 +150,9 @@ def test_a_sweep_by_submitit_finishes_with_an_element_preempted(cluster, unbroke
     assert sweep.returncode == 0, told
     assert cluster.state(element)["Restarts"] == "1"
     results = sorted((tmp_path / "sweep").glob("*/results.json"))
-    assert [path.parent.name for path in results] == [
-        f"optim.lr={lr},seed={seed}" for lr in ("0.01", "0.02") for seed in (0, 1)
-    ]
+    assert {path.parent for path in results} == {
+        run_of(f"optim.lr={lr}", f"seed={seed}") for lr in ("0.01", "0.02") for seed in (0, 1)
+    }
     assert sorted(json.loads(path.read_text())["restarts"] for path in results) == [0, 0, 0, 1]
     assert_as_if_nothing_had_happened(chosen, unbroken)
     table = cluster.run(sys.executable, "-m", "eventclip.report", str(tmp_path / "sweep"))

@@ -1,5 +1,10 @@
 """Rows of features in blocks: found by key, whole or absent, and never wrong whatever happens to the bytes."""
 
+import hashlib
+import io
+import os
+
+import h5py
 import numpy as np
 import pytest
 
@@ -104,3 +109,46 @@ def test_removing_everything_leaves_nothing(tmp_path):
     store.remove(damaged_only=False)
     assert list(tmp_path.iterdir()) == []
     assert store.missing(keys_of("a")).tolist() == [0]
+
+
+def test_a_block_whose_name_fits_is_still_no_block_unless_it_is_one(tmp_path, damage):
+    store_with(tmp_path, "ab")
+    (block,) = tmp_path.iterdir()
+    whole = block.read_bytes()
+    block.unlink()
+    for content in damage.mutants(whole, 120, head=2048):
+        forged = tmp_path / f"000000-{hashlib.sha256(content).hexdigest()[:16]}.h5"
+        forged.write_bytes(content)
+        store = FeatureStore(tmp_path)
+        here = [name for name in "ab" if not len(store.missing(keys_of(name)))]
+        for name in here:
+            assert store.rows(keys_of(name))[0].ndim == 2
+        assert store.damaged or len(store) == 2
+        forged.unlink()
+
+
+def test_a_block_that_promises_more_than_it_holds_is_damaged(tmp_path):
+    store_with(tmp_path, "ab")
+    (block,) = tmp_path.iterdir()
+    whole = block.read_bytes()
+    for name, shape in (("keys", (1 << 40,)), ("views", (1 << 40,)), ("features", (1 << 30, 1 << 10))):
+        image = io.BytesIO(whole)
+        with h5py.File(image, "r+") as file:
+            dtype = file[name].dtype
+            del file[name]
+            file.create_dataset(name, shape, dtype)
+        content = image.getvalue()
+        block.unlink()
+        block = tmp_path / f"000000-{hashlib.sha256(content).hexdigest()[:16]}.h5"
+        block.write_bytes(content)
+        assert FeatureStore(tmp_path).damaged == [block]
+
+
+def test_what_is_no_file_among_the_blocks_is_not_waited_for(tmp_path):
+    store_with(tmp_path, "ab")
+    os.mkfifo(tmp_path / "000001-0123456789abcdef.h5")
+    store = FeatureStore(tmp_path)
+    assert [path.name for path in store.damaged] == ["000001-0123456789abcdef.h5"]
+    assert_rows(store, "ab")
+    store.remove(damaged_only=True)
+    assert len(list(tmp_path.iterdir())) == 1

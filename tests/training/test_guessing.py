@@ -1,5 +1,7 @@
 """Guesses on disk: the same whoever makes them, however often they were interrupted, and never made twice."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from lightning import Fabric
 from eventclip.data.ncaltech101 import NCaltech101DataModule
 from eventclip.data.pseudo_labels import summarise
 from eventclip.data.versions import Shards
+from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.models.adapters import IdentityAdapter
 from eventclip.models.classifier import EventClassifier
@@ -123,3 +126,25 @@ def test_a_feature_bank_of_all_versions_gives_the_same_guesses_and_is_read_the_n
     assert len({folder.name for folder in (tmp_path / "bank").iterdir() if folder.is_dir()}) == len(VERSIONS)
     monkeypatch.setattr(ClipEncoder, "encode_views", None)
     assert guess("again").read().tobytes() == banked.tobytes()
+
+
+def test_damaged_guesses_are_found_and_made_again(guess, damage):
+    store = guess("one")
+    whole, path = store.read(), store.folder / "000000.npy"
+    content = path.read_bytes()
+    old = content[:-32]  # as they were written without a checksum
+    flipped = bytearray(content)
+    flipped[-40] ^= 1  # in the numbers
+    for mutant in (b"", old, bytes(flipped), content + b"\0", *damage.mutants(content, 60)):
+        path.write_bytes(mutant)
+        if mutant != content:
+            assert store.missing(range(4)) == [0]
+            with pytest.raises(UserError, match=r"000000\.npy is gone or damaged: run the same command again"):
+                store.read()
+    path.unlink()
+    os.mkfifo(path)
+    assert store.missing(range(4)) == [0]
+    path.unlink()
+    path.write_bytes(content[:100])
+    assert guess("one").read().tobytes() == whole.tobytes()
+    assert path.read_bytes() == content

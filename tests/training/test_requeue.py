@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from eventclip import cluster
 from eventclip.config import run_id
-from eventclip.data.dataset import EventFiles
+from eventclip.data.event_files import EventFiles
 from eventclip.errors import UserError
 from eventclip.training import features, requeue
 from eventclip.training.resume import by_step

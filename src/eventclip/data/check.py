@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.dataset import EventFiles
+from eventclip.data.event_files import EventFiles
 from eventclip.data.inspection import Inspection, inspect
 from eventclip.data.recordings import SPLITS, Recordings
 from eventclip.errors import UserError
+from eventclip.files import printable
 
 _PERCENTILES = (5, 50, 95)
 _CLASSES_SHOWN = 120
@@ -58,6 +59,22 @@ class DataCheck:
         """Recordings that cannot be read or used, and splits that cannot be listed."""
         return len(self.unlisted) + sum(len(split.found.causes) for split in self.splits.values())
 
+    def advice(self) -> str:
+        """What is damaged and what can be done about it, in a sentence; "" where nothing is."""
+        told = []
+        recordings = self.damaged - len(self.unlisted)
+        if recordings:
+            told.append(
+                f"{recordings} damaged, named above: mend or remove them, or train without them by "
+                f"data.on_bad_recording=skip"
+            )
+        if self.unlisted:
+            told.append(
+                f"{' and '.join(self.unlisted)} cannot be listed, see above: mend the folders, or check the others "
+                f"alone by splits=[{','.join(self.splits)}]"
+            )
+        return "; ".join(told)
+
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""
         return {
@@ -82,7 +99,7 @@ class DataCheck:
             "\n".join(_damage(self)) or "no damage found",
             "\n".join(_remarks(self)),
         ]
-        return "\n\n".join(block for block in blocks if block)
+        return printable("\n\n".join(block for block in blocks if block))
 
 
 def check_data(datamodule: EventDataModule, splits: Sequence[str] | None = None, *, progress: bool = True) -> DataCheck:
@@ -90,13 +107,13 @@ def check_data(datamodule: EventDataModule, splits: Sequence[str] | None = None,
 
     Args:
         datamodule: the data set; its ``num_workers`` processes read.
-        splits: which of "training", "validation" and "test"; None takes all that it has folders for.
+        splits: which of "training", "validation" and "test"; None takes all that the data set has.
         progress: show progress bars.
 
     Raises:
         UserError: a split that does not exist, or none that could be listed.
     """
-    wanted = tuple(splits) if splits else datamodule.own_splits
+    wanted = tuple(splits) if splits else tuple(name for name in datamodule.own_splits if datamodule.has_split(name))
     unknown = [name for name in wanted if name not in datamodule.own_splits]
     if unknown:
         raise UserError(
@@ -144,6 +161,7 @@ def _split_as_dict(split: CheckedSplit) -> dict[str, Any]:
         "per_class": dict(counts),
         "events": dict(zip(keys, split.percentiles(split.found.events), strict=False)),
         "duration_us": dict(zip(keys, split.percentiles(split.found.duration_us), strict=False)),
+        "notes": split.found.notes,
         "damaged": {split.recordings.relative(position): cause for position, cause in split.found.causes.items()},
     }
 
@@ -203,10 +221,12 @@ def _damage(check: DataCheck) -> list[str]:
 
 
 def _remarks(check: DataCheck) -> list[str]:
-    """What may be right or wrong: one polarity only, recordings that are there twice."""
+    """What may be right or wrong: units told from numbers, one polarity only, recordings that are there twice."""
     lines = []
     for name, split in check.splits.items():
         found = split.found
+        for first, count in found.notes.items():
+            lines.append(f"{name}: {count} of {len(split.recordings)} recordings, the first {first}")
         one_sided = found.sound & (found.events > 1) & ((found.on_events == 0) | (found.on_events == found.events))
         if one_sided.any():
             first = split.recordings.relative(int(one_sided.argmax()))

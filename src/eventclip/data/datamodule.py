@@ -18,6 +18,7 @@ from eventclip.data.view_maker import Augmentation, ViewMaker
 from eventclip.data.views import views_per_recording
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
+from eventclip.io.formats import ReadOptions
 
 Bank = Callable[[RecordingDataset], Dataset[Sample]]
 """Samples with views -> the same samples, asked for by the same keys, with "features" (V, D) in place of "views"."""
@@ -50,8 +51,13 @@ class EventDataModule(RecordingSplits, LightningDataModule):
         holdout: fraction of each class held out where a split has no folder of its own, in (0, 1).
         class_names: names for the prompts in the order of the class folders, or a map from folder to name; None
             takes the data set's own.
-        file_format: reader by name; None tells it by each file's suffix.
+        file_format: reader by name; None tells it by each file's suffix. This and the next five are
+            :class:`eventclip.io.formats.ReadOptions`.
         time_unit: unit of time in tables, "s", "ms", "us" or "ns"; None tells it by each file's numbers.
+        columns: order of the columns of tables without names, such as "xytp"; None tells it.
+        stream: which of several streams of a file, by name or number; None where there is one.
+        sort: whether events out of order are sorted by time, stably.
+        drop_outside: whether events outside the sensor are left out.
         on_bad_recording: "error", or "skip" to read all recordings once beforehand and to leave out those that
             cannot be used: they are warned about, and named in ``results.json``.
         batch_size: training recordings per optimizer step, over all processes together.
@@ -83,6 +89,10 @@ class EventDataModule(RecordingSplits, LightningDataModule):
         class_names: Sequence[str] | dict[str, str] | None = None,
         file_format: str | None = None,
         time_unit: str | None = None,
+        columns: str | None = None,
+        stream: str | int | None = None,
+        sort: bool = False,
+        drop_outside: bool = False,
         on_bad_recording: str = "error",
         batch_size: int = 32,
         evaluation_batch_size: int = 32,
@@ -97,8 +107,9 @@ class EventDataModule(RecordingSplits, LightningDataModule):
             packed=packed,
             cache=cache,
             sensor_hw=sensor_hw,
-            file_format=file_format,
-            time_unit=time_unit,
+            reading=ReadOptions(
+                file_format, time_unit, columns, None if stream is None else str(stream), sort, drop_outside
+            ),
             splits=splits,
             variant=variant,
             classes=classes,
@@ -154,6 +165,7 @@ class EventDataModule(RecordingSplits, LightningDataModule):
 
     def dataset(self, stage: str) -> RecordingDataset:
         """Samples of ``stage`` with their views, whatever the loaders hand out."""
+        self.tell_notes(stage)
         return RecordingDataset(self.recordings(stage), self.files, self.view_maker(stage), seed=self.seed)
 
     def _samples(self, stage: str) -> tuple[Dataset[Sample], int]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,105 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from eventclip.data.packed import PackedFolders
+from eventclip.data.event_files import EventFiles
 from eventclip.data.randomness import generator
 from eventclip.data.recordings import Recordings
 from eventclip.data.view_maker import ViewMaker
-from eventclip.errors import RecordingError, UserError
-from eventclip.events.columns import TIME_UNITS
-from eventclip.events.readers import read_events
-from eventclip.events.sensor import on_sensor
+from eventclip.errors import RecordingError
 
 Sample = dict[str, Any]
 """views uint8 (V,C,S,S), valid bool (V,), label int, index int; a batch adds B in front."""
 
 _DRAWS = 10
 """Training draws of one recording before giving up: a shift of 20 px empties none that fills a sensor."""
-
-
-class EventFiles:
-    """Read recordings as events that are known to lie inside the sensor.
-
-    Args:
-        sensor_hw: sensor height and width [px]; None takes each file's own.
-        file_format: format name as in :func:`eventclip.events.readers.read_events`; None tells it by the suffix.
-        time_unit: unit of time in tables, "s", "ms", "us" or "ns"; None tells it by the numbers.
-    """
-
-    def __init__(
-        self,
-        *,
-        sensor_hw: Sequence[int] | None = None,
-        file_format: str | None = None,
-        time_unit: str | None = None,
-    ) -> None:
-        if sensor_hw is not None and (len(sensor_hw) != 2 or min(sensor_hw) < 1):
-            raise UserError(f"data.sensor_hw must be [height, width] in pixels, got {list(sensor_hw)}")
-        self.sensor_hw = None if sensor_hw is None else (int(sensor_hw[0]), int(sensor_hw[1]))
-        self.file_format = file_format
-        if time_unit is not None and time_unit not in TIME_UNITS:
-            raise UserError(f"data.time_unit must be one of {', '.join(TIME_UNITS)}, or null, got {time_unit!r}")
-        self.time_unit = time_unit
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values that decide how a file is understood."""
-        sensor_hw = None if self.sensor_hw is None else list(self.sensor_hw)
-        return {"sensor_hw": sensor_hw, "format": self.file_format, "time_unit": self.time_unit}
-
-    def stamp(self, path: Path) -> str:
-        """Size and time of change of a file [bytes, ns], which tell whether it is still the same.
-
-        Raises:
-            RecordingError: it is not there.
-        """
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise RecordingError(f"{path} cannot be read ({error.strerror}): check data.root") from None
-        return f"{status.st_size}-{status.st_mtime_ns}"
-
-    def __call__(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int]]:
-        """Read one file.
-
-        Returns:
-            (N,) events of EVENT_DTYPE and the sensor's (height, width).
-
-        Raises:
-            RecordingError: unreadable, empty, outside the sensor, or the sensor's size is not known.
-        """
-        events, own_hw = self.read(path)
-        sensor_hw = self.sensor_hw or own_hw
-        return events, on_sensor(events, sensor_hw, name=str(path), ask="data.sensor_hw=[H,W]")
-
-    def read(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int] | None]:
-        """Events of one file as they are, and the sensor's (height, width) where the file knows it."""
-        return read_events(path, self.file_format, time_unit=self.time_unit)
-
-
-class PackedFiles(EventFiles):
-    """Read recordings from packs in place of files.
-
-    Args:
-        packs: where they are.
-        root: the data set's folder, which need not exist.
-        sensor_hw: sensor height and width [px]; None takes what each file said.
-    """
-
-    def __init__(self, packs: PackedFolders, root: Path, *, sensor_hw: Sequence[int] | None = None) -> None:
-        super().__init__(sensor_hw=sensor_hw)
-        self.packs, self.root = packs, root
-
-    def stamp(self, path: Path) -> str:
-        """Size and time of change of the packs: whichever of them holds the recording."""
-        return self._stamp
-
-    @cached_property
-    def _stamp(self) -> str:  # of each recording it would be asked for, and it is one
-        return "+".join(super(PackedFiles, self).stamp(pack.path) for pack in self.packs.packs)
-
-    def read(self, path: Path) -> tuple[NDArray[np.void], tuple[int, int] | None]:
-        """Events of the recording that was packed from this path below the root."""
-        return self.packs.read(os.fsencode(path.relative_to(self.root).as_posix()))
 
 
 class RecordingDataset(Dataset[Sample]):

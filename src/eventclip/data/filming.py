@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from eventclip.data.randomness import generator
 from eventclip.data.stills import list_stills, read_still
 from eventclip.errors import UserError
 from eventclip.events.array import Events
-from eventclip.files import whole_file, write_json
+from eventclip.files import open_regular, read_json, whole_file, write_json
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -86,7 +87,7 @@ def film_folder(
         UserError: bad images (see :mod:`eventclip.data.stills`), or a folder that cannot be written to, lies within
             the images, holds something else, was made with other settings or is being filmed into.
     """
-    images, out = Path(images).expanduser(), Path(out).expanduser()
+    images, out = Path(str(images)).expanduser(), Path(str(out)).expanduser()
     if not isinstance(workers, int) or workers < 1:
         raise UserError(f"workers must be a whole number of at least 1, got {workers!r}")
     if out.resolve().is_relative_to(images.resolve()):
@@ -99,7 +100,10 @@ def film_folder(
         for still, split in zip(paths, filming.split_of(name, len(paths)), strict=True)
     }
     _check_out(out, header)
-    missing = {recording: still for recording, still in jobs.items() if not recording.exists()}
+    _check_folders(out, jobs)
+    missing = {recording: still for recording, still in jobs.items() if not os.path.lexists(recording)}
+    for recording in jobs.keys() - missing.keys():
+        _count(recording)  # before anything is filmed
     _check_stills(list(missing.values()), workers, progress)
 
     def film(recording: Path) -> None:
@@ -131,20 +135,37 @@ def _check_out(out: Path, header: dict[str, Any]) -> None:
             raise UserError(f"{out} holds something else already: give out= a new or an empty folder")
         return
     try:
-        made_with = _flat(json.loads((out / HEADER).read_text()))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{out / HEADER} cannot be read ({error}): give another out=") from error
-    wanted = _flat(header)
+        read = read_json(out / HEADER)
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise UserError(f"{out / HEADER} cannot be read ({told}): give another out=") from error
+    if not isinstance(read, dict):
+        raise UserError(f"{out / HEADER} cannot be read (it holds no settings): give another out=")
+    made_with, wanted = _flat(read), _flat(header)
     other = sorted(key for key in made_with.keys() | wanted.keys() if made_with.get(key) != wanted.get(key))
     if other:
-        told = ", ".join(f"{key} was {made_with.get(key)} and is now {wanted.get(key)}" for key in other[:3])
+        told = ", ".join(f"{key:.60} was {made_with.get(key)!s:.60} and is now {wanted.get(key)}" for key in other[:3])
         raise UserError(f"{out} was filmed from other images or in another way ({told}): give another out=")
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _check_folders(out: Path, recordings: Iterable[Path]) -> None:
+    """Refuse folders in ``out`` that are links, and so may lie anywhere.
+
+    Raises:
+        UserError: names the first.
+    """
+    classes = {recording.parent for recording in recordings}
+    link = next((folder for folder in sorted(classes | {one.parent for one in classes}) if folder.is_symlink()), None)
+    if link is not None:
+        raise UserError(f"{link} is a link, and recordings are written to {out} alone: remove it or give another out=")
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value; a header has no more than two levels."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        inner = {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+        flat |= inner
     return flat
 
 
@@ -202,8 +223,21 @@ def _save(events: Events, path: Path) -> None:
 
 
 def _count(path: Path) -> int:
-    """Number of events in a recording, from its header alone."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, _ = np.lib.format.read_array_header_1_0(file)
-    return int(shape[0])
+    """Number of events in a recording, from its header and its size alone.
+
+    Raises:
+        UserError: it is none that was filmed here, or not all of it.
+        OSError: it cannot be read for another reason.
+    """
+    try:
+        with open_regular(path) as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            whole = file.tell() + math.prod(shape) * dtype.itemsize == os.fstat(file.fileno()).st_size
+        if len(shape) == 2 and shape[1] == 4 and dtype == np.float32 and whole:
+            return int(shape[0])
+    except PermissionError:
+        raise
+    except Exception:  # noqa: BLE001, S110  (numpy tells a damaged header by any of several exceptions)
+        pass
+    raise UserError(f"{path} is there already and no whole recording: remove it and run this again, which films it")

@@ -41,6 +41,10 @@ class FolderDataModule(EventDataModule):
         held_out = hold_out(everything, self.holdout, seed=self.seed)
         return everything.subset(np.flatnonzero(held_out if split == "test" else ~held_out))
 
+    def has_split(self, split: str) -> bool:
+        """Whether there is such a split: a folder without one for validation is whole."""
+        return split != "validation" or self._folder(split) is not None
+
     def _folder(self, split: str) -> str | None:
         if split in self.splits:
             return self.splits[split]

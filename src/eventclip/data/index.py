@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from eventclip.data.recordings import Recordings, list_recordings
-from eventclip.files import whole_file
+from eventclip.files import open_regular, plain_name, whole_file
 
 REVISION = 1  # of what is kept: raise it whenever the same folders would be listed differently
 SETTLED_S = 3.0
@@ -78,15 +78,32 @@ def _stamp(top: Path, class_folders: Sequence[str]) -> _Stamp:
 def _find(path: Path, root: Path, folder: str) -> Recordings | None:
     """A kept listing that still holds."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            names = tuple(os.fsdecode(name) for name in kept["class_folders"].tolist())
-            if kept["stamp"].tolist() != _stamp(root / folder, names):
-                return None
-            listed = Recordings(root, kept["paths"], kept["labels"], names)
-            listed.checksum_is(str(kept["checksum"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with open_regular(path) as file:
+            if any(member.file_size != member.compress_size for member in zipfile.ZipFile(file).infolist()):
+                return None  # ours are stored as they are: what unpacks to more than the file is none
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as kept:
+                names = tuple(os.fsdecode(name) for name in kept["class_folders"].tolist())
+                if kept["stamp"].tolist() != _stamp(root / folder, names):
+                    return None
+                listed = Recordings(root, kept["paths"], kept["labels"], names)
+                listed.checksum_is(str(kept["checksum"]))
+    except Exception:  # noqa: BLE001  (whatever numpy, zipfile and their parsers make of damage: it is listed anew)
         return None
-    return listed
+    return listed if _whole(listed) else None
+
+
+def _whole(listed: Recordings) -> bool:
+    """Whether the parts of a kept listing fit each other."""
+    labels, count = listed.labels, len(listed.class_folders)
+    return (
+        listed.paths.ndim == labels.ndim == 1
+        and 0 < len(listed.paths) == len(labels)
+        and listed.paths.dtype.kind == "S"
+        and labels.dtype == np.dtype(np.int64)
+        and bool(labels.min() >= 0 and labels.max() < count)
+        and all(map(plain_name, listed.class_folders))
+    )
 
 
 def _keep(path: Path, listed: Recordings, stamp: _Stamp) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -11,14 +13,14 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from eventclip.data.dataset import EventFiles
+from eventclip.data.event_files import EventFiles
 from eventclip.data.recordings import Recordings
 from eventclip.errors import RecordingError, UserError
 
 _AT_ONCE = 16
 """Recordings between two messages of a worker."""
 
-_Finding = tuple[int, int, int, str]
+_Finding = tuple[int, int, int, str, list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +32,15 @@ class Inspection:
         duration_us: (n,) time from the first event to the last [µs].
         on_events: (n,) number of events of positive polarity.
         causes: position -> why it cannot be read or used, a sentence with its path; the rest is sound.
+        notes: what was told from the numbers, sorted or left out: a sentence with its path for the first recording of
+            each kind -> how many recordings it holds for; sentences that differ in numbers are one kind.
     """
 
     events: NDArray[np.int64]
     duration_us: NDArray[np.int64]
     on_events: NDArray[np.int64]
     causes: dict[int, str]
+    notes: dict[str, int]
 
     @property
     def sound(self) -> NDArray[np.bool_]:
@@ -59,15 +64,22 @@ def inspect(
     """
     numbers = np.zeros((len(recordings), 3), np.int64)
     causes = {}
+    firsts: dict[str, str] = {}
+    kinds: Counter[str] = Counter()
     loader = DataLoader(
         _Findings(recordings, files), batch_size=_AT_ONCE, num_workers=min(workers, len(recordings)), collate_fn=list
     )
     bar = tqdm(chain.from_iterable(loader), title, len(recordings), unit="rec", disable=not progress)
-    for position, (*found, cause) in enumerate(bar):
+    for position, (*found, cause, notes) in enumerate(bar):
         numbers[position] = found
         if cause:
             causes[position] = cause
-    return Inspection(numbers[:, 0], numbers[:, 1], numbers[:, 2], causes)
+        for note in notes:
+            kind = re.sub(r"\d[\d,.]*", "#", note)
+            kinds[kind] += 1
+            firsts.setdefault(kind, f"{recordings.relative(position)}: {note}")
+    told = {firsts[kind]: count for kind, count in kinds.most_common()}
+    return Inspection(numbers[:, 0], numbers[:, 1], numbers[:, 2], causes, told)
 
 
 def find_unreadable(recordings: Recordings, files: EventFiles, *, workers: int, title: str) -> dict[str, str]:
@@ -93,7 +105,7 @@ def without(recordings: Recordings, unreadable: Mapping[str, str]) -> Recordings
 
 
 class _Findings(Dataset[_Finding]):
-    """Events, duration [µs], ON events and cause ("" if sound) of each recording."""
+    """Events, duration [µs], ON events, cause ("" if sound) and notes of each recording."""
 
     def __init__(self, recordings: Recordings, files: EventFiles) -> None:
         self.recordings, self.files = recordings, files
@@ -103,7 +115,8 @@ class _Findings(Dataset[_Finding]):
 
     def __getitem__(self, position: int) -> _Finding:
         try:
-            events, _ = self.files(self.recordings.path(position))
+            events, _, notes = self.files.look(self.recordings.path(position))
         except RecordingError as error:
-            return 0, 0, 0, str(error)
-        return len(events), int(events["t"][-1] - events["t"][0]), int(events["p"].sum(dtype=np.int64)), ""
+            return 0, 0, 0, str(error), []
+        duration = int(events["t"][-1] - events["t"][0])
+        return len(events), duration, int(events["p"].sum(dtype=np.int64)), "", notes

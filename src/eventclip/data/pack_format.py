@@ -17,7 +17,10 @@ reads two and a half times as fast as shuffled deflate at level 4, into 4 % less
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import re
 import zlib
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -30,6 +33,7 @@ from numpy.typing import NDArray
 from eventclip.data.recordings import Recordings
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.kernel import kernel
+from eventclip.files import ODD_NAME, parse_json, plain_name, plain_path
 
 FORMAT = "eventclip pack"
 VERSION = 1
@@ -41,6 +45,9 @@ COLUMNS: dict[str, np.dtype[Any]] = {
     "p": np.dtype("u1"),
 }
 _LONG = 65_535
+_SMALLEST = 256  # LZ4 makes no block smaller than a 255th of what it holds
+_ODD_BYTES = bytes([*range(32), 127]) + b"\\"
+_ODD_CHARACTERS = re.compile(b"\xc2[\x80-\x9f]")  # the other control characters, in UTF-8
 
 MISSING, STORED, DAMAGED = 0, 1, 2
 ROW = np.dtype(
@@ -102,12 +109,12 @@ class PackHeader:
 
     Args:
         folders: what is in it.
-        read_as: options of :func:`eventclip.events.readers.read_events` that the files were read with.
+        read_as: :meth:`eventclip.data.event_files.EventFiles.describe` of how the files were read.
         eventclip: version of the package that made it.
     """
 
     folders: tuple[PackedFolder, ...]
-    read_as: dict[str, str | None]
+    read_as: dict[str, Any]
     eventclip: str
 
     def as_json(self) -> bytes:
@@ -122,19 +129,80 @@ class PackHeader:
             ValueError: it is something else; the message follows "is" in a sentence.
         """
         try:
-            told: dict[str, Any] = json.loads(content)
+            told: dict[str, Any] = parse_json(content.decode("utf-8"))
             if told.pop("format") != FORMAT:
                 raise KeyError("format")
         except (ValueError, KeyError, AttributeError, TypeError):
             raise ValueError("no pack of eventclip") from None
-        version = told.pop("version")
+        version = told.get("version")
         if version != VERSION:
-            raise ValueError(f"a pack of version {version} and this eventclip reads version {VERSION}")
-        folders = (
-            PackedFolder(**{**one, "suffixes": tuple(one["suffixes"]), "class_folders": tuple(one["class_folders"])})
-            for one in told["folders"]
-        )
-        return cls(tuple(folders), told["read_as"], told["eventclip"])
+            raise ValueError(f"a pack of version {version!r:.40} and this eventclip reads version {VERSION}")
+        try:
+            folders = tuple(_folder_from(one) for one in told["folders"])
+            if not isinstance(told["read_as"], dict) or len({one.folder for one in folders}) < len(folders):
+                raise TypeError("read_as or folders")
+            read_as = {"file_format" if name == "format" else name: value for name, value in told["read_as"].items()}
+            return cls(folders, read_as, str(told["eventclip"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a damaged pack, its header says nothing sound of {str(error)[:80]}") from None
+
+
+def _folder_from(said: dict[str, Any]) -> PackedFolder:
+    """A folder as the header tells it.
+
+    Raises:
+        KeyError: something is missing.
+        TypeError: something is of another kind.
+        ValueError: a name may lead out of the folder that it is joined to.
+    """
+    kinds = {"folder": str, "suffixes": list, "class_folders": list, "all_classes": bool, "recordings": int}
+    for name, kind in {**kinds, "checksum": str}.items():
+        if type(said[name]) is not kind:
+            raise TypeError(name)
+    names, suffixes = said["class_folders"], said["suffixes"]
+    if not all(isinstance(one, str) for one in [*names, *suffixes]) or len(set(names)) < len(names):
+        raise TypeError("class_folders")
+    if said["recordings"] < 0:
+        raise TypeError("recordings")
+    odd = [] if said["folder"] == "." or plain_path(said["folder"]) else [said["folder"]]
+    odd += [name for name in names if not plain_name(name)]
+    if odd:
+        raise ValueError(f"a pack that calls a folder {odd[0]!r:.80}, which is refused ({ODD_NAME})")
+    return PackedFolder(
+        said["folder"], tuple(suffixes), tuple(names), said["all_classes"], said["recordings"], said["checksum"]
+    )
+
+
+def check_paths(folder: PackedFolder, paths: NDArray[np.bytes_], labels: NDArray[np.int64]) -> None:
+    """Check that recordings lie in the folder and in the class folders that a pack's header names.
+
+    Args:
+        folder: what the header says of the folder.
+        paths: (n,) paths below the data set's root.
+        labels: (n,) places among the folder's classes.
+
+    Raises:
+        ValueError: one does not; the message follows "is" in a sentence.
+    """
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(folder.class_folders):
+        raise ValueError("a damaged pack, it has labels of no class")
+    top = "" if folder.folder == "." else f"{folder.folder}/"
+    begins = [os.fsencode(f"{top}{name}/") for name in folder.class_folders]
+    together = b"".join(paths.tolist())  # looking at each of a million paths takes seconds
+    plain = len(together.translate(None, _ODD_BYTES)) == len(together) and not _ODD_CHARACTERS.search(together)
+    plain = plain and together.count(b"/") == len(paths) * (folder.folder.count("/") + (2 if top else 1))
+    bounds = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
+    for start, end in itertools.pairwise(bounds.tolist()):
+        begin, part = begins[labels[start]], paths[start:end]
+        inside = np.char.startswith(part, begin) & (part != begin) & (part != begin + b".") & (part != begin + b"..")
+        if not plain:
+            inside &= np.array([plain_name(os.fsdecode(path[len(begin) :])) for path in part.tolist()])
+        if not inside.all():
+            raise ValueError(
+                f"a pack that holds {os.fsdecode(part[~inside][0])!r:.200} as a recording of class "
+                f"{folder.class_folders[labels[start]]!r:.80}, which is refused (it must lie in its class folder, and "
+                f"{ODD_NAME})"
+            )
 
 
 @dataclass(frozen=True)
@@ -167,6 +235,39 @@ def encode(events: Events) -> Encoded:
             file[name][:count] = column
             chunks[name] = [file[name].id.read_direct_chunk((place,))[1] for place in range(0, padded, CHUNK)]
     return Encoded(count, int(events["t"][0]) if count else 0, chunks, gaps)
+
+
+def stored(file: h5py.File, name: str, kind: np.dtype[Any] | None, *, width: int = 0) -> h5py.Dataset:
+    """A table of a pack, once it is known that the file itself holds what its shape promises.
+
+    Args:
+        file: the pack.
+        name: of the table.
+        kind: of its values; None takes any fixed-width bytes.
+        width: of a table of two dimensions; 0 is one dimension.
+
+    Raises:
+        ValueError: it is of another kind, lies in another file, or is not there in full; follows "is" in a sentence.
+        Exception: whatever HDF5 makes of damaged bytes.
+    """
+    damaged = ValueError(f"a damaged pack, its {name} cannot be what was packed")
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+        raise damaged
+    table = file[name]
+    right = table.dtype == kind if kind is not None else table.dtype.kind == "S" and table.dtype.itemsize > 0
+    if not right or table.shape[1:] != ((width,) if width else ()) or table.external or table.is_virtual:
+        raise damaged
+    size = file.id.get_filesize()
+    if table.chunks is None:
+        place = table.id.get_offset()  # None where nothing was stored
+        there = table.size == 0 or (place is not None and place + table.nbytes <= size)
+    elif name in COLUMNS:
+        there = table.chunks == (CHUNK,) and table.nbytes <= _SMALLEST * size
+    else:
+        there = table.nbytes <= size
+    if not there:
+        raise damaged
+    return table
 
 
 def create_columns(file: h5py.File, size: int) -> None:

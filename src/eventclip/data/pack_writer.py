@@ -23,6 +23,7 @@ from eventclip.data.pack_format import (
     PackHeader,
     create_columns,
     row_crc,
+    stored,
 )
 from eventclip.errors import UserError
 
@@ -44,7 +45,7 @@ class PackWriter:
         rows: (n,) of ROW, one of each recording, in order of ``listed``.
 
     Raises:
-        UserError: it was begun with other recordings.
+        UserError: it was begun with other recordings, or is damaged.
         OSError: it cannot be written, here or in any other method.
     """
 
@@ -56,15 +57,21 @@ class PackWriter:
             if self._journaled.size == 0:
                 self._begin(header, listed)
             self._open()
-            begun = PackHeader.from_json(self._file["header"][()].tobytes())
+            begun = PackHeader.from_json(stored(self._file, "header", np.dtype("u1"))[()].tobytes())
             if (begun.folders, begun.read_as) != (header.folders, header.read_as):
                 raise UserError(
                     f"{path} was begun with other recordings or options: remove it to begin anew, or give another out="
                 )
-            self.rows, self._paths = self._file["rows"][()], self._file["paths"][()]
-        except BaseException:
+            self.rows, self._paths = stored(self._file, "rows", ROW)[()], stored(self._file, "paths", None)[()]
+            if not len(self.rows) == len(self._paths) == sum(one.recordings for one in header.folders):
+                raise ValueError("it has not a row for each recording")
+        except BaseException as error:
             self._close()
-            raise
+            # HDF5 tells damage by any of a dozen exceptions; a disk's error has a number
+            if isinstance(error, UserError) or not isinstance(error, Exception) or getattr(error, "errno", None):
+                raise
+            told = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is damaged ({told}): remove it to begin anew") from None
         self._chunks = self._file["t"].shape[0] // CHUNK
         self._changed: list[int] = []
         self._committed_at = time.monotonic()

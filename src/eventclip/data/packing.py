@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 import eventclip
 from eventclip.data.journal import journal_of
-from eventclip.data.pack_format import DAMAGED, MISSING, STORED, Encoded, Listed, PackHeader, encode
+from eventclip.data.pack_format import DAMAGED, MISSING, STORED, Encoded, Listed, PackHeader, check_paths, encode
 from eventclip.data.pack_writer import PackWriter
 from eventclip.data.packed import Pack
 from eventclip.data.workers import in_order
@@ -64,7 +65,7 @@ def pack_folders(
     out: str | Path,
     read: Read,
     *,
-    read_as: dict[str, str | None],
+    read_as: dict[str, Any],
     keep_damaged: bool = False,
     workers: int = 1,
     progress: bool = True,
@@ -85,13 +86,15 @@ def pack_folders(
 
     Raises:
         UserError: something else under that name, other recordings than it was begun with, a folder that cannot be
-            written to, a disk that is full, another process at the same work, or recordings that cannot be read.
+            written to, a disk that is full, another process at the same work, recordings that cannot be read, or a
+            name that no pack takes.
     """
-    out = Path(out).expanduser().absolute()
+    out = Path(str(out)).expanduser().absolute()
     for one in listed:
         if out.resolve().is_relative_to((one.recordings.root / one.folder).resolve()):
             raise UserError(f"the pack cannot lie within the recordings, got out={out}: give another out=")
     header = PackHeader(tuple(one.packed() for one in listed), read_as, eventclip.__version__)
+    _check_names(listed, header)
     part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -100,14 +103,14 @@ def pack_folders(
                 _check_same(out, header)
                 new = 0
             else:
-                new = _fill(listed, part, header, partial(_encoded, read), keep_damaged, workers, progress)
+                new, sentences = _fill(listed, part, header, partial(_encoded, read), keep_damaged, workers, progress)
+                if sentences:
+                    raise UserError(_told(sentences, out))
                 part.replace(out)
             journal_of(part).unlink(missing_ok=True)
             damage_list(out).unlink(missing_ok=True)
     except Timeout:
         raise UserError(f"another process is packing into {out}: wait for it, or give another out=") from None
-    except _DamagedError as error:
-        raise UserError(_told(error.sentences, out)) from None
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror or error}): make room or give another out=; the work done so "
@@ -131,10 +134,18 @@ def damage_list(out: Path) -> Path:
     return out.with_name(f"{out.name}.damaged.txt")
 
 
-class _DamagedError(Exception):
-    def __init__(self, sentences: list[str]) -> None:
-        super().__init__(sentences)
-        self.sentences = sentences
+def _check_names(listed: Sequence[Listed], header: PackHeader) -> None:
+    """Refuse what no reader of packs would take: names that may lead elsewhere when they are joined to a folder.
+
+    Raises:
+        UserError: names the first.
+    """
+    try:
+        PackHeader.from_json(header.as_json())
+        for one, folder in zip(listed, header.folders, strict=True):
+            check_paths(folder, one.recordings.paths, one.recordings.labels)
+    except ValueError as error:
+        raise UserError(f"what is to be packed would be {error}: rename it, and pack then") from None
 
 
 def _told(sentences: list[str], out: Path) -> str:
@@ -178,9 +189,11 @@ def _encoded(read: Read, path: Path) -> tuple[Encoded, tuple[int, int] | None] |
     """What a worker does: read one recording and make its chunks, or say why not."""
     try:
         events, sensor_hw = read(path)
+        return encode(events), sensor_hw
     except RecordingError as error:
         return str(error)
-    return encode(events), sensor_hw
+    except MemoryError:
+        return f"{path} does not fit into memory: split it, or pack it where there is more"
 
 
 def _fill(
@@ -191,8 +204,8 @@ def _fill(
     keep_damaged: bool,
     workers: int,
     progress: bool,
-) -> int:
-    """Pack what is missing in the unfinished file; gives the number of recordings packed."""
+) -> tuple[int, list[str]]:
+    """Pack what is missing in the unfinished file; gives the number of recordings looked at, and why some are not."""
     sentences = []
     with PackWriter(part, header, listed) as writer:
         missing = writer.rows["state"] == MISSING
@@ -206,7 +219,6 @@ def _fill(
                 writer.store_damage(row, one)
             else:
                 sentences.append(one)
-        if sentences:
-            raise _DamagedError(sentences)
-        writer.finish()
-    return len(todo)
+        if not sentences:
+            writer.finish()
+    return len(todo), sentences

@@ -16,7 +16,8 @@ def generator(seed: int, purpose: str, *, epoch: int = 0, index: int = 0) -> np.
 
     Args:
         seed: the run's seed, any whole number.
-        purpose: what is decided, such as "augment"; decisions that must not move together need different ones.
+        purpose: what is decided, such as "augment"; decisions that must not move together need different ones. A
+            folder's name in it need not be UTF-8.
         epoch: training epoch.
         index: place of the sample in its data set.
 
@@ -24,6 +25,6 @@ def generator(seed: int, purpose: str, *, epoch: int = 0, index: int = 0) -> np.
         A new generator; any difference in any argument gives an unrelated stream.
     """
     # Not hash(), which differs from process to process. The purpose comes last: it may hold the separator.
-    key = f"{whole(seed)}/{whole(epoch)}/{whole(index)}/{purpose}".encode()
+    key = f"{whole(seed)}/{whole(epoch)}/{whole(index)}/{purpose}".encode("utf-8", "surrogateescape")
     entropy = int.from_bytes(blake2b(key, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.PCG64(entropy))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eventclip.errors import UserError
+from eventclip.files import plain_name, read_text
 
 SPLITS = ("training", "validation", "test")
 
@@ -112,8 +114,8 @@ def list_recordings(
         suffixes: endings of files that are recordings, lower case with the dot; compared without case.
 
     Raises:
-        UserError: the folder or a class folder is missing, a class has no recording, or a recording lies outside
-            the class folders.
+        UserError: the folder or a class folder is missing or cannot be read, a class has no recording, or a recording
+            lies outside the class folders.
     """
     root = Path(root)
     top = root / folder
@@ -147,29 +149,47 @@ def read_class_list(path: str | Path) -> list[str]:
     """Read names of class folders from the starts of a text file's lines, without empty ones and those after a #.
 
     Raises:
-        UserError: no such text file, no name in it, or one name twice.
+        UserError: no such text file, no name in it, one that is none of a folder, or one name twice.
     """
-    path = Path(path).expanduser()
+    path = Path(str(path)).expanduser()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"class list {path} cannot be read ({error}): check data.classes") from None
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise UserError(f"class list {path} cannot be read ({told}): check data.classes") from None
     names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
-    if not names or len(set(names)) < len(names):
-        found = f"{max(names, key=names.count)} twice" if names else "no name"
+    odd = [repr(name)[:80] for name in names if not plain_name(name)]
+    if not names or odd or len(set(names)) < len(names):
+        twice = (name for name, count in Counter(names).items() if count > 1)
+        found = f"{odd[0]}, no name of a folder" if odd else f"{next(twice)} twice" if names else "no name"
         raise UserError(f"class list {path} has {found}: expected a class folder at the start of each line, each once")
     return names
 
 
 def _children(folder: Path, endings: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the recordings in a folder, unsorted, without hidden ones."""
+    """Names of the folders and of the recordings in a folder, unsorted, without hidden ones.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     folders, files = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(endings) and not entry.is_dir():
-                files.append(entry.name)
-            elif entry.is_dir():
-                folders.append(entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.name.lower().endswith(endings) and not _is_folder(entry):
+                    files.append(entry.name)
+                elif _is_folder(entry):
+                    folders.append(entry.name)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read ({error.strerror}): check data.root") from None
     return folders, files
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """What a link that leads nowhere or round in a circle is not: whoever reads it as a recording tells."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

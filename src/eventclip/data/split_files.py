@@ -13,10 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from eventclip.data.recordings import Recordings
 from eventclip.errors import UserError
-from eventclip.files import whole_file
+from eventclip.files import ODD_NAME, plain_path, read_json, whole_file
 
 PSEUDO = "pseudo"
 """A head's ``kind`` where labels are a teacher's guesses."""
+
+LARGEST_BYTES = 128 << 20
+"""Of a split file; all guesses for N-ImageNet's 1.3 million recordings take 100 MB."""
 
 _EXPECTED = (
     'expected JSON: {"training/<class>/<recording>": label, ...} or {"recordings": [[path, label], ...]}, or of '
@@ -62,15 +65,16 @@ class Split:
         folders, checksum = self.head.get("class_folders"), recordings.checksum()
         if folders != list(recordings.class_folders):
             pairs = zip(folders if isinstance(folders, list) else [], recordings.class_folders, strict=False)
-            first = next((f"{a!r} and {b!r}" for a, b in pairs if a != b), "their number")
+            first = next((f"{a!r:.80} and {b!r}" for a, b in pairs if a != b), "their number")
             raise UserError(
                 f"the labels of split file {self.path} are places among other classes than those of {recordings.root} "
                 f"(they differ first in {first}): give the data set whose recordings the teacher guessed"
             )
-        made_for = self.head.get("checksums", {}).get("training")
+        checksums = self.head.get("checksums")
+        made_for = checksums.get("training") if isinstance(checksums, dict) else None
         if made_for != checksum:
             raise UserError(
-                f"split file {self.path} was made for other training recordings (checksum {str(made_for)[:12]}) than "
+                f"split file {self.path} was made for other training recordings (checksum {made_for!s:.12}) than "
                 f"the {len(recordings)} of {recordings.root} (checksum {checksum[:12]}): give the data set as the "
                 f"teacher saw it, or run eventclip.pseudo_label again"
             )
@@ -91,17 +95,17 @@ def read_split(path: str | Path) -> Split:
             probability, whether the label is true] in a file of ``eventclip.pseudo_label``.
 
     Raises:
-        UserError: no such file, no JSON, or another content.
+        UserError: no such file, no JSON, another content, or a path that leaves the data set's folder.
     """
-    path = Path(path).expanduser()
+    path = Path(str(path)).expanduser()
     if path.suffix == ".pkl":
         raise UserError(f"{path} is a pickle, which may run code when read: give the JSON of the same split")
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, largest=LARGEST_BYTES)
     except OSError as error:
         raise UserError(f"split file {path} cannot be read ({error.strerror}): check fewshot.split_file") from None
-    except ValueError:
-        raise UserError(f"split file {path} is not JSON: {_EXPECTED}") from None
+    except ValueError as error:
+        raise UserError(f"split file {path} is not JSON ({error}): {_EXPECTED}") from None
     if isinstance(content, dict):
         listed = isinstance(content.get("recordings"), list)
         entries: list[Any] = content["recordings"] if listed else list(content.items())
@@ -109,6 +113,11 @@ def read_split(path: str | Path) -> Split:
         guesses = head.get("kind") == PSEUDO
         if entries and all(_is_guess(entry) if guesses else _is_pair(entry) for entry in entries):
             pairs = [(str(entry[0]), int(entry[1])) for entry in entries]
+            outside = next((name for name, _ in pairs if not plain_path(name)), None)
+            if outside is not None:
+                raise UserError(
+                    f"split file {path} names {outside!r:.80}, no path below the data set's folder: {_EXPECTED}"
+                )
             if not guesses:
                 return Split(path, pairs, head=head)
             probabilities = np.array([entry[2] for entry in entries], dtype=np.float64)
@@ -127,6 +136,10 @@ def write_split(
             ``recordings.relabelled(labels, guessed)`` does.
         head: plain values that tell where the draw comes from, such as shots and seed; not "recordings".
         probabilities: (n,) the teacher's, needed if and only if there are guessed labels.
+
+    Raises:
+        UserError: a recording's path is one that :func:`read_split` refuses.
+        OSError: the file cannot be written.
     """
     if "recordings" in head:
         raise ValueError("head must leave the name 'recordings' to the draw itself")
@@ -134,7 +147,8 @@ def write_split(
         head.get("kind") != PSEUDO
     ):
         raise ValueError(f"guessed labels, probabilities and kind={PSEUDO!r} in the head go together")
-    path = Path(path).expanduser()
+    check_names(recordings)
+    path = Path(str(path)).expanduser()
     fields = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
     entries: list[list[Any]] = [[recordings.relative(i), int(label)] for i, label in enumerate(recordings.labels)]
     if probabilities is not None and recordings.guessed is not None:
@@ -144,6 +158,17 @@ def write_split(
     fields.append('"recordings": [\n    ' + ",\n    ".join(json.dumps(entry) for entry in entries) + "\n  ]")
     with whole_file(path) as part:
         part.write_text("{\n  " + ",\n  ".join(fields) + "\n}\n", encoding="utf-8")
+
+
+def check_names(recordings: Recordings) -> None:
+    """Refuse recordings whose names :func:`read_split` would not take back.
+
+    Raises:
+        UserError: names the first.
+    """
+    odd = next((name for name in map(recordings.relative, range(len(recordings))) if not plain_path(name)), None)
+    if odd is not None:
+        raise UserError(f"{odd!r:.200} of {recordings.root} cannot be in a split file ({ODD_NAME}): rename it")
 
 
 def split_positions(
@@ -202,5 +227,7 @@ def _is_guess(entry: Any) -> bool:
         and len(entry) == 4
         and _is_pair(entry[:2])
         and isinstance(entry[2], int | float)
+        and not isinstance(entry[2], bool)
+        and 0 <= entry[2] <= 1
         and isinstance(entry[3], bool)
     )

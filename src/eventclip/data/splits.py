@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from eventclip.data.dataset import EventFiles, PackedFiles
+from eventclip.class_names import check_class_names
+from eventclip.data.event_files import EventFiles, PackedFiles
 from eventclip.data.holdout import hold_out
 from eventclip.data.index import list_kept
 from eventclip.data.inspection import find_unreadable, without
 from eventclip.data.pack_format import Listed
 from eventclip.data.packed import PackedFolders
 from eventclip.data.recordings import SPLITS, Recordings, read_class_list
-from eventclip.errors import UserError
-from eventclip.events.readers import READABLE_SUFFIXES
+from eventclip.errors import RecordingError, UserError
+from eventclip.files import printable
+from eventclip.io.formats import READABLE_SUFFIXES, ReadOptions
 
 log = logging.getLogger(__name__)
 
 Draw = Callable[[Recordings], Recordings]
 """A few-shot draw: the training split -> what to train on, repeats allowed, labels possibly a teacher's."""
+
+
+def _names(given: Sequence[Any] | None, key: str) -> list[str]:
+    """Names as they were typed: numbers are what they look like.
+
+    Raises:
+        UserError: one is neither a name nor a number, or empty.
+    """
+    names = list(given or ())
+    odd = [name for name in names if not isinstance(name, str | int | float) or isinstance(name, bool) or name == ""]
+    if odd:
+        raise UserError(f"{key} holds {odd[0]!r:.40}, which is no name: put it in quotes if it is one")
+    return [str(name) for name in names]
 
 
 class RecordingSplits(ABC):
@@ -41,8 +58,7 @@ class RecordingSplits(ABC):
         packed: str | Path | Sequence[str | Path] | None,
         cache: str | Path | None,
         sensor_hw: Sequence[int] | None,
-        file_format: str | None,
-        time_unit: str | None,
+        reading: ReadOptions,
         splits: dict[str, str] | None,
         variant: str | int | None,
         classes: Sequence[str] | str | None,
@@ -60,6 +76,8 @@ class RecordingSplits(ABC):
             raise UserError(f"data.holdout must lie between 0 and 1, got {holdout}")
         if on_bad_recording not in ("error", "skip"):
             raise UserError(f"data.on_bad_recording must be error or skip, got {on_bad_recording!r}")
+        if isinstance(classes, str):
+            classes = read_class_list(classes)
         unknown = set(splits or {}) - set(SPLITS)
         if unknown:
             raise UserError(f"data.splits names {min(unknown)!r}; the splits are {', '.join(SPLITS)}")
@@ -70,15 +88,16 @@ class RecordingSplits(ABC):
             )
         self.root = Path(str(root)).expanduser() if self.packed is None else self.packed.packs[0].path
         self.cache = cache
-        self.files = EventFiles(sensor_hw=sensor_hw, file_format=file_format, time_unit=time_unit)
+        self.files = EventFiles(sensor_hw=sensor_hw, reading=reading)
         if self.packed is not None:
-            self.files = PackedFiles(self.packed, self.root, sensor_hw=sensor_hw)
+            self.files = PackedFiles(self.packed, self.root, sensor_hw=sensor_hw, reading=reading)
         self.splits, self.variant = dict(splits or {}), self._variant(variant)
-        self.classes = read_class_list(classes) if isinstance(classes, str) else classes
+        self.classes = None if classes is None else _names(classes, "data.classes")
         self._class_names = class_names
         self.draw, self.selection, self.holdout = draw, selection, holdout
         self.on_bad_recording, self.num_workers, self.seed = on_bad_recording, num_workers, seed
         self.tested = "test"
+        self._told = False
         self.listed_folders: dict[str, Listed] = {}
         self._listed: dict[str, Recordings] = {}
         self._used: dict[str, Recordings] = {}
@@ -101,6 +120,10 @@ class RecordingSplits(ABC):
     def name_of(self, class_folder: str) -> str:
         """The class's name as prompts say it; by default the folder's name in lower case, ``_`` as a space."""
         return class_folder.lower().replace("_", " ")
+
+    def has_split(self, split: str) -> bool:
+        """Whether a whole data set has such a split: one that it may be without counts where its folder is there."""
+        return split in self.own_splits
 
     def split(self, split: str) -> Recordings:
         """All recordings of a split, listed once."""
@@ -158,19 +181,29 @@ class RecordingSplits(ABC):
         """Names of the classes for prompts, in order of their labels."""
         folders = self.class_folders
         given = self._class_names
-        if given is None:
-            return [self.name_of(folder) for folder in folders]
-        if isinstance(given, dict):
-            unknown = sorted(set(given) - set(folders))
+        if given is None or isinstance(given, Mapping):
+            chosen = {str(folder): name for folder, name in (given or {}).items()}  # YAML reads 7 as a number
+            unknown = sorted(set(chosen) - set(folders))
             if unknown:
                 raise UserError(f"data.class_names names {unknown[0]!r}, which is no class folder of {self.root}")
-            return [given[folder] if folder in given else self.name_of(folder) for folder in folders]
-        if len(given) != len(folders):
+            named = check_class_names(list(chosen.values()), "data.class_names") if chosen else []
+            ours = dict(zip(chosen, named, strict=True))
+            return [ours[folder] if folder in ours else self._name_of(folder) for folder in folders]
+        names = check_class_names(given, "data.class_names")
+        if len(names) != len(folders):
             raise UserError(
-                f"data.class_names has {len(given)} names and {self.root} has {len(folders)} class folders "
+                f"data.class_names has {len(names)} names and {self.root} has {len(folders)} class folders "
                 f"({', '.join(folders[:3])}, ...): give one name for each folder, in sorted order"
             )
-        return [str(name) for name in given]
+        return names
+
+    def _name_of(self, class_folder: str) -> str:
+        if printable(class_folder) != class_folder:
+            raise UserError(
+                f"class folder {os.fsencode(class_folder)!r} of {self.root} has no name in UTF-8 for a prompt: rename "
+                f"it, or name all classes by data.class_names=[NAME,...]"
+            )
+        return self.name_of(class_folder)
 
     @property
     def training(self) -> Recordings:
@@ -198,6 +231,22 @@ class RecordingSplits(ABC):
         if stage == "test":
             return self.used(self.tested)
         return self.used("test" if self.selection == "test" else "validation")
+
+    def tell_notes(self, stage: str) -> None:
+        """Log, once for the data set, what its first recording's numbers tell: the unit of time, the columns."""
+        if not self._told:
+            self._told = True
+            for line in self.first_notes(self.recordings(stage)):
+                log.info("%s", line)
+
+    def first_notes(self, recordings: Recordings) -> list[str]:
+        """What the numbers of the first recording tell, a line each; nothing where it cannot be used."""
+        if not len(recordings):
+            return []
+        with contextlib.suppress(RecordingError):  # which is told where the recording is needed
+            _, _, notes = self.files.look(recordings.path(0))
+            return [f"{printable(recordings.relative(0))}, the first of {len(recordings)}: {note}" for note in notes]
+        return []
 
     @cached_property
     def _drawn(self) -> Recordings:
@@ -233,7 +282,8 @@ class RecordingSplits(ABC):
             found = find_unreadable(wanted, self.files, workers=self.num_workers, title=f"checking {split}")
             self._unreadable[split] = found
             if found:
-                log.warning("%d %s recordings are left out, such as: %s", len(found), split, next(iter(found.values())))
+                first = printable(next(iter(found.values())))
+                log.warning("%d %s recordings are left out, such as: %s", len(found), split, first)
         return self._unreadable[split]
 
     def _variant(self, variant: str | int | None) -> str | None:

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from eventclip.errors import UserError
+from eventclip.files import open_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SMALLEST_SIDE = 16  # less shows nothing that could be recognised [px]
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 def list_stills(root: Path, *, leave_out: Collection[str] = ()) -> dict[str, list[Path]]:
@@ -69,12 +69,13 @@ def read_still(path: Path) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            warnings.simplefilter("ignore")
+            with open_regular(path) as file, Image.open(file) as opened:
                 opened.load()
                 image = ImageOps.exif_transpose(opened)
-    except _UNREADABLE as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): repair it or take it out") from error
+    except Exception as error:  # whatever Pillow's readers make of damaged bytes
+        told = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as an image ({told}): repair it or take it out") from error
     if min(image.size) < SMALLEST_SIDE:
         width, height = image.size
         raise UserError(f"{path} is {width}x{height} px, expected at least {SMALLEST_SIDE} on either side: take it out")

@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eventclip.data.datamodule import EventDataModule
-from eventclip.data.dataset import EventFiles, RecordingDataset, Sample
+from eventclip.data.dataset import RecordingDataset, Sample
+from eventclip.data.event_files import EventFiles
 from eventclip.data.recordings import Recordings
 from eventclip.data.view_maker import VERSIONS, ViewMaker
 from eventclip.errors import UserError

@@ -17,7 +17,7 @@ from eventclip.events.kernel import kernel
 EVENT_DTYPE: np.dtype[Any] = np.dtype([("t", np.int64), ("x", np.int16), ("y", np.int16), ("p", np.uint8)], align=True)
 """t [µs], x to the right and y downwards [px], p 1 = ON (brighter) or 0 = OFF; 16 bytes an event.
 
-The layout of expelliarmus, so that its formats come in without a copy.
+Aligned, so that a decoder writes an event as two words of 8 bytes.
 """
 
 Events: TypeAlias = NDArray[Any]
@@ -51,19 +51,20 @@ def events_from_columns(t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) 
     for name, column in columns.items():
         if column.dtype.kind not in "biuf":
             raise UserError(f"Column {name} has the type {column.dtype}, expected numbers.")
-        row = _copy(column, events[name], *_LIMITS[name])
+        row = copy_column(column, events[name], *_LIMITS[name])
         if row >= 0:
             wanted = "0 or 1" if name == "p" else f"a whole number that fits {EVENT_DTYPE[name]}"
             raise UserError(f"Events have {name} = {column[row]} at row {row}: expected {wanted}.")
     return events
 
 
-def check_events(events: Events, sensor_hw: tuple[int, int]) -> None:
+def check_events(events: Events, sensor_hw: tuple[int, int], *, first: int = 0) -> None:
     """Refuse what is not an event array, or does not fit the sensor.
 
     Args:
         events: (N,) array of EVENT_DTYPE.
         sensor_hw: height and width of the sensor [px].
+        first: number of the recording's events before these, for messages.
 
     Raises:
         UserError: wrong dtype or shape, an impossible sensor, or an event outside the sensor; the first such
@@ -75,11 +76,11 @@ def check_events(events: Events, sensor_hw: tuple[int, int]) -> None:
         raise UserError(f"A sensor has at least one row and one column, got sensor_hw=({height}, {width}).")
     if not _all_inside(events, height, width):
         across, down = events["x"], events["y"]
-        first = int(((across < 0) | (across >= width) | (down < 0) | (down >= height)).argmax())
-        x, y = int(across[first]), int(down[first])
+        row = int(((across < 0) | (across >= width) | (down < 0) | (down >= height)).argmax())
+        x, y = int(across[row]), int(down[row])
         raise UserError(
-            f"Event {first} at x={x}, y={y} lies outside the sensor of {height} rows and {width} columns: "
-            f"give the sensor_hw=(height, width) the recording was made with."
+            f"Event {first + row} at x={x}, y={y} lies outside the sensor of {height} rows and {width} columns: "
+            f"give sensor_hw=[H,W] that the recording was made with, or drop_outside=true to leave such events out"
         )
 
 
@@ -162,8 +163,18 @@ def _opaque(events: Events) -> NDArray[np.void]:
 
 
 @kernel
-def _copy(column: NDArray[Any], field: NDArray[Any], low: int, high: int) -> int:
-    """Copy a column into a field; the first row that is not a whole number from low to high, −1 where all are."""
+def copy_column(column: NDArray[Any], field: NDArray[Any], low: int, high: int) -> int:
+    """Copy a column of numbers into a field.
+
+    Args:
+        column: (N,) numbers.
+        field: (N,) field of an event array, filled up to the row that is returned.
+        low: the smallest number that is taken.
+        high: the largest.
+
+    Returns:
+        The first row that is not a whole number from low to high, −1 where all are.
+    """
     for i in range(len(column)):
         value = column[i]
         if not low <= value <= high:  # before the conversion, which is undefined beyond the field's range; NaN too

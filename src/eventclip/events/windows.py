@@ -16,16 +16,18 @@ class Window:
     """A part of a recording.
 
     Attributes:
-        events: (n,) array of EVENT_DTYPE; a window of time may be without events.
+        events: (n,) array of EVENT_DTYPE; without events where nothing happened for a window of time or longer.
         first: number of events of the recording before it.
         start_us: time where it begins [µs], of its first event in a window of so many events.
         end_us: time where it ends [µs], the first one past it in a window of time, of its last event otherwise.
+        windows: how many windows it stands for: one, or all in a row that are without events.
     """
 
     events: Events
     first: int
     start_us: int
     end_us: int
+    windows: int = 1
 
 
 class SlidingWindow:
@@ -33,7 +35,8 @@ class SlidingWindow:
 
     Windows begin every ``step``. The last one ends with the recording: by count it is filled up with the events before
     it (a recording shorter than a window is one window), by time it reaches beyond the last event. So every event is
-    in some window.
+    in some window. Windows of time without events, however many in a row, are given as one, and the next one begins
+    where it would have: a clock that jumps by years costs nothing.
 
     Args:
         events: events in a window; or
@@ -84,39 +87,75 @@ class SlidingWindow:
         return self._by_time(chunks) if self.by_time else self._by_count(chunks)
 
     def _by_count(self, chunks: Iterable[Events]) -> Iterator[Window]:
-        held, first, start, covered = np.empty(0, EVENT_DTYPE), 0, 0, 0
+        held, first, start, covered = _Held(), 0, 0, 0
         for chunk in chunks:
-            held = np.concatenate([held, chunk])
+            held.add(chunk)
             end = first + len(held)
+            if start + self.size > end:
+                continue
+            events = held.events()
             while start + self.size <= end:
-                yield _window(held[start - first :][: self.size], start)
+                yield _window(events[start - first :][: self.size], start)
                 covered, start = start + self.size, start + self.step
             # What the next windows need, and what may have to fill up the last one.
             needed = max(min(start, end - self.size), first)
-            held, first = held[needed - first :], needed
+            held.keep(events[needed - first :])
+            first = needed
         end = first + len(held)
         if end > covered:
             start = max(end - self.size, 0)
-            yield _window(held[start - first :], start)
+            yield _window(held.events()[start - first :], start)
 
     def _by_time(self, chunks: Iterable[Events]) -> Iterator[Window]:
-        held, first, start = np.empty(0, EVENT_DTYPE), 0, 0
+        held, first, start = _Held(), 0, None
         for chunk in chunks:
             if not len(chunk):
                 continue
-            if not len(held) and first == 0:
+            if start is None:
                 start = int(chunk["t"][0])
-            held = np.concatenate([held, chunk])
-            times = np.ascontiguousarray(held["t"])
+            held.add(chunk)
+            last = int(chunk["t"][-1])
+            if start + self.size > last:
+                continue
+            events = held.events()
+            times = np.ascontiguousarray(events["t"])
             passed = 0
-            while start + self.size <= times[-1]:  # the window's last event has been read
+            while start + self.size <= last:  # the window's last event has been read
                 end = int(np.searchsorted(times, start + self.size))
-                yield Window(held[passed:end], first + passed, start, start + self.size)
-                start += self.step
+                # Where nothing happened, all windows that end before the next event are one.
+                windows = 1 if end > passed else (int(times[end]) - start - self.size) // self.step + 1
+                yield Window(
+                    events[passed:end], first + passed, start, start + (windows - 1) * self.step + self.size, windows
+                )
+                start += windows * self.step
                 passed = int(np.searchsorted(times, start))
-            held, first = held[passed:], first + passed
-        if len(held):
-            yield Window(held, first, start, start + self.size)
+            held.keep(events[passed:])
+            first += passed
+        if start is not None and len(held):
+            yield Window(held.events(), first, start, start + self.size)
+
+
+class _Held:
+    """Events that are still needed; pieces are put together only where they are looked at."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Events] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, piece: Events) -> None:
+        self._pieces.append(piece)
+        self._count += len(piece)
+
+    def keep(self, events: Events) -> None:
+        self._pieces, self._count = [events], len(events)
+
+    def events(self) -> Events:
+        if len(self._pieces) != 1:
+            self._pieces = [np.concatenate([np.empty(0, EVENT_DTYPE), *self._pieces])]
+        return self._pieces[0]
 
 
 def _window(events: Events, first: int) -> Window:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -11,29 +12,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from eventclip.class_names import check_class_names
 from eventclip.errors import RecordingError
-from eventclip.events.streams import read_chunks, stream_events
 from eventclip.events.windows import SlidingWindow, Window
 from eventclip.inference.ahead import map_ahead
 from eventclip.inference.batching import BatchClassifier
-from eventclip.inference.loading import Clip, check_classes, trained_classifier, zero_shot_classifier
-from eventclip.inference.looking import ASK, Looking, Recording, SensorRenderer, as_events
-from eventclip.inference.result import Classification, Views
+from eventclip.inference.loading import Clip, trained_classifier, zero_shot_classifier
+from eventclip.inference.looking import ASK, Looking, Recording, SensorRenderer
+from eventclip.inference.result import Classification, Views, WindowClassification
+from eventclip.io.formats import ReadOptions
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-
-
-@dataclass(frozen=True, eq=False)
-class WindowClassification:
-    """What was found in one window of a recording.
-
-    Attributes:
-        window: the events and the times of it.
-        found: None where a window of time holds no event.
-    """
-
-    window: Window
-    found: Classification | None
 
 
 class EventCLIP:
@@ -63,7 +52,7 @@ class EventCLIP:
         device: str | torch.device | None = None,
         batch_views: int = 64,
     ) -> None:
-        self.class_names = tuple(check_classes(class_names))
+        self.class_names = tuple(check_class_names(class_names, "classes"))
         self.looking = looking
         self._batches = BatchClassifier(classifier, self.class_names, device=device, batch_views=batch_views)
 
@@ -86,6 +75,7 @@ class EventCLIP:
         white_background: bool = True,
         hot_pixel_std: float = 10.0,
         time_unit: str | None = None,
+        reading: ReadOptions | None = None,
         device: str | torch.device | None = None,
         batch_views: int = 64,
     ) -> EventCLIP:
@@ -106,7 +96,10 @@ class EventCLIP:
             color: "gray" as the paper, or "rgb".
             white_background: False is black, as on N-Cars.
             hot_pixel_std: counts that far above the mean are hot pixels and left out; 0 keeps all.
-            time_unit: unit of time in tables (.npy, .npz, text), "s", "ms", "us" or "ns"; None tells it by the numbers.
+            time_unit: unit of time in tables (.npy, .npz, HDF5, text), "s", "ms", "us" or "ns"; None tells it by the
+                numbers, and says so in the notes of the result.
+            reading: how to read files that leave it open: the order of their columns, which of several cameras, and so
+                on; each method can be given another one.
             device: where to compute; None takes a GPU where there is one.
             batch_views: views that go through CLIP at once, about.
 
@@ -116,7 +109,10 @@ class EventCLIP:
         frames = SensorRenderer(
             events_per_frame, color=color, white_background=white_background, hot_pixel_std=hot_pixel_std
         )
-        looking = Looking(image_size=1, renderer_for=frames, max_views=max_views, fit=fit, time_unit=time_unit)
+        reading = reading or ReadOptions()
+        if time_unit is not None:
+            reading = replace(reading, time_unit=time_unit)
+        looking = Looking(image_size=1, renderer_for=frames, max_views=max_views, fit=fit, reading=reading)
         classifier = zero_shot_classifier(classes, clip, prompts)  # after wrong options were told
         looking.image_size = classifier.encoder.image_size
         return cls(classifier, classes, looking, device=device, batch_views=batch_views)
@@ -129,6 +125,7 @@ class EventCLIP:
         clip: Clip | None = None,
         other_sensors: bool = False,
         trust: bool = False,
+        reading: ReadOptions | None = None,
         device: str | torch.device | None = None,
         batch_views: int = 64,
     ) -> EventCLIP:
@@ -140,6 +137,7 @@ class EventCLIP:
                 refused.
             other_sensors: classify recordings of sensors it was not trained on, too.
             trust: run code outside this package that the checkpoint names, such as an adapter of one's own.
+            reading: as for :meth:`zero_shot`; where it leaves the unit of time open, the one of the training holds.
             device: where to compute; None takes a GPU where there is one.
             batch_views: views that go through CLIP at once, about.
 
@@ -149,24 +147,35 @@ class EventCLIP:
         classifier, names, looking = trained_classifier(
             Path(path).expanduser(), clip, trust=trust, other_sensors=other_sensors
         )
+        looking.reading = reading or ReadOptions()
         return cls(classifier, names, looking, device=device, batch_views=batch_views)
 
-    def views(self, recording: Recording, *, sensor_hw: Sequence[int] | None = None) -> Views:
+    def views(
+        self, recording: Recording, *, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
+    ) -> Views:
         """What CLIP gets of a recording; arguments and errors as for :meth:`classify`."""
-        return self.looking.views(recording, sensor_hw)
+        return self.looking.views(recording, sensor_hw, reading)
 
     @overload
     def classify(  # type: ignore[overload-overlap]  # a path is a sequence of letters, too
-        self, recordings: Recording, *, sensor_hw: Sequence[int] | None = None
+        self, recordings: Recording, *, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
     ) -> Classification: ...
 
     @overload
     def classify(
-        self, recordings: Sequence[Recording], *, sensor_hw: Sequence[int] | None = None
+        self,
+        recordings: Sequence[Recording],
+        *,
+        sensor_hw: Sequence[int] | None = None,
+        reading: ReadOptions | None = None,
     ) -> list[Classification]: ...
 
     def classify(
-        self, recordings: Recording | Sequence[Recording], *, sensor_hw: Sequence[int] | None = None
+        self,
+        recordings: Recording | Sequence[Recording],
+        *,
+        sensor_hw: Sequence[int] | None = None,
+        reading: ReadOptions | None = None,
     ) -> Classification | list[Classification]:
         """Classify one recording, or a list of them in batches.
 
@@ -174,7 +183,8 @@ class EventCLIP:
             recordings: a path, an array of events (structured with fields t [µs], x, y, p, or (N, 4) numbers x, y, t,
                 p as in the EST releases), or a list of either.
             sensor_hw: height and width of the sensor [px] of all of them; needed where a file does not tell (.npy,
-                .npz, .bin, text, arrays), unless a checkpoint does.
+                .npz, .bin, text, arrays), unless a checkpoint does; it wins over what a file tells.
+            reading: how to read them, where not as the model was told.
 
         Returns:
             One result for one recording; for a list, a list in its order.
@@ -184,22 +194,27 @@ class EventCLIP:
             UserError: a sensor_hw that is none.
         """
         if isinstance(recordings, str | Path | np.ndarray):
-            return self._batches([self.views(recordings, sensor_hw=sensor_hw)])[0]
+            return self._batches([self.views(recordings, sensor_hw=sensor_hw, reading=reading)])[0]
         results = []
-        for result in self.classify_each(recordings, sensor_hw=sensor_hw):
+        for result in self.classify_each(recordings, sensor_hw=sensor_hw, reading=reading):
             if isinstance(result, RecordingError):
                 raise result
             results.append(result)
         return results
 
     def classify_each(
-        self, recordings: Iterable[Recording], *, sensor_hw: Sequence[int] | None = None
+        self,
+        recordings: Iterable[Recording],
+        *,
+        sensor_hw: Sequence[int] | None = None,
+        reading: ReadOptions | None = None,
     ) -> Iterator[Classification | RecordingError]:
         """Classify recordings as they come, in batches, reading ahead.
 
         Args:
             recordings: as for :meth:`classify`; read as they are needed.
             sensor_hw: as for :meth:`classify`.
+            reading: as for :meth:`classify`.
 
         Returns:
             For each recording in order its classification, or the error that tells why it has none.
@@ -207,7 +222,7 @@ class EventCLIP:
 
         def look(recording: Recording) -> Views | RecordingError:
             try:
-                return self.views(recording, sensor_hw=sensor_hw)
+                return self.views(recording, sensor_hw=sensor_hw, reading=reading)
             except RecordingError as error:
                 return error
 
@@ -226,6 +241,7 @@ class EventCLIP:
         step_events: int | None = None,
         step_us: int | None = None,
         sensor_hw: Sequence[int] | None = None,
+        reading: ReadOptions | None = None,
         progress: bool = False,
     ) -> Iterator[WindowClassification]:
         """Slide a window over a recording of any length; each window is classified as a recording by itself.
@@ -239,28 +255,34 @@ class EventCLIP:
             step_events: events from one window to the next; None is the window, without overlap.
             step_us: the same for windows of time [µs].
             sensor_hw: as for :meth:`classify`.
+            reading: as for :meth:`classify`.
             progress: show a bar on stderr.
 
         Returns:
-            Windows in order of time; those of time without an event are not classified.
+            Windows in order of time. All windows of time in a row without an event are one, which is not classified.
 
         Raises:
             RecordingError: as for :meth:`classify`; a flaw is raised where it is reached.
             UserError: a window that is none, see :class:`eventclip.events.windows.SlidingWindow`.
         """
         slide = SlidingWindow(events=window_events, us=window_us, step_events=step_events, step_us=step_us)
-        if isinstance(recording, np.ndarray):
-            name, stream = "the events array", stream_events(as_events(recording))
-        else:
-            name, stream = str(recording), read_chunks(Path(recording).expanduser(), time_unit=self.looking.time_unit)
-        hw = self.looking.sensor(name, stream.sensor_hw, sensor_hw)
+        name, stream = self.looking.stream(recording, sensor_hw, reading)
+        hw = stream.sensor_hw
         if hw is None:
             raise RecordingError(f"{name} does not say how large its sensor is: give the height and width, {ASK}")
 
-        def look(window: Window) -> tuple[Window, Views | None]:
-            if not len(window.events):
-                return window, None
-            return window, self.looking.views_of(window.events, hw, name=name)
+        def look(sliding: tuple[Window, tuple[str, ...]]) -> tuple[tuple[Window, tuple[str, ...]], Views | None]:
+            window, _ = sliding
+            return sliding, self.looking.views_of(window.events, hw, name=name) if len(window.events) else None
+
+        def noted(windows: Iterable[Window]) -> Iterator[tuple[Window, tuple[str, ...]]]:
+            """Each window with what is newly known of the file; the last one waits for the end of it."""
+            said, before = 0, None
+            for window in itertools.chain(windows, [None]):
+                if before is not None:
+                    yield before, tuple(stream.notes[said:])
+                    said = len(stream.notes)
+                before = window
 
         def classified() -> Iterator[WindowClassification]:
             with tqdm(
@@ -268,9 +290,9 @@ class EventCLIP:
             ) as bar:
                 chunks = (bar.update(len(chunk)) or chunk for chunk in stream.chunks)
                 empty = True
-                for window, found in self._batches.batched(map_ahead(look, slide(chunks))):
+                for (window, notes), found in self._batches.batched(map_ahead(look, noted(slide(chunks)))):
                     empty = False
-                    yield WindowClassification(window, found)
+                    yield WindowClassification(window, found, notes)
                 if empty:
                     raise RecordingError(f"{name} holds no events: remove it or record it again")
 

@@ -15,6 +15,8 @@ from eventclip.models.classifier import EventClassifier
 
 T = TypeVar("T")
 
+_LONGEST_WAIT = 4  # batches: where views are rare among what waits, smaller ones cost less than rows that do not come
+
 
 class BatchClassifier:
     """Classify views in batches of some size.
@@ -48,13 +50,22 @@ class BatchClassifier:
             raise UserError(f"device={device} cannot be used ({reason}): give cpu, or a GPU that is there") from error
 
     def batched(self, items: Iterable[tuple[T, Any]]) -> Iterator[tuple[T, Classification | None]]:
-        """Classify the views among ``items`` (tag, views or something else) in batches, keeping the order."""
+        """Classify the views among ``items`` (tag, views or something else) in batches, keeping the order.
+
+        What needs no view comes at once where no view is waiting before it, and never waits behind one for more than a
+        few batches' worth of its like.
+        """
         waiting: list[tuple[T, Any]] = []
-        for item in items:
-            waiting.append(item)
-            if sum(len(views) for _, views in waiting if isinstance(views, Views)) >= self.batch_views:
+        views_waiting = 0
+        for tag, views in items:
+            if not waiting and not isinstance(views, Views):
+                yield tag, None
+                continue
+            waiting.append((tag, views))
+            views_waiting += len(views) if isinstance(views, Views) else 0
+            if views_waiting >= self.batch_views or len(waiting) >= _LONGEST_WAIT * self.batch_views:
                 yield from self._flush(waiting)
-                waiting = []
+                waiting, views_waiting = [], 0
         yield from self._flush(waiting)
 
     def _flush(self, waiting: list[tuple[T, Any]]) -> Iterator[tuple[T, Classification | None]]:

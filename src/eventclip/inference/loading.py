@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eventclip.class_names import check_class_names
 from eventclip.data.views import views_per_recording
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
@@ -47,7 +48,7 @@ def zero_shot_classifier(
     Raises:
         UserError: no class, an empty or a repeated one, a prompt without ``{}``, or a CLIP that cannot be built.
     """
-    names = check_classes(classes)
+    names = check_class_names(classes, "classes")
     options = clip_options(clip)
     try:
         encoder = ClipEncoder(**options)
@@ -59,21 +60,6 @@ def zero_shot_classifier(
     text_features = encode_classes(encoder, names, [prompts] if isinstance(prompts, str) else list(prompts))
     encoder.drop_text_tower()
     return EventClassifier(encoder, IdentityAdapter(text_features, encoder.logit_scale), pooling=pooling)
-
-
-def check_classes(classes: Sequence[str]) -> list[str]:
-    """The class names as a list, or a UserError that says what is wrong with them."""
-    if isinstance(classes, str):
-        raise UserError(f"classes={classes!r} is one name: give a list of names, such as [{classes!r}, 'background']")
-    names = [str(name).strip() for name in classes]
-    if not names:
-        raise UserError("classes is an empty list: give the names to choose from, such as ['mug', 'scissors']")
-    if "" in names:
-        raise UserError(f"class {names.index('') + 1} of {len(names)} has an empty name: give each class a name")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"classes names {twice!r} twice: give each class once, as no prompt can tell two apart")
-    return names
 
 
 def trained_classifier(
@@ -126,6 +112,6 @@ def _built(
         fit=config["views"]["fit"],
         trained_hw=None if trained is None else (int(trained[0]), int(trained[1])),
         other_sensors=other_sensors,
-        time_unit=config["data"].get("time_unit"),
+        trained_unit=config["data"].get("time_unit"),
     )
     return classifier, names, looking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,17 +14,28 @@ from eventclip.data.view_maker import ViewMaker
 from eventclip.data.views import FITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.events.columns import TIME_UNITS, read_table
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
-from eventclip.events.readers import read_events
 from eventclip.events.sensor import on_sensor
 from eventclip.inference.result import Views
+from eventclip.io.columns import table_in_memory
+from eventclip.io.formats import (
+    CHUNK_EVENTS,
+    EventStream,
+    ReadOptions,
+    applies,
+    check_options,
+    check_sensor,
+    checked_stream,
+    naming,
+    open_stream,
+    together,
+)
 
 Recording: TypeAlias = str | Path | NDArray[Any]
 """A file in any readable format; or events: structured with fields t, x, y, p (t in µs, p 0 and 1 or -1 and 1), or
 (N, 4) numbers x, y, t, p as in the EST releases."""
 
-ASK = "sensor_hw=(H, W)"
+ASK = "such as sensor_hw=[480,640]"
 
 
 class SensorRenderer:
@@ -78,7 +90,9 @@ class Looking:
         trained_hw: sensor that the model was trained on; it is taken where a file tells none, and recordings of
             another one are refused.
         other_sensors: let recordings of other sensors pass.
-        time_unit: unit of time in tables, "s", "ms", "us" or "ns"; None tells it by each file's numbers.
+        reading: how files are read.
+        trained_unit: unit of time in the tables that the model was trained on; it holds where ``reading`` leaves it
+            open.
 
     Raises:
         UserError: an option outside its range.
@@ -93,45 +107,71 @@ class Looking:
         fit: str = "crop",
         trained_hw: tuple[int, int] | None = None,
         other_sensors: bool = False,
-        time_unit: str | None = None,
+        reading: ReadOptions | None = None,
+        trained_unit: str | None = None,
     ) -> None:
-        if time_unit is not None and time_unit not in TIME_UNITS:
-            raise UserError(f"time_unit must be one of {', '.join(TIME_UNITS)}, got {time_unit!r}")
+        self.reading = reading or ReadOptions()
+        check_options(self.reading)
         if max_views < 1:
             raise UserError(f"max_views must be 1 or more, got {max_views}")
         if fit not in FITS:
             raise UserError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
         self.image_size, self.renderer_for, self.max_views, self.fit = image_size, renderer_for, max_views, fit
-        self.trained_hw, self.other_sensors, self.time_unit = trained_hw, other_sensors, time_unit
+        self.trained_hw, self.other_sensors, self.trained_unit = trained_hw, other_sensors, trained_unit
 
-    def views(self, recording: Recording, sensor_hw: Sequence[int] | None = None) -> Views:
+    def views(
+        self, recording: Recording, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
+    ) -> Views:
         """Read a recording and render what CLIP gets of it.
 
         Args:
             recording: a file, or events.
             sensor_hw: height and width of the sensor [px]; None takes what the file tells, or the sensor that the
                 model was trained on.
+            reading: how to read it, where not as all.
 
         Raises:
             RecordingError: unreadable, empty, its sensor not known or not the one the model was trained on, or
                 events outside it.
         """
-        if isinstance(recording, np.ndarray):
-            name, own_hw = "the events array", None
-            events = as_events(recording)
-        else:
-            name = str(recording)
-            events, own_hw = read_events(Path(recording).expanduser(), time_unit=self.time_unit)
-        return self.views_of(events, self.sensor(name, own_hw, sensor_hw), name=name)
+        name, stream = self.stream(recording, sensor_hw, reading)
+        events = together(list(stream.chunks))
+        return replace(self.views_of(events, stream.sensor_hw, name=name), notes=tuple(stream.notes))
 
-    def sensor(self, name: str, own_hw: tuple[int, int] | None, given: Sequence[int] | None) -> tuple[int, int] | None:
-        """The sensor of a recording: as given, else its own, else the one trained on; None where nobody tells it."""
-        if given is not None and (len(given) != 2 or min(given) < 1):
-            raise UserError(f"sensor_hw must be height and width in pixels, got {list(given)}")
-        sensor_hw = (int(given[0]), int(given[1])) if given is not None else own_hw
+    def stream(
+        self, recording: Recording, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
+    ) -> tuple[str, EventStream]:
+        """Open a recording, to be read in pieces; gives its name for messages as well.
+
+        The stream's sensor is as given, else the recording's own, else the one trained on; None where nobody tells it.
+
+        Raises:
+            RecordingError: as for :meth:`views`; what is wrong with events is raised where they are reached.
+        """
+        check_sensor(sensor_hw)
+        options = reading or self.reading
+        if isinstance(recording, np.ndarray):
+            name = "the events array"
+            if recording.dtype == EVENT_DTYPE:  # whose unit is known
+                options = replace(options, time_unit=None)
+            with naming(name):
+                opened = table_in_memory(recording, CHUNK_EVENTS).opened(options)
+            stream = checked_stream(name, opened, options, sensor_hw=sensor_hw or self.trained_hw)
+        else:
+            name, path = str(recording), Path(recording).expanduser()
+            if options.time_unit is None and self.trained_unit is not None and applies("time_unit", path, options):
+                options = replace(options, time_unit=self.trained_unit)
+            stream = open_stream(path, options, sensor_hw=sensor_hw)
+            if stream.sensor_hw is None and options.drop_outside and self.trained_hw is not None:
+                stream = open_stream(path, options, sensor_hw=self.trained_hw)
+        self._check_trained(name, stream.sensor_hw)
+        stream.sensor_hw = stream.sensor_hw or self.trained_hw
+        return name, stream
+
+    def _check_trained(self, name: str, sensor_hw: tuple[int, int] | None) -> None:
         trained = self.trained_hw
         if sensor_hw is None or trained is None or sensor_hw == trained or self.other_sensors:
-            return sensor_hw or trained
+            return
         raise RecordingError(
             f"{name} comes from a sensor of {sensor_hw[0]}x{sensor_hw[1]} pixels and the checkpoint was trained on "
             f"{trained[0]}x{trained[1]}, where frames look different: give other_sensors=True to classify it all the "
@@ -150,11 +190,3 @@ class Looking:
         times = np.stack([events["t"][spans[:, 0]], events["t"][spans[:, 1] - 1]], axis=1)
         frames = frames[: int(valid.sum())]
         return Views(name, frames, spans, times, len(events), hw, maker.renderer.events_per_frame)
-
-
-def as_events(array: NDArray[Any]) -> Events:
-    """Bring an array of events to EVENT_DTYPE, checked; RecordingError where it is none."""
-    try:
-        return read_table(array, "us" if array.dtype == EVENT_DTYPE else None, None)
-    except UserError as error:
-        raise RecordingError(f"the events array {error}") from error

@@ -11,11 +11,9 @@ import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 from eventclip.data.views import as_image
-from eventclip.errors import UserError
-from eventclip.files import whole_file
+from eventclip.files import printable, whole_file
+from eventclip.inference.choices import check_picture
 from eventclip.inference.result import Classification, Label, Views
-
-SUFFIXES = (".png", ".gif")
 
 _NARROWEST, _GAP, _LINE, _COLUMNS = 192, 8, 15, 5
 _INK, _PAPER, _FRAME = (34, 34, 34), (255, 255, 255), (190, 190, 190)
@@ -44,16 +42,13 @@ def save_views(
     Raises:
         UserError: another suffix, or a number below 1.
     """
-    kind = path.suffix.lower()
-    if kind not in SUFFIXES:
-        raise UserError(f"out={path} must end in {' or '.join(SUFFIXES)}")
-    if min(top, gif_ms) < 1:
-        raise UserError(f"top={top} and gif_ms={gif_ms} must be 1 or more")
+    check_picture(path, top=top, gif_ms=gif_ms)
+    animated = path.suffix.lower() == ".gif"
     cells = [_cell(views, number, found, top) for number in range(len(views))]
     title = _title(views, found, top)
-    pages = [_page([cell], title, wide=1) for cell in cells] if kind == ".gif" else [_page(cells, title, wide=_COLUMNS)]
+    pages = [_page([cell], title, wide=1) for cell in cells] if animated else [_page(cells, title, wide=_COLUMNS)]
     with whole_file(path) as part:
-        if kind == ".png":
+        if not animated:
             pages[0].save(part, format="PNG", optimize=True)
         else:
             flat = [page.quantize(256) if views.frames.shape[1] == 3 else page.convert("L") for page in pages]
@@ -83,7 +78,7 @@ def _cell(views: Views, number: int, found: Classification | None, top: int) -> 
 def _title(views: Views, found: Classification | None, top: int) -> list[str]:
     height, width = views.sensor_hw
     lines = [
-        Path(views.name).name,
+        printable(Path(views.name).name),
         f"{views.events:,} events on {height}x{width} px",
         f"{len(views)} view{'s' * (len(views) > 1)} of at most {views.events_per_frame:,}",
     ]

@@ -4,94 +4,117 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from eventclip.errors import RecordingError, UserError
+from eventclip.events.windows import SlidingWindow
 from eventclip.files import whole_file
-from eventclip.inference.api import EventCLIP
+from eventclip.inference.listing import Found
+from eventclip.inference.notes import Notes
 from eventclip.inference.rows import Table, recording_row, window_row
-from eventclip.inference.timeline import Timeline
+
+if TYPE_CHECKING:  # a wrong setting is told before torch is there
+    from eventclip.inference.api import EventCLIP
 
 _WINDOW = ("window_events", "window_us", "step_events", "step_us")
-_NOT_IN_STAMP = ("recordings", "out", "device", "batch_views", "progress", "timeline")
+_NOT_IN_STAMP = ("recordings", "out", "device", "batch_views", "progress")
+_TEXT = (".csv", ".txt")
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a prediction went: recordings in the table, and the errors of those that have no prediction."""
-
-    recordings: int
-    errors: list[str]
-
-
-def predict(model: EventCLIP, paths: Sequence[Path], settings: dict[str, Any]) -> Done:
-    """Classify recordings as ``conf/predict.yaml`` says; one that cannot be read becomes a row with its error.
+class Prediction:
+    """What ``conf/predict.yaml`` asks for; a recording that cannot be read becomes a row with its error.
 
     Args:
-        model: who classifies.
-        paths: the recordings.
+        found: the recordings.
         settings: of ``conf/predict.yaml``, plain values.
 
     Raises:
-        UserError: a wrong setting, told before anything is read.
+        UserError: a wrong setting, told before anything is loaded or read.
     """
-    window = {key: settings[key] for key in _WINDOW if settings[key] is not None}
-    pictures = _pictures(settings["timeline"], paths, windows=bool(window))
-    out = None if settings["out"] is None else Path(settings["out"]).expanduser()
-    table = Table(out, top=settings["top"], windows=bool(window), stamp=_stamp(paths, settings))
-    with table.writing():
-        left = [path for path in paths if str(path) not in table.done]
-        errors = [error for error in table.done.values() if error]
-        if window:
-            for path in left:
-                errors += _predict_windows(model, path, table, settings, window, pictures.get(path))
-        else:
-            errors += _predict_whole(model, left, table, settings, done=len(paths) - len(left))
-    return Done(len(paths), errors)
 
+    def __init__(self, found: Found, settings: dict[str, Any]) -> None:
+        self.found, self.settings, self.top = found, settings, settings["top"]
+        self.window: dict[str, Any] = {key: settings[key] for key in _WINDOW if settings[key] is not None}
+        if self.window:
+            SlidingWindow(**{key.removeprefix("window_"): value for key, value in self.window.items()})
+        self._pictures = _pictures(settings["timeline"], found.paths, windows=bool(self.window))
+        out = None if settings["out"] is None else Path(str(settings["out"])).expanduser()
+        stamp = _stamp(found.paths, settings)
+        self._table = Table(out, top=self.top, windows=bool(self.window), stamp=stamp)
+        self._notes = Notes()
+        for path in found.left_out:
+            self._notes.add(str(path), "a table that eventclip wrote, which is no recording, was left out")
 
-def _predict_whole(
-    model: EventCLIP, paths: Sequence[Path], table: Table, settings: dict[str, Any], *, done: int
-) -> list[str]:
-    errors = []
-    found = model.classify_each(paths, sensor_hw=settings["sensor_hw"])
-    total = done + len(paths)
-    bar = tqdm(found, "classifying", total, initial=done, unit="rec", disable=not settings["progress"])
-    for path, result in zip(paths, bar, strict=True):
-        table.add([recording_row(str(path), result, settings["top"])])
-        if isinstance(result, RecordingError):
-            errors.append(str(result))
-    return errors
+    def make(self, model: EventCLIP) -> list[str]:
+        """Classify what is not in the table yet.
 
+        Returns:
+            The errors of the recordings that have no prediction.
 
-def _predict_windows(
-    model: EventCLIP,
-    path: Path,
-    table: Table,
-    settings: dict[str, Any],
-    window: dict[str, int],
-    picture: Path | None,
-) -> list[str]:
-    timeline = None if picture is None else Timeline(model.class_names)
-    try:
-        windows = model.classify_windows(path, sensor_hw=settings["sensor_hw"], progress=settings["progress"], **window)
-        for number, found in enumerate(windows):
-            table.add([window_row(str(path), number, found, settings["top"])])
-            if timeline is not None:
-                timeline.add(found)
-    except RecordingError as error:
-        table.add([recording_row(str(path), error, settings["top"])])
-        return [str(error)]
-    if timeline is not None and picture is not None:
-        with whole_file(picture) as part:
-            timeline.draw(path.name).savefig(part, format="png", dpi=80)
-    return []
+        Raises:
+            UserError: the table or a picture cannot be written.
+        """
+        table, paths = self._table, self.found.paths
+        try:
+            with table.writing():
+                left = [path for path in paths if str(path) not in table.done]
+                errors = [error for error in table.done.values() if error]
+                if self.window:
+                    for path in left:
+                        errors += self._windows(model, path)
+                else:
+                    errors += self._whole(model, left)
+        finally:
+            self._notes.say()
+        return errors
+
+    def _whole(self, model: EventCLIP, paths: Sequence[Path]) -> list[str]:
+        errors = []
+        results = model.classify_each(paths, sensor_hw=self.settings["sensor_hw"])
+        total, done = len(self.found.paths), len(self.found.paths) - len(paths)
+        bar = tqdm(results, "classifying", total, initial=done, unit="rec", disable=not self.settings["progress"])
+        for path, result in zip(paths, bar, strict=True):
+            if isinstance(result, RecordingError):
+                errors.append(self._add_error(path, result))
+            else:
+                self._table.add([recording_row(str(path), result, self.top)])
+                self._notes.add(str(path), *result.views.notes)
+        return errors
+
+    def _windows(self, model: EventCLIP, path: Path) -> list[str]:
+        from eventclip.inference.timeline import Timeline
+
+        picture = self._pictures.get(path)
+        timeline = None if picture is None else Timeline(model.class_names)
+        window = self.window | {"sensor_hw": self.settings["sensor_hw"], "progress": self.settings["progress"]}
+        try:
+            for number, found in enumerate(model.classify_windows(path, **window)):
+                self._table.add([window_row(str(path), number, found, self.top)])
+                self._notes.add(str(path), *found.notes)
+                if timeline is not None:
+                    timeline.add(found)
+        except RecordingError as error:
+            return [self._add_error(path, error)]
+        if timeline is not None and picture is not None:
+            with whole_file(picture) as part:
+                timeline.draw(path.name).savefig(part, format="png", dpi=80)
+        return []
+
+    def _add_error(self, path: Path, error: RecordingError) -> str:
+        """Make a row of an error, and say what to do of text that nobody named."""
+        told = str(error)
+        if path in self.found.nobody_named and path.suffix.lower() in _TEXT:
+            others = [one.suffix for one in self.found.paths if one.parent == path.parent and one.suffix != path.suffix]
+            instead = f", such as 'recordings={path.parent / f'*{others[0]}'}'" if others else ""
+            told += f" (if this is no recording, name the recordings or give a glob instead of the folder{instead})"
+        self._table.add([recording_row(str(path), RecordingError(told), self.top)])
+        return told
 
 
 def _pictures(timeline: str | None, paths: Sequence[Path], *, windows: bool) -> dict[Path, Path]:
@@ -100,7 +123,7 @@ def _pictures(timeline: str | None, paths: Sequence[Path], *, windows: bool) -> 
         return {}
     if not windows:
         raise UserError("timeline= shows windows: give window_us=100_000, window_events=20_000 or the like as well")
-    place = Path(timeline).expanduser()
+    place = Path(str(timeline)).expanduser()
     if place.suffix.lower() == ".png":
         if len(paths) > 1:
             raise UserError(f"timeline={timeline} is one picture for {len(paths)} recordings: give a folder")
@@ -120,7 +143,15 @@ def _stamp(paths: Sequence[Path], settings: dict[str, Any]) -> str:
     """Eight characters that change with anything that decides the rows."""
     decisive = {key: value for key, value in settings.items() if key not in _NOT_IN_STAMP}
     if settings["checkpoint"] is not None:
-        content = Path(settings["checkpoint"]).expanduser().read_bytes()
-        decisive["checkpoint"] = hashlib.sha256(content).hexdigest()
-    decisive["paths"] = [str(path) for path in paths]
+        decisive["checkpoint"] = _checksum(Path(str(settings["checkpoint"])).expanduser())
+    decisive["paths"] = [os.fsencode(path).hex() for path in paths]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = f"there is no checkpoint {path}" if missing else f"{path} cannot be read ({error.strerror or error})"
+        raise UserError(f"{reason}: give the path of a .ckpt file that eventclip.train wrote") from error

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eventclip.events.windows import Window
+
 
 class Label(NamedTuple):
     """A class and how probable it is, in [0, 1]."""
@@ -28,6 +30,7 @@ class Views:
         events: number of events of the recording.
         sensor_hw: height and width of its sensor [px].
         events_per_frame: N, events in a view where the recording has as many.
+        notes: sentences on how the file was read: the unit of time told from its numbers, events left out or sorted.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Views:
     events: int
     sensor_hw: tuple[int, int]
     events_per_frame: int
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -87,3 +91,18 @@ class Classification:
     def __repr__(self) -> str:
         guesses = ", ".join(f"{name} {probability:.1%}" for name, probability in self.top(3))
         return f"Classification({self.views.name}: {guesses}; {len(self.views)} views)"
+
+
+@dataclass(frozen=True, eq=False)
+class WindowClassification:
+    """What was found in one window of a recording.
+
+    Attributes:
+        window: the events and the times of it.
+        found: None where there are no events, in a window of time or in many in a row.
+        notes: sentences on how the file was read that are not with a window before, see :class:`Views`.
+    """
+
+    window: Window
+    found: Classification | None
+    notes: tuple[str, ...] = ()

@@ -1,25 +1,33 @@
-"""Predictions as rows: what a row says, and a table that can be killed between any two of them."""
+"""Predictions as rows: what a row says, and a table that can be killed between any two of them.
+
+A row has labels, or an error that says why it has none: what is wrong with the recording, or "no events" in a window of
+time, or many in a row, in which nothing happened.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from eventclip.errors import RecordingError, UserError
-from eventclip.files import whole_file
-from eventclip.inference.api import WindowClassification
-from eventclip.inference.result import Classification, Label
+from eventclip.files import NAMES, held, whole_file
+from eventclip.inference.result import Classification, Label, WindowClassification
 
 Row = dict[str, Any]
 
 SUFFIXES = (".csv", ".jsonl")
+
+NO_EVENTS = "no events"
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def recording_row(name: str, found: Classification | RecordingError, top: int) -> Row:
@@ -40,12 +48,13 @@ def recording_row(name: str, found: Classification | RecordingError, top: int) -
                 views.times_us, views.spans, (found.top(top, view=v) for v in range(len(views))), strict=True
             )
         ],
+        "notes": list(views.notes),
         "error": None,
     }
 
 
 def window_row(name: str, number: int, window: WindowClassification, top: int) -> Row:
-    """What is known of a window of a recording."""
+    """What is known of a window of a recording, or of all windows in a row without events."""
     return {
         "recording": name,
         "window": number,
@@ -53,7 +62,8 @@ def window_row(name: str, number: int, window: WindowClassification, top: int) -
         "start_us": window.window.start_us,
         "end_us": window.window.end_us,
         "labels": [] if window.found is None else _plain(window.found.top(top)),
-        "error": None,
+        "notes": list(window.notes),
+        "error": NO_EVENTS if window.found is None else None,
     }
 
 
@@ -85,7 +95,7 @@ class Table:
     """Rows in a file that gets its name once all are there, or on stdout.
 
     Until then they are in ``<name>.<stamp>.part`` beside it, each written at once. A table opened with the same stamp
-    goes on with them.
+    goes on with them. Names that are no UTF-8 keep their bytes in CSV, and are escaped in JSON.
 
     Args:
         out: a .csv or .jsonl; None is CSV on stdout.
@@ -94,7 +104,7 @@ class Table:
         stamp: changes with everything that decides the rows.
 
     Raises:
-        UserError: another suffix, or a folder that cannot be written.
+        UserError: another suffix.
     """
 
     def __init__(self, out: Path | None, *, top: int, windows: bool, stamp: str) -> None:
@@ -106,58 +116,129 @@ class Table:
         self.json = out is not None and out.suffix.lower() == ".jsonl"
         self.columns = csv_columns(top, windows=windows)
         self.done: dict[str, str | None] = {}
-        """Recordings that are in the table already, and the error of each that has one."""
-        self._file: TextIO = sys.stdout
+        """Recordings that are in the table already, and the error of each that has no prediction."""
         self._part = None if out is None else out.with_name(f"{out.name}.{stamp}.part")
+        self._descriptor: int | None = None
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Take up what an interrupted run has left, let rows be added, and give the table its name at the end."""
+        """Take up what an interrupted run has left, let rows be added, and give the table its name at the end.
+
+        Raises:
+            UserError: another process is writing it, or it cannot be written.
+        """
         if self._part is None or self.out is None:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8", errors=NAMES)
             self._write(self._header())
             yield
             return
-        kept = list(self._kept()) if self._part.is_file() else []
-        self.done = {row["recording"]: row["error"] or None for row in kept}
-        try:
-            with whole_file(self._part) as begun:
-                begun.write_text(self._header() + "".join(map(self._line, kept)), encoding="utf-8")
-            self._file = self._part.open("a", encoding="utf-8", newline="")
-        except OSError as error:
-            raise UserError(f"out={self.out} cannot be written: {error.strerror or error}") from error
-        with self._file:
+        with contextlib.ExitStack() as open_files:
+            with self._told():
+                open_files.enter_context(held(self.out))
+                kept = list(self._kept())
+                self.done = {row["recording"]: (None if _is_window(row) else row["error"] or None) for row in kept}
+                with whole_file(self._part) as begun:
+                    begun.write_bytes(self._encoded(self._header() + "".join(map(self._line, kept))))
+                self._descriptor = os.open(self._part, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+                open_files.callback(os.close, self._descriptor)
             yield
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._part.replace(self.out)
+            with self._told():
+                os.fsync(self._descriptor)
+                self._part.replace(self.out)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append rows; they are handed to the system together."""
+        """Append rows; they are handed to the system together.
+
+        Raises:
+            UserError: the disk is full, or the like.
+        """
         self._write("".join(self._line(row if self.json else csv_cells(row)) for row in rows))
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the system has against the table, as a sentence."""
+        try:
+            yield
+        except OSError as error:
+            place = "the table on stdout" if self.out is None else f"out={self.out}"
+            further = "give another out="
+            if error.errno in _NO_ROOM:
+                begun = self._part is not None and self._part.exists()
+                further = f"make room and give the same command again{', which goes on where it stopped' * begun}"
+            raise UserError(f"{place} cannot be written ({error.strerror or error}): {further}") from error
 
     def _header(self) -> str:
         return "" if self.json else ",".join(self.columns) + "\n"
 
     def _line(self, cells: Row) -> str:
         if self.json:
-            return json.dumps(cells, ensure_ascii=False) + "\n"
+            return json.dumps(cells, ensure_ascii=False, allow_nan=False) + "\n"
         text = io.StringIO()
-        csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore").writerow(cells)
+        table = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
+        if any("\r" in str(cell) for cell in cells.values()):
+            # It ends a row for every reader, but is none of the signs that make the writer quote a cell.
+            table = csv.DictWriter(
+                text, self.columns, lineterminator="\n", extrasaction="ignore", quoting=csv.QUOTE_ALL
+            )
+        table.writerow(cells)
         return text.getvalue()
 
+    def _encoded(self, text: str) -> bytes:
+        return text.encode("utf-8", "backslashreplace" if self.json else NAMES)  # the former is JSON's own escape
+
     def _write(self, text: str) -> None:
-        self._file.write(text)
-        self._file.flush()
+        with self._told():
+            if self._descriptor is None:
+                try:
+                    sys.stdout.write(text)
+                    sys.stdout.flush()
+                except OSError:
+                    _give_up_stdout()
+                    raise
+                return
+            left = memoryview(self._encoded(text))
+            while left:
+                left = left[os.write(self._descriptor, left) :]
 
     def _kept(self) -> Iterator[Row]:
         """Whole rows of an interrupted run; of windows, those of the recording it was at are made again."""
-        if self._part is None:
+        if self._part is None or not self._part.is_file():
             return
-        rows: list[Row]
-        whole, _, _ = self._part.read_text(encoding="utf-8").rpartition("\n")
-        if self.json:
-            rows = [json.loads(line) for line in whole.split("\n") if line]
-        else:
-            rows = list(csv.DictReader(io.StringIO(whole + "\n", newline="")))
-        last = rows[-1]["recording"] if rows and self.windows and not rows[-1]["error"] else None
+        whole, _, _ = self._part.read_bytes().rpartition(b"\n")
+        rows = list(self._parsed(whole.decode("utf-8", NAMES)))
+        last = rows[-1]["recording"] if rows and _is_window(rows[-1]) else None
         yield from (row for row in rows if row["recording"] != last)
+
+    def _parsed(self, text: str) -> Iterator[Row]:
+        """The rows of a text, up to the first that is torn: a name may have a line's end in it, and a disk be full."""
+        try:
+            if self.json:
+                for line in filter(None, text.split("\n")):
+                    row = json.loads(line)
+                    if not isinstance(row, dict) or not {"recording", "error"} <= set(row):
+                        return
+                    yield row
+                return
+            table = csv.reader(io.StringIO(text, newline=""), strict=True)
+            if next(table, None) != self.columns:
+                return
+            for cells in table:
+                if len(cells) != len(self.columns):
+                    return
+                yield dict(zip(self.columns, cells, strict=True))
+        except (ValueError, csv.Error):
+            return
+
+
+def _is_window(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a window's, and not the last word on its recording."""
+    return row.get("window") not in (None, "")
+
+
+def _give_up_stdout() -> None:
+    """Let what is left in the buffer of stdout go nowhere, or it would be tried again, and told, at the very end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventclip.errors import UserError
 from eventclip.inference.api import EventCLIP
+from eventclip.inference.choices import check_choices, read_options
 from eventclip.inference.looking import Looking, SensorRenderer
 
 
@@ -15,25 +15,15 @@ def build_model(settings: dict[str, Any]) -> EventCLIP:
     Raises:
         UserError: neither or both of checkpoint and classes, settings that do not go with them, or a wrong value.
     """
+    check_choices(settings)
     checkpoint, classes = settings["checkpoint"], settings["classes"]
-    if (checkpoint is None) == (classes is None):
-        raise UserError("give either classes=[mug,scissors], the words to choose from, or checkpoint=FILE")
     frames, views = _given(settings, "frames"), _given(settings, "views")
     prompts, clip = settings["prompts"], settings.get("clip")
-    common = {"device": settings["device"], "batch_views": settings["batch_views"]}
+    common = {"device": settings["device"], "batch_views": settings["batch_views"], "reading": read_options(settings)}
     if clip is not None:
         common["clip"] = clip
     if classes is not None:
-        for key in ("other_sensors", "trust"):
-            if settings[key]:
-                raise UserError(f"{key}=true is for checkpoints: with classes there is nothing it could mean")
-        return EventCLIP.zero_shot(
-            classes, prompts=prompts, time_unit=settings["time_unit"], **frames, **views, **common
-        )
-    own = [f"frames.{key}" for key in frames] + [f"views.{key}" for key in views]
-    own += [key for key in ("prompts", "time_unit") if settings[key] is not None]
-    if own:
-        raise UserError(f"{own[0]} is what the checkpoint says itself: leave it out, or give classes in its place")
+        return EventCLIP.zero_shot(classes, prompts=prompts, **frames, **views, **common)
     return EventCLIP.from_checkpoint(
         checkpoint, other_sensors=settings["other_sensors"], trust=settings["trust"], **common
     )
@@ -44,7 +34,7 @@ def build_looking(settings: dict[str, Any]) -> Looking:
     return Looking(
         image_size=settings["image_size"],
         renderer_for=SensorRenderer(**_given(settings, "frames")),
-        time_unit=settings["time_unit"],
+        reading=read_options(settings),
         **_given(settings, "views"),
     )
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from eventclip.data.views import as_image
-from eventclip.inference.api import WindowClassification
+from eventclip.files import printable
+from eventclip.inference.result import WindowClassification
 
 _SHOWN, _PICTURES = 5, 8
 
@@ -18,7 +19,8 @@ _SHOWN, _PICTURES = 5, 8
 class Timeline:
     """Collect windows and draw them.
 
-    Of each window 4 bytes a class are kept, and some pictures, however long the recording.
+    Of each window 4 bytes a class are kept, and some pictures, however long the recording. Where nothing happened the
+    lines are broken and the time is shaded, from its start to its end.
 
     Args:
         class_names: the K classes.
@@ -47,9 +49,8 @@ class Timeline:
 
     def draw(self, name: str) -> Figure:
         """The picture: views on top, probabilities of the classes that were most probable, and the event rate."""
-        spans = np.array(self._spans, np.float64)
-        start = spans[0, 0]
-        starts, ends = (spans[:, 0] - start) / 1e6, (spans[:, 1] - start) / 1e6
+        spans = np.array(self._spans, np.int64)
+        starts, ends = ((spans[:, :2] - spans[0, 0]) / 1e6).T
         middles = (starts + ends) / 2
         probabilities = np.stack(self._probabilities)
         figure = Figure(figsize=(10, 5.4), layout="constrained")
@@ -63,13 +64,17 @@ class Timeline:
             )
             colors[k] = line.get_color()
         axis.set(ylabel="probability", ylim=(0, 1.02))
+        empty = spans[:, 2] == 0
+        if empty.any():
+            silences = np.stack([starts, ends - starts], axis=1)[empty]
+            axis.broken_barh(silences, (0, 1.02), color="#eeeeee", zorder=0, label="no events")
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
         axis.grid(alpha=0.25)
         rate = figure.add_subplot(grid[2, :], sharex=axis)
         rates = spans[:, 2] / np.maximum(spans[:, 1] - spans[:, 0], 1)  # events per microsecond: millions a second
-        rate.fill_between(middles, rates, step="mid", color="#777777")
+        rate.stairs(rates, np.append(starts, ends[-1]), fill=True, color="#777777")  # each until the next begins
         rate.set_ylim(0)
-        rate.set(ylabel="Mev/s", xlabel=f"time in {name} [s]")
+        rate.set(ylabel="Mev/s", xlabel=f"time in {printable(name)} [s]")
         rate.grid(alpha=0.25)
         return figure
 

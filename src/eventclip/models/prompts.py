@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from eventclip.class_names import as_clip_reads
 from eventclip.errors import UserError
 from eventclip.models.encoder import ClipEncoder
 
@@ -38,11 +39,12 @@ def encode_classes(encoder: ClipEncoder, class_names: Sequence[str], templates: 
         (K, D), unit length.
 
     Raises:
-        UserError: no template or no class, a template without ``{}``, or a name given twice.
+        UserError: no template or no class, a template without ``{}``, or two names that CLIP reads alike.
     """
     if not templates or not class_names:
         raise UserError("at least one prompt (classifier.prompts) and one class name are needed")
-    twice = next((name for name in class_names if list(class_names).count(name) > 1), None)
+    read = [as_clip_reads(name) for name in class_names]
+    twice = next((name for name, same in zip(class_names, read, strict=True) if read.count(same) > 1), None)
     if twice is not None:
         raise UserError(f"two classes are called {twice!r}: prompts cannot tell them apart; give data.class_names")
     features = [encoder.encode_text(fill_prompts(template, class_names)) for template in templates]

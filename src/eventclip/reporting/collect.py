@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from eventclip.errors import UserError
+from eventclip.files import printable, read_json
 
 ACCURACY = "test/top1_probabilities"
 """The metric without which a run is in no table."""
+
+SHOTS = "fewshot.shots"
+"""The setting that the curve is drawn over."""
+
+_DEEPEST = 8  # of a setting's lists
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def collect(folders: Sequence[Path]) -> Collection:
             raise UserError(f"there is no folder {folder}: give folders of runs, such as outputs or multirun")
         places = [path.parent for name in ("results.json", ".hydra") for path in folder.rglob(name)]
         for place in places:
-            found.setdefault(place.resolve(), place)
+            found.setdefault(Path(os.path.realpath(place)), place)
     places = sorted(found.values())
     if not places:
         asked = ", ".join(str(folder) for folder in folders)
@@ -81,7 +89,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     collection = Collection([], [], [])
     for place in places:
         path = place / "results.json"
-        if not path.is_file():
+        if not path.exists() and not path.is_symlink():
             collection.unfinished.append(place)
             continue
         try:
@@ -98,30 +106,82 @@ def read_run(path: Path) -> Run:
         UserError: it is no JSON, or lacks what a table needs.
     """
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        metrics = {str(name): float(value) for name, value in said["metrics"].items()}
+        said = read_json(path)
+        metrics = {name: _number(value) for name, value in _kind(said["metrics"], dict).items()}
         metrics[ACCURACY]  # what every table shows
         run = Run(
             folder=path.parent,
-            name=str(said["name"]),
-            seed=int(said["seed"]),
-            settings=dict(said["settings"]),
+            name=printable(_kind(said["name"], str)),
+            seed=_kind(said["seed"], int),
+            settings=_kind(said["settings"], dict),
             metrics=metrics,
-            test_checksum=str(said["data"]["checksums"]["test"]),
-            class_names=tuple(said["class_names"]),
-            selection=said["selection"]["split"],
-            root=str(said["data"]["root"]),
-            clip_sha256=str(said["clip"]["weights_sha256"]),
+            test_checksum=_kind(said["data"]["checksums"]["test"], str),
+            class_names=tuple(printable(_kind(name, str)) for name in _kind(said["class_names"], list)),
+            selection=_name_or_none(said["selection"]["split"]),
+            root=printable(_kind(said["data"]["root"], str)),
+            clip_sha256=_kind(said["clip"]["weights_sha256"], str),
         )
-    except (OSError, ValueError) as error:  # JSON's and Unicode's errors are ValueErrors
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): test that run again") from error
-    except (KeyError, TypeError, AttributeError) as error:
+        if run.settings.get(SHOTS) is not None and _kind(run.settings[SHOTS], int) < 1:
+            raise ValueError(f"{SHOTS} is less than 1")
+        for value in run.settings.values():
+            _check_depth(value)
+    except OSError as error:
+        raise UserError(f"{path} is damaged ({error.strerror}): test that run again") from error
+    except (KeyError, TypeError) as error:
         raise UserError(
-            f"{path} lacks what a table needs ({type(error).__name__}: {error}): test that run again with this version"
+            f"{path} lacks what a table needs ({type(error).__name__}: {error!s:.200}): test that run again with this "
+            f"version"
         ) from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): test that run again") from error
     if not all(math.isfinite(value) for value in metrics.values()):
         raise UserError(f"{path} has a metric that is no finite number: look at that run's log")
+    if not all(0 <= value <= 1 for name, value in metrics.items() if name.startswith("test/top")):
+        raise UserError(f"{path} has an accuracy outside 0 to 1: test that run again")
     return run
+
+
+def _kind(value: Any, kind: type[T]) -> T:
+    """The value, if it is of a kind; true is no number.
+
+    Raises:
+        TypeError: it is of another.
+    """
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{value!r:.60} where {kind.__name__} was expected")
+    return value
+
+
+def _name_or_none(value: Any) -> str | None:
+    """A name, or None.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    return None if value is None else _kind(value, str)
+
+
+def _number(value: Any) -> float:
+    """A metric as a number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r:.60} is no number")
+    return float(value)
+
+
+def _check_depth(value: Any, left: int = _DEEPEST) -> None:
+    """Refuse lists in lists in lists, at which a table would give up.
+
+    Raises:
+        ValueError: it is nested too deeply.
+    """
+    if not left:
+        raise ValueError("a setting is nested too deeply")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(item, left - 1)
 
 
 def mixtures(runs: Sequence[Run]) -> list[str]:

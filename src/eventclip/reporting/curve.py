@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from eventclip.reporting.collect import ACCURACY
-from eventclip.reporting.table import SHOTS, Row, Table, heading, shown
+from eventclip.reporting.collect import ACCURACY, SHOTS
+from eventclip.reporting.table import Row, Table, heading, shown
 
 
 def draw_curve(table: Table) -> Figure | None:
@@ -24,6 +24,7 @@ def draw_curve(table: Table) -> Figure | None:
     lines: dict[str, list[Row]] = {}
     for row in table.rows:
         label = ", ".join(f"{heading(column)} {shown(column, row.settings[column])}" for column in others)
+        label = label.replace("$", r"\$")  # no formula
         lines.setdefault(label, []).append(row)
     shots = sorted({row.shots for rows in lines.values() for row in rows if row.shots is not None})
     if not shots:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eventclip.errors import UserError
-from eventclip.files import whole_file
+from eventclip.files import printable, whole_file
 from eventclip.reporting.collect import Collection, Run, collect, mixtures
 from eventclip.reporting.render import to_csv, to_latex, to_markdown
 from eventclip.reporting.table import Table, make_table
+from eventclip.settings.run_folders import differences
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def make_report(folders: Sequence[Path], *, mix: bool = False) -> Report:
         raise UserError(f"{'; and '.join(mixed)}: report them apart, or give --mix to have them in one table")
     table = make_table(collection.runs, mixed=bool(mixed))
     table = replace(table, notes=[*(f"Mixed: {reason}." for reason in mixed), *table.notes, *left_out])
-    return Report(table, to_markdown(table, title=_title(collection.runs)))
+    return Report(table, printable(to_markdown(table, title=_title(collection.runs))))
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
@@ -56,7 +57,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for suffix, text in texts.items():
         written.append(folder / f"report.{suffix}")
         with whole_file(written[-1]) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(printable(text), encoding="utf-8")
     figure = draw_curve(report.table)
     if figure is not None:
         written.append(folder / "report.png")
@@ -74,6 +75,7 @@ def _title(runs: Sequence[Run]) -> str:
 def _left_out(collection: Collection) -> list[str]:
     notes = []
     if collection.unfinished:
-        named = ", ".join(str(folder) for folder in collection.unfinished)
+        typed = differences(collection.unfinished)
+        named = ", ".join(f"{folder} ({said})" if said else str(folder) for folder, said in typed.items())
         notes.append(f"Left out, without results.json as if not finished ({len(collection.unfinished)}): {named}.")
     return notes + [f"Left out: {sentence}." for sentence in collection.damaged]

@@ -9,17 +9,27 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from eventclip.errors import UserError
+from eventclip.settings.run_folders import differences
 
 
 class SweepTable(Callback):
     """Print the report of a multirun's runs once all have ended, and say where everything lies."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Report on the sweep's folder; ``kwargs`` is Hydra's and empty."""
+        """Report on the sweep's folder, and say which run is where; ``kwargs`` is Hydra's and empty."""
         from eventclip.reporting.report import make_report
 
         folder = Path(config.hydra.sweep.dir)
+        runs = differences(sorted((place.parent for place in folder.glob("*/.hydra")), key=_number))
+        listed = "".join(f"{run.name}: {typed}\n" for run, typed in runs.items() if typed)
         try:
-            print(f"\n{make_report([folder]).markdown}\n{folder}: results, checkpoints and pictures of each run")
+            report = make_report([folder]).markdown
+            print(f"\n{report}\n{listed}{folder}: results, checkpoints and pictures of each run")
         except UserError as error:
             print(f"\nno table: {error}")
+
+
+def _number(run: Path) -> tuple[int, str]:
+    """Runs in the order in which they were started."""
+    number = run.name.partition("-")[0]
+    return (int(number) if number.isdecimal() else 0, run.name)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventclip.reporting.collect import Run
+from eventclip.reporting.collect import SHOTS, Run
 from eventclip.reporting.estimate import Estimate, estimate
 
 METRICS = {
@@ -17,7 +17,6 @@ METRICS = {
     "test/top5_logits": "top-5 (logits)",
 }
 """Metric in ``results.json`` -> heading. Plain top-1 and top-5 are of the probabilities."""
-SHOTS = "fewshot.shots"
 _ALWAYS = ("clip.arch", "data.variant", "tuning.parts", SHOTS)  # shown wherever they differ, as is every _target_
 _TARGET = "._target_"
 

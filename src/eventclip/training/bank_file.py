@@ -17,8 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from eventclip.data.pack_format import stored
 from eventclip.errors import UserError
-from eventclip.files import whole_file
+from eventclip.files import read_regular, whole_file
 
 Keys = NDArray[np.bytes_]
 """(n,) 20 bytes each, see :func:`row_key`."""
@@ -28,6 +29,7 @@ IN_MEMORY_BYTES = 2 << 30
 """Rows up to this size are read at once; more are mapped, and the operating system keeps what is used often."""
 
 _SUFFIX = ".h5"
+_LARGEST_BYTES = 1 << 30  # of a block: 1024 rows of 50 views of 1024 numbers take 200 MB
 
 
 def row_key(name: bytes) -> bytes:
@@ -113,7 +115,11 @@ class FeatureStore:
         return len(self._keys)
 
     def refresh(self) -> None:
-        """Look for blocks written since; every byte of a new one is checked."""
+        """Look for blocks written since; every byte of a new one is checked.
+
+        Raises:
+            UserError: a block may not be read.
+        """
         known = {block.path for block in self._blocks} | set(self.damaged)
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
             if path.name.startswith(".") or path in known:
@@ -122,7 +128,8 @@ class FeatureStore:
                 block = _read_block(path)
             except FileNotFoundError:  # another process rebuilds the bank
                 continue
-            if block is None:
+            first = self._blocks[0] if self._blocks else block
+            if block is None or first is None or (block.shape[1], block.dtype) != (first.shape[1], first.dtype):
                 self.damaged.append(path)
             else:
                 self._blocks.append(block)
@@ -199,27 +206,39 @@ def _checksum(content: bytes) -> str:
 
 
 def _read_block(path: Path) -> Block | None:
-    """Read all but the features; None where the bytes are not those that the name promises."""
-    content = path.read_bytes()
+    """Read all but the features; None where the bytes are not those that the name promises, or no block.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        UserError: it may not be read.
+    """
+    try:
+        content = read_regular(path, largest=_LARGEST_BYTES)
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"the feature bank's {path} cannot be read ({error.strerror}): set features.folder") from None
+    except OSError:
+        return None
     if _checksum(content) != path.stem.partition("-")[2]:
         return None
-    with h5py.File(io.BytesIO(content), "r") as file:
-        features = file["features"]
-        return Block(
-            path,
-            file["keys"][:],
-            file["views"][:].astype(np.int64),
-            features.id.get_offset(),
-            features.shape,
-            features.dtype.str,
-        )
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            keys, views = stored(file, "keys", np.dtype(KEY))[:], stored(file, "views", np.dtype("<u2"))[:]
+            kind, width = file["features"].dtype, file["features"].shape[-1]
+            features = stored(file, "features", kind, width=width)
+            if keys.shape != views.shape or views.sum(dtype=np.int64) != features.shape[0] or kind.kind != "f":
+                return None
+            return Block(path, keys, views.astype(np.int64), int(features.id.get_offset()), features.shape, kind.str)
+    except Exception:  # noqa: BLE001  (HDF5 tells damage by any of a dozen exceptions)
+        return None
 
 
 def _mapped(block: Block) -> NDArray[np.floating[Any]]:
     try:
         return np.memmap(block.path, block.dtype, "r", block.offset, block.shape)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"the feature bank's {block.path} is gone or cannot be read ({error.strerror or error}): another process "
-            f"may have rebuilt the bank; start again"
+            f"the feature bank's {block.path} is gone or cannot be read ({getattr(error, 'strerror', None) or error}): "
+            f"another process may have rebuilt the bank; start again"
         ) from None

@@ -186,6 +186,12 @@ class FeatureBank:
                 counts: list[int] = []
                 views = self._read(islice(read, math.ceil(len(rows) / _ROWS_AT_ONCE)), counts, bar)
                 features = encode_in_batches(self.encoder, views, dtype=self.dtype, precision=self.precision)
+                if not np.isfinite(features).all():
+                    raise UserError(
+                        f"the image tower gives features that are no finite numbers (features.dtype={self.dtype}, "
+                        f"precision {self.precision}): check clip.pretrained, or set features.dtype=fp32 and "
+                        f"trainer.precision=32-true"
+                    )
                 self._write(store.append, keys[rows], np.split(features, np.cumsum(counts)[:-1]))
         store.refresh()
 

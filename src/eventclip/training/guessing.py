@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,22 @@ from eventclip.data.datamodule import EventDataModule
 from eventclip.data.pseudo_labels import Guesses, guess_dtype, summarise
 from eventclip.data.recordings import Recordings
 from eventclip.data.versions import Shards, versions_loader
-from eventclip.files import whole_file, write_json
+from eventclip.errors import UserError
+from eventclip.files import printable, read_regular, whole_file, write_json
 from eventclip.models.classifier import EventClassifier
+
+log = logging.getLogger(__name__)
+
+_DIGEST = 32  # bytes of a SHA-256
+_HEAD_BYTES = 4096  # more than a .npy file's head and the digest take
 
 
 class GuessStore:
     """Guesses of one teacher on one list of recordings, in a folder of their own.
 
     The folder's name is a checksum of everything that decides the guesses, so a changed teacher, data set or
-    rendering begins a new one, and another threshold finds the old one complete.
+    rendering begins a new one, and another threshold finds the old one complete. A shard is a .npy file with the
+    SHA-256 of its bytes behind them; one that does not bear it out is guessed again.
 
     Args:
         folder: where such folders lie.
@@ -42,8 +51,12 @@ class GuessStore:
         self.dtype = guess_dtype(versions)
 
     def missing(self, wanted: Iterable[int]) -> list[int]:
-        """Those of the wanted shards that are not there yet."""
-        return [shard for shard in wanted if not self._path(shard).is_file()]
+        """Those of the wanted shards that are not there yet, or not as they were written."""
+        missing = [shard for shard in wanted if self._read(shard) is None]
+        damaged = [shard for shard in missing if self._path(shard).exists()]
+        if damaged:
+            log.warning("%d damaged files in %s are guessed again", len(damaged), printable(str(self.folder)))
+        return missing
 
     def write(self, shard: int, guesses: Guesses) -> None:
         """Keep a shard, whole or not at all."""
@@ -51,16 +64,38 @@ class GuessStore:
             raise ValueError(f"shard {shard} needs {len(self.shards.positions(shard))} guesses, got {len(guesses)}")
         if not (self.folder / "head.json").is_file():
             write_json(self.folder / "head.json", self.decides)
-        with whole_file(self._path(shard)) as part, part.open("wb") as file:
-            np.save(file, guesses, allow_pickle=False)
+        content = io.BytesIO()
+        np.save(content, guesses, allow_pickle=False)
+        with whole_file(self._path(shard)) as part:
+            part.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
 
     def read(self) -> Guesses:
-        """All guesses in order of the recordings: (n,), 40 bytes a recording with four versions."""
+        """All guesses in order of the recordings: (n,), 40 bytes a recording with four versions.
+
+        Raises:
+            UserError: a shard is gone or damaged.
+        """
         guesses = np.zeros(self.shards.size, self.dtype)
         for shard in range(len(self.shards)):
-            own = self.shards.positions(shard)
-            guesses[own.start : own.stop] = np.load(self._path(shard), allow_pickle=False)
+            own, found = self.shards.positions(shard), self._read(shard)
+            if found is None:
+                raise UserError(
+                    f"{self._path(shard)} is gone or damaged: run the same command again, which guesses it anew"
+                )
+            guesses[own.start : own.stop] = found
         return guesses
+
+    def _read(self, shard: int) -> Guesses | None:
+        """The guesses of a shard; None where the file is not what was written."""
+        count = len(self.shards.positions(shard))
+        try:
+            content = read_regular(self._path(shard), largest=_HEAD_BYTES + count * self.dtype.itemsize)
+            if hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
+                return None
+            guesses: Guesses = np.load(io.BytesIO(content), allow_pickle=False)
+        except Exception:  # noqa: BLE001  (whatever the parsers make of it: it is guessed again)
+            return None
+        return guesses if guesses.shape == (count,) and guesses.dtype == self.dtype else None
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.npy"

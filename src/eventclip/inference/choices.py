@@ -1,0 +1,103 @@
+"""Settings of ``predict`` and ``show`` that do not go together, told before the model is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eventclip.class_names import check_class_names
+from eventclip.errors import UserError
+from eventclip.events.windows import SlidingWindow
+from eventclip.io.formats import ReadOptions, check_options
+
+READING = ("file_format", "time_unit", "columns", "stream", "sort", "drop_outside")
+"""The settings that say how files are read, where they leave it open."""
+
+
+def read_options(settings: dict[str, Any]) -> ReadOptions:
+    """How ``conf/classify.yaml`` says that files are read."""
+    return ReadOptions(**{name: settings[name] for name in READING})
+
+
+def check_choices(settings: dict[str, Any]) -> None:
+    """Refuse settings of which some would not be looked at.
+
+    Args:
+        settings: of ``conf/classify.yaml``, plain values.
+
+    Raises:
+        UserError: neither or both of checkpoint and classes, settings that do not go with them, classes that no prompt
+            can tell apart, a checkpoint that is not there, or a way to read files that there is not.
+    """
+    check_options(read_options(settings))
+    checkpoint, classes = settings["checkpoint"], settings["classes"]
+    if (checkpoint is None) == (classes is None):
+        raise UserError("give either classes=[mug,scissors], the words to choose from, or checkpoint=FILE")
+    if classes is not None:
+        for key in ("other_sensors", "trust"):
+            if settings[key]:
+                raise UserError(f"{key}=true is for checkpoints: with classes there is nothing it could mean")
+        check_class_names(classes, "classes")
+        return
+    own = [
+        f"{section}.{key}"
+        for section in ("frames", "views")
+        for key, value in settings[section].items()
+        if value is not None
+    ]
+    own += ["prompts"] if settings["prompts"] is not None else []
+    if own:
+        raise UserError(f"{own[0]} is what the checkpoint says itself: leave it out, or give classes in its place")
+    if not Path(checkpoint).expanduser().is_file():
+        raise UserError(
+            f"there is no checkpoint {checkpoint}: give the path of a .ckpt file that eventclip.train wrote"
+        )
+
+
+def check_table(settings: dict[str, Any]) -> None:
+    """Refuse a table or pictures that cannot be written as asked for.
+
+    Args:
+        settings: of ``conf/predict.yaml``, plain values.
+
+    Raises:
+        UserError: another suffix than a table's, a timeline without windows, or windows that cannot slide.
+    """
+    out = settings["out"]
+    if out is not None and Path(out).suffix.lower() not in (".csv", ".jsonl"):
+        raise UserError(f"out={out} must end in .csv or .jsonl")
+    window = {name: settings[f"window_{name}"] for name in ("events", "us")}
+    steps = {name: settings[name] for name in ("step_events", "step_us")}
+    if any(value is not None for value in (*window.values(), *steps.values())):
+        SlidingWindow(**window, **steps)
+    elif settings["timeline"] is not None:
+        raise UserError("timeline= shows windows: give window_us=100_000, window_events=20_000 or the like as well")
+
+
+def check_recordings(paths: Sequence[Path]) -> None:
+    """Refuse to begin where not one of the recordings is there.
+
+    Raises:
+        UserError: names the first.
+    """
+    if paths and not any(path.exists() for path in paths):
+        more = f" (nor any of {len(paths) - 1} more)" if len(paths) > 1 else ""
+        raise UserError(f"there is no recording {paths[0]}{more}: give files, folders or globs that are there")
+
+
+def check_picture(path: Path, *, top: int, gif_ms: int) -> None:
+    """Refuse a picture that cannot be made.
+
+    Args:
+        path: where it goes.
+        top: classes under each view.
+        gif_ms: time of each view in a GIF [ms].
+
+    Raises:
+        UserError: another suffix, or a number below 1.
+    """
+    if path.suffix.lower() not in (".png", ".gif"):
+        raise UserError(f"out={path} must end in .png or .gif")
+    if min(top, gif_ms) < 1:
+        raise UserError(f"top={top} and gif_ms={gif_ms} must be 1 or more")
