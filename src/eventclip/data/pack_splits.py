@@ -65,8 +65,6 @@ def pack_split(
             yield printable(f"packed without a validation split, as {error}")
     listed = list(data.listed_folders.values())
     read = data.files.read
-    for one in listed:
-        yield from data.first_notes(one.recordings)
     if workers is None:
         workers = cores()
     keep = damaged == "keep"
@@ -79,6 +77,7 @@ def pack_split(
     if verify:
         count = verify_pack(listed, out, read, workers=workers, progress=progress)
         yield f"verified: {count:,} recordings are the same in both"
+    yield from data.first_notes(listed[0].recordings)
 
 
 def verify_pack(
