@@ -40,12 +40,7 @@ def _data_set(folder: Path) -> Path:
         (root / "training" / name).mkdir(parents=True)
         for number in range(4):
             count = 40
-            columns = (
-                rng.integers(0, 80, count),
-                rng.integers(0, 60, count),
-                np.sort(rng.random(count)),
-                rng.integers(0, 2, count),
-            )
+            columns = (rng.integers(0, 80, count), rng.integers(0, 60, count), np.sort(rng.random(count)), rng.integers(0, 2, count))
             np.save(root / "training" / name / f"{number}.npy", np.stack(columns, axis=1).astype(np.float32))
     for place in (root / "training", *(root / "training" / name for name in CLASSES)):
         os.utime(place, (1e9, 1e9))
