@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 
 from eventclip import EventCLIP, evaluate, predict, pseudo_label, show
-from eventclip.config import CONFIG_DIR
+from eventclip.config import CONFIG_DIR, register_checkpoint
 from eventclip.errors import UserError
 from eventclip.training.cards import read_checkpoint
 from eventclip.training.trust import SHIPPED
@@ -295,3 +296,10 @@ def test_a_command_of_its_own_process_refuses_unrun(honest, pwned, tmp_path, lea
     assert done.stderr.startswith("eventclip: ")
     assert not pwned.exists()
     shutil.rmtree("outputs", ignore_errors=True)
+
+
+def test_a_data_set_that_is_made_is_made_where_this_run_says(tmp_path):
+    register_checkpoint({"data": {"_target_": "eventclip.data.symbols.SymbolsDataModule", "root": "/anywhere"}})
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("evaluate", ["checkpoint=a.ckpt", f"paths.cache={tmp_path}"])
+    assert cfg.data.root == str(tmp_path)

@@ -9,7 +9,7 @@ from dataclasses import field
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -70,7 +70,7 @@ def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
     """
     # Hydra copies the store, which never changes what it holds, for each group that it lists: half the time of --help.
     ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
-    ConfigStore.instance().store(name="train_schema", node=_root_of(root))
+    ConfigStore.instance().store(name="train_schema", node=_root_of(cast("Any", root)))
     ConfigStore.instance().store(name="import_schema", node=_root_of(ImportConfig))
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)

@@ -29,6 +29,7 @@ def main(cfg: DictConfig) -> None:
     from eventclip.data.filming import film_folder
     from eventclip.errors import UserError
     from eventclip.events.camera import EventCamera
+    from eventclip.files import printable
 
     settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     camera = settings.pop("camera")
@@ -40,7 +41,7 @@ def main(cfg: DictConfig) -> None:
             raise UserError(f"{prefix}{min(unknown)} is no setting of the simulation: --cfg job prints all of them")
     filming = Filming(camera=EventCamera(**camera), **settings)
     made = film_folder(where["images"], where["out"], filming, **how)
-    print(f"{where['out']}: {made.summary()}")
+    print(printable(f"{where['out']}: {made.summary()}"))
 
 
 if __name__ == "__main__":

@@ -119,4 +119,8 @@ def test_a_pack_is_checked_like_the_folder_it_was_made_of(root, tmp_path):
     list(pack_split(build(root), "all", out, workers=1, progress=False))
     folder, packed = check(root).as_dict(), check(None, packed=str(out)).as_dict()
     assert len(packed["alike"]) == 1
+    for split in folder["splits"].values():  # what a pack tells no more
+        assert list(split.pop("notes").values()) == [len(split["damaged"]) + split["recordings"]]
+    for split in packed["splits"].values():
+        assert split.pop("notes") == {}
     assert {**packed, "root": folder["root"]} == folder

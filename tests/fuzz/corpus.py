@@ -32,7 +32,13 @@ def est(kind=np.float32):
 
 
 def npy():
-    arrays = (est(), est(np.float64), structured(), np.asfortranarray(est(np.float64)), structured(["ts", "x", "y", "polarity"]))
+    arrays = (
+        est(),
+        est(np.float64),
+        structured(),
+        np.asfortranarray(est(np.float64)),
+        structured(["ts", "x", "y", "polarity"]),
+    )
     return [_saved(array) for array in arrays]
 
 
@@ -51,7 +57,7 @@ def _zipped(members, compression):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name, content in members.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, compression)  # its time is always 1980
     return file.getvalue()
 
 
@@ -76,7 +82,10 @@ def evt2():
         words.append(p << 28 | (t & 63) << 22 | x << 11 | y)
     words[50:50] = [10 << 28 | 1, 14 << 28]
     data = np.array(words, "<u4").tobytes()
-    headers = (b"% evt 2.0\n% format EVT2;height=180;width=240\n% end\n", b"% camera x\n% evt 2.0\n% geometry 240x180\n% end\n")
+    headers = (
+        b"% evt 2.0\n% format EVT2;height=180;width=240\n% end\n",
+        b"% camera x\n% evt 2.0\n% geometry 240x180\n% end\n",
+    )
     return [header + data for header in headers]
 
 
@@ -100,7 +109,9 @@ def aedat4():
 def _aedat(compression):
     named = '<attr key="{}" type="{}">{}</attr>'.format
     size = named("sizeX", "int", SENSOR[1]) + named("sizeY", "int", SENSOR[0]) + named("source", "string", "DAVIS")
-    stream = named("compression", "string", "LZ4" if compression else "NONE") + named("typeIdentifier", "string", "EVTS")
+    stream = named("compression", "string", "LZ4" if compression else "NONE") + named(
+        "typeIdentifier", "string", "EVTS"
+    )
     stream += f'<node name="info" path="/outInfo/0/info/">{size}</node>'
     nodes = f'<node name="outInfo" path="/outInfo/"><node name="0" path="/outInfo/0/">{stream}</node></node>'
     info = f'<dv version="2.0">{nodes}</dv>'.encode()
@@ -109,7 +120,8 @@ def _aedat(compression):
     file = b"#!AER-DAT4.0\r\n" + struct.pack("<I", len(head)) + head
     for start in range(0, EVENTS, 100):
         events = b"".join(
-            struct.pack("<qhhB3x", *event) for event in zip(*(c[start : start + 100].tolist() for c in (T, X, Y, P)), strict=True)
+            struct.pack("<qhhB3x", *event)
+            for event in zip(*(c[start : start + 100].tolist() for c in (T, X, Y, P)), strict=True)
         )
         table = struct.pack("<I4s2x3H", 16, b"EVTS", 6, 8, 4) + struct.pack("<iII", 6, 4, len(events) // 16) + events
         packet = struct.pack("<I", len(table)) + table
@@ -155,7 +167,9 @@ def _columns(file):
 
 def _packed(file):
     for name, column in zip(("t", "x", "y", "p"), (T, X, Y, P), strict=True):
-        file.create_dataset(f"events/{name}", data=column, chunks=(64,), compression="gzip", shuffle=True, maxshape=(None,))
+        file.create_dataset(
+            f"events/{name}", data=column, chunks=(64,), compression="gzip", shuffle=True, maxshape=(None,)
+        )
 
 
 def _named(file):

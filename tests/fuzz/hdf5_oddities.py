@@ -117,7 +117,15 @@ def _odd_attributes(rng, file):
         place = "/"
     values = (
         *(180, -1, 0, 2**31, 2**63 - 1, 1.5, float("nan"), "180", b"180", "", [180], [180, 240], [[180]], [], True),
-        *(h5py.Empty("i4"), np.complex64(1), np.array([b"a", b"b"]), np.zeros((2, 2)), "240x180", "99999999999x2", "٣x٤"),
+        *(
+            h5py.Empty("i4"),
+            np.complex64(1),
+            np.array([b"a", b"b"]),
+            np.zeros((2, 2)),
+            "240x180",
+            "99999999999x2",
+            "٣x٤",
+        ),
         *(np.float64(180), np.uint64(2**64 - 1), "é" * 100, "a\nb", "\x1b[2J", np.zeros(1, [("a", "i4")])),
     )
     names = ("height", "width", "sensor_height", "sensor_width", "sensor_resolution", "geometry", "unit", "units")
@@ -149,7 +157,9 @@ def _sizes_as_sets(rng, file):
 def _moved_times(rng, file):
     """DSEC's offset of all times, odd."""
     if "events" in file and isinstance(file["events"], h5py.Group):
-        file["t_offset" if rng.random() < 0.5 else "events/t_offset"] = rng.choice((5, 2**62, -5, 1.5, "x", [1, 2], h5py.Empty("i8")))
+        file["t_offset" if rng.random() < 0.5 else "events/t_offset"] = rng.choice(
+            (5, 2**62, -5, 1.5, "x", [1, 2], h5py.Empty("i8"))
+        )
 
 
 _ODDITIES = (

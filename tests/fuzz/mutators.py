@@ -104,7 +104,9 @@ def splice(rng: Random, samples: Sequence[bytes]) -> bytes:
     return one[: rng.randrange(len(one) + 1)] + other[rng.randrange(len(other) + 1) :]
 
 
-def damaged(rng: Random, samples: Sequence[bytes], *, further: Sequence[Callable[[Random, bytearray], None]] = ()) -> bytes:
+def damaged(
+    rng: Random, samples: Sequence[bytes], *, further: Sequence[Callable[[Random, bytearray], None]] = ()
+) -> bytes:
     """One to three of the plain mutators, one after the other; sometimes two samples spliced."""
     if rng.random() < 0.08:
         return splice(rng, samples)
@@ -154,7 +156,10 @@ def _odd_lines(rng: Random, text: str) -> str:
 
 
 def _odd_marks(rng: Random, text: str) -> str:
-    mark, other = rng.choice((",", " ", ";", "\t", "\n", '"', ".")), rng.choice((",", ", ", "\t", ";", "\r\n", "\r", '"', ""))
+    mark, other = (
+        rng.choice((",", " ", ";", "\t", "\n", '"', ".")),
+        rng.choice((",", ", ", "\t", ";", "\r\n", "\r", '"', "")),
+    )
     return text.replace(mark, other) if rng.random() < 0.5 else text.replace(mark, other, 1)
 
 
@@ -219,14 +224,21 @@ def rezipped(rng: Random, samples: Sequence[bytes], *, inner: Mutator, compressi
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", kind) as archive:
         for name, content in members.items():
-            archive.writestr(name or "nameless", content)
+            archive.writestr(zipfile.ZipInfo(name or "nameless"), content, kind)
     return packed.getvalue()
 
 
 NPY_WORDS = (
     *("<f2", "<f4", ">f8", "<i8", "<u8", ">i2", "|b1", "|i1", "<c16", "<U3", "|S4", "|O", "<M8[us]", "<m8[ns]", "|V8"),
     *("True", "None", "(5,)", "()", "(0,)", "(0, 4)", "(-1, 4)", "(4, 5)", "(5, 4, 1)", "(18446744073709551616,)"),
-    *("(1000000000000, 4)", "(1.5, 4)", "('a', 4)", "[('t', '<i8'), ('t', '<i8')]", "[('t', '<i8', (2,))]", "__import__"),
+    *(
+        "(1000000000000, 4)",
+        "(1.5, 4)",
+        "('a', 4)",
+        "[('t', '<i8'), ('t', '<i8')]",
+        "[('t', '<i8', (2,))]",
+        "__import__",
+    ),
     *("(True, 4)", "1e3", "{}", "descr", "shape", "\n  x", "#", "(" * 200, "'", "é"),
 )
 
@@ -245,4 +257,10 @@ def npy_retold(rng: Random, samples: Sequence[bytes]) -> bytes:
         text = re.sub(r"'descr': ([<>|][^,]*)", r"'descr': '\1'", text)
     told = text.rstrip().encode("latin-1", "replace")
     told += b" " * (-(10 + len(told) + 1) % 64) + b"\n"
-    return sample[:6] + rng.choice((b"\x01\x00",) * 6 + (b"\x02\x00", b"\x03\x00", b"\x09\x00")) + struct.pack("<H", len(told)) + told + rest
+    return (
+        sample[:6]
+        + rng.choice((b"\x01\x00",) * 6 + (b"\x02\x00", b"\x03\x00", b"\x09\x00"))
+        + struct.pack("<H", len(told))
+        + told
+        + rest
+    )

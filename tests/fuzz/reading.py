@@ -1,10 +1,6 @@
 """How a recording is opened: the one place that knows."""
 
-try:
-    from eventclip.io.formats import open_stream, read_events
-except ImportError:
-    from eventclip.events.readers import read_events
-    from eventclip.events.streams import read_chunks as open_stream
+from eventclip.io.formats import open_stream, read_events
 
 PIECE = 64
 

@@ -14,6 +14,8 @@ from reading import open_in_pieces, read_events
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE
+
+
 def _whole_and_in_pieces(path: Path) -> object:
     """Read twice; AssertionError where what was read is impossible, or the two differ."""
     told, whole, pieces = [], None, []

@@ -11,14 +11,12 @@ from random import Random
 
 import mutators
 import numpy as np
-import open_clip
 import torch
 from kinds import Prepared
 
 from eventclip.building import build_classifier
 from eventclip.data.pseudo_labels import guess_dtype
 from eventclip.data.versions import Shards
-from eventclip.errors import UserError
 from eventclip.inference.api import EventCLIP
 from eventclip.models.architecture import build_clip, find_architecture
 from eventclip.models.encoder import ClipEncoder
@@ -60,7 +58,12 @@ def _odd_tensor(rng: Random, content: object) -> object:
     holder, key = rng.choice(places)
     odd = (
         *(torch.zeros(0), torch.tensor(1.0), torch.full(holder[key].shape, torch.nan), holder[key].half()),
-        *(holder[key].to(torch.int8), torch.zeros(3, 1, 2), holder[key].to_sparse(), holder[key].expand(2, *holder[key].shape)),
+        *(
+            holder[key].to(torch.int8),
+            torch.zeros(3, 1, 2),
+            holder[key].to_sparse(),
+            holder[key].expand(2, *holder[key].shape),
+        ),
         *(holder[key].to(torch.complex64), torch.zeros(1).expand(1 << 40), torch.empty(4, 4, device="meta")),
     )
     holder[key] = rng.choice(odd)
@@ -71,7 +74,9 @@ def _encoder(folder: Path) -> tuple[Path, Path]:
     """An untrained CLIP of a few kilobytes beside its words: (configuration, weights)."""
     config, weights = folder / "small.json", folder / "small.pt"
     config.write_text(json.dumps(ARCHITECTURE))
-    torch.save(build_clip(find_architecture(None, config), quick_gelu=False, precision="fp32", seed=0).state_dict(), weights)
+    torch.save(
+        build_clip(find_architecture(None, config), quick_gelu=False, precision="fp32", seed=0).state_dict(), weights
+    )
     return config, weights
 
 
@@ -86,7 +91,12 @@ def _card_and_state(folder: Path) -> dict[str, object]:
     register_schema()
     overrides = (
         *("experiment=fewshot_ncaltech", f"clip.config={config}", "clip.arch=null", "clip.pretrained=null"),
-        *(f"data.root={folder}", f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]", "frames.events_per_frame=200", f"paths.output={folder}"),
+        *(
+            f"data.root={folder}",
+            f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]",
+            "frames.events_per_frame=200",
+            f"paths.output={folder}",
+        ),
     )
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("train", list(overrides))
@@ -132,7 +142,11 @@ def _resumed_checkpoint(folder: Path) -> Prepared:
 
 
 def _reference(folder: Path) -> Prepared:
-    state = {"adapter.in_proj.weight": torch.ones(4, 8), "text_feats": torch.ones(2, 8), "adapter.dummy": torch.zeros(1)}
+    state = {
+        "adapter.in_proj.weight": torch.ones(4, 8),
+        "text_feats": torch.ones(2, 8),
+        "adapter.dummy": torch.zeros(1),
+    }
     tree = {"state_dict": state, "epoch": 3, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
     mutate = partial(_retyped_torch, trees=[tree])
     return Prepared(folder / "mutant.pth", [_saved(tree)], mutate, load_reference_checkpoint)
@@ -154,7 +168,11 @@ def _small_model() -> torch.nn.Module:
 def _torch_weights(folder: Path) -> Prepared:
     model = _small_model()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trees = [state, {"state_dict": dict(state), "epoch": 1}, {f"module.{name}": tensor for name, tensor in state.items()}]
+    trees = [
+        state,
+        {"state_dict": dict(state), "epoch": 1},
+        {f"module.{name}": tensor for name, tensor in state.items()},
+    ]
     samples = [_saved(tree) for tree in trees]
     return Prepared(folder / "mutant.pt", samples, partial(_retyped_torch, trees=trees), _read_into(model))
 

@@ -55,10 +55,8 @@ def main() -> None:
         if name not in ready:
             ready[name] = prepare(name, folder)
             for place, sample in enumerate(ready[name].samples, start=1):
-                try:
-                    _read(ready[name], sample)
-                except Exception as error:  # noqa: BLE001  (told like any other)
-                    answer(done=-place, wrong=f"{ready[name].of(sample)}sound sample refused: {error!r}"[:600], kept="")
+                if wrong := _refused(ready[name], sample):
+                    answer(done=-place, wrong=wrong, kept="")
         usual = _status("VmHWM", reset=True)
         _limit(_status("VmSize") + _LIMIT_BYTES)
         for number in range(asked["first"], asked["last"]):
@@ -95,6 +93,15 @@ def _put(prepared: Prepared, content: bytes) -> None:
 def _read(prepared: Prepared, content: bytes) -> object:
     _put(prepared, content)
     return prepared.read(prepared.path)
+
+
+def _refused(prepared: Prepared, sample: bytes) -> str | None:
+    """Why a sound sample, the first thing that is read of a kind, cannot be read; None if it can."""
+    try:
+        _read(prepared, sample)
+    except Exception as error:  # noqa: BLE001  (told like any other)
+        return f"{prepared.of(sample)}sound sample refused: {error!r}"[:600]
+    return None
 
 
 def again(name: str, number: int) -> None:

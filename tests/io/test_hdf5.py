@@ -335,3 +335,28 @@ def test_rows_before_damage_come_first_and_then_its_row(tmp_path):
         with pytest.raises(RecordingError, match=r"a\.h5 is no whole HDF5 file \(row 2 is damaged"):
             events += open_stream(tmp_path / "a.h5", chunk_events=size).chunks
         np.testing.assert_array_equal(np.concatenate(events), EXPECTED[:2])
+
+
+def test_names_that_are_not_for_a_terminal_are_escaped(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        columns(file, "bad\nname\x1b[2J")
+        columns(file, "events")
+    with pytest.raises(RecordingError, match=r"2 tables of events, bad\\nname\\x1b\[2J, events") as caught:
+        read_events(tmp_path / "a.h5")
+    assert str(caught.value).isprintable()
+
+
+def test_a_column_along_two_axes_is_told_alike_in_pieces_and_whole(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        columns(file, "events", x=np.zeros((5, 2)))
+    for size in (2, 100):
+        with pytest.raises(RecordingError, match="column x of type float64 along 2 axes: expected numbers"):
+            list(open_stream(tmp_path / "a.h5", chunk_events=size).chunks)
+
+
+def test_signalling_nans_are_told_without_a_warning(tmp_path):
+    times = np.full(5, 0x7FA00000, "<u4").view("<f4")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        columns(file, "events", t=times)
+    with pytest.raises(RecordingError, match="t = nan at row 0: expected a finite time"):
+        read_events(tmp_path / "a.h5")

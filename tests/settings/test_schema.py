@@ -83,8 +83,8 @@ def test_every_choice_in_the_schema_is_one_that_the_code_knows():
     from eventclip.data.recordings import SPLITS
     from eventclip.data.view_maker import VERSIONS
     from eventclip.data.views import FITS
-    from eventclip.events.columns import TIME_UNITS
     from eventclip.events.frames import COLORS
+    from eventclip.io.formats import TIME_UNITS
     from eventclip.models.architecture import PRECISIONS
     from eventclip.models.lora import TARGETS as LORA
     from eventclip.models.pooling import POOLINGS
@@ -130,7 +130,12 @@ def places(node, prefix=""):
 
 
 def spelled(value):
-    return str(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value).replace("'", "").replace("1.0}", "1}").lower()
+    return (
+        str(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+        .replace("'", "")
+        .replace("1.0}", "1}")
+        .lower()
+    )
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -16,6 +16,7 @@ from eventclip.data.recordings import SPLITS
 from eventclip.data.workers import cores, in_order
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
+from eventclip.files import printable
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
     from eventclip.data.datamodule import EventDataModule
@@ -61,16 +62,20 @@ def pack_split(
         try:
             data.split("validation")
         except UserError as error:
-            yield f"packed without a validation split, as {error}"
+            yield printable(f"packed without a validation split, as {error}")
     listed = list(data.listed_folders.values())
     read = data.files.read
+    for one in listed:
+        yield from data.first_notes(one.recordings)
     if workers is None:
         workers = cores()
     keep = damaged == "keep"
     packed = pack_folders(
         listed, out, read, read_as=data.files.describe(), keep_damaged=keep, workers=workers, progress=progress
     )
-    yield f"{out}: {packed.summary()}"
+    yield printable(f"{out}: {packed.summary()}")
+    if data.files.reading.sort or data.files.reading.drop_outside:
+        yield "events were sorted or left out as asked: python -m eventclip.data_check with the same data= counts them"
     if verify:
         count = verify_pack(listed, out, read, workers=workers, progress=progress)
         yield f"verified: {count:,} recordings are the same in both"

@@ -234,14 +234,19 @@ class RecordingSplits(ABC):
 
     def tell_notes(self, stage: str) -> None:
         """Log, once for the data set, what its first recording's numbers tell: the unit of time, the columns."""
-        recordings = self.recordings(stage)
-        if self._told or not len(recordings):
-            return
-        self._told = True
+        if not self._told:
+            self._told = True
+            for line in self.first_notes(self.recordings(stage)):
+                log.info("%s", line)
+
+    def first_notes(self, recordings: Recordings) -> list[str]:
+        """What the numbers of the first recording tell, a line each; nothing where it cannot be used."""
+        if not len(recordings):
+            return []
         with contextlib.suppress(RecordingError):  # which is told where the recording is needed
             _, _, notes = self.files.look(recordings.path(0))
-            for note in notes:
-                log.info("%s: %s (told for the first of %d)", printable(recordings.relative(0)), note, len(recordings))
+            return [f"{printable(recordings.relative(0))}, the first of {len(recordings)}: {note}" for note in notes]
+        return []
 
     @cached_property
     def _drawn(self) -> Recordings:

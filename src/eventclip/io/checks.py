@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,8 @@ from eventclip.errors import RecordingError
 from eventclip.events.array import Events, check_events
 from eventclip.events.kernel import kernel
 
+_LITTLE = sys.byteorder == "little"
+_FLAWS = np.int64(0xFE << 32 | 1 << 31 | 1 << 15)  # in an event's second half: p above 1, y or x below 0
 _BEYOND = 1 << 15  # more rows and columns than the fields of an event can hold
 
 
@@ -52,7 +56,10 @@ def check_sound(
         return
     height, width = (_BEYOND, _BEYOND) if sensor_hw is None else sensor_hw
     before = int(events["t"][0]) if last is None else last
-    if _all_sound(events, min(height, _BEYOND), min(width, _BEYOND), before, in_order):
+    if sensor_hw is None and _LITTLE and events.flags.c_contiguous:
+        if _all_plain(events.view(np.int64), before, in_order):
+            return
+    elif _all_sound(events, min(height, _BEYOND), min(width, _BEYOND), before, in_order):
         return
     x, y, t, p = (events[name] for name in "xytp")
     previous = np.concatenate([[before], t[:-1]])
@@ -69,6 +76,18 @@ def check_sound(
         f"is out of order: it runs backwards in time at row {row}, from {previous[at]} to {t[at]} µs: expected events "
         f"in order of time, or give sort=true to sort them"
     )
+
+
+@kernel
+def _all_plain(halves: NDArray[np.int64], before: int, in_order: bool) -> bool:
+    """Whether no event, in two 64-bit halves each, has a flaw, the sensor aside; in half the time of what follows."""
+    flaws, back, previous = np.int64(0), False, before
+    for i in range(np.uint64(len(halves) // 2)):
+        time = halves[2 * i]
+        flaws |= halves[2 * i + 1]
+        back |= time < previous
+        previous = time
+    return not (flaws & _FLAWS) and not (back and in_order)
 
 
 @kernel

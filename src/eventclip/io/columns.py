@@ -201,7 +201,7 @@ def _named(table: Table, first: Any, names: list[str], options: ReadOptions, ope
         if "xy" in picked:
             both = picked.pop("xy")
             if both.ndim != 2 or both.shape[1] != 2:
-                raise RecordingError(f"has the column {found['xy']} of shape {both.shape}: expected (N, 2), x and y")
+                raise RecordingError(f"has the column {found['xy']} of another shape: expected (N, 2), x and y")
             picked["x"], picked["y"] = both.T
         if "secs" in picked:
             picked["t"] = _joined(picked.pop("secs"), picked.pop("nsecs"))
@@ -218,6 +218,7 @@ def _named(table: Table, first: Any, names: list[str], options: ReadOptions, ope
     return _converted(table, columns_of, told or _unit(table, columns_of, first, options, opened), options)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _joined(seconds: NDArray[Any], nanoseconds: NDArray[Any]) -> NDArray[Any]:
     """Times [µs] from whole seconds and the nanoseconds after them, as ROS keeps them."""
     if seconds.dtype.kind in "iu" and nanoseconds.dtype.kind in "iu":
@@ -272,8 +273,8 @@ def _converted(
         columns = columns_of(piece)
         for name, column in columns.items():
             if column.dtype.kind not in ("iuf" if name == "t" else "biuf") or column.ndim != 1:
-                shape = f" and shape {column.shape}" if column.ndim != 1 else ""
-                raise RecordingError(f"has the column {name} of type {column.dtype}{shape}: expected numbers")
+                axes = f" along {column.ndim} axes" if column.ndim != 1 else ""
+                raise RecordingError(f"has the column {name} of type {column.dtype}{axes}: expected numbers")
         columns = {name: _native(column) for name, column in columns.items()}
         events = from_microseconds(**columns) if unit in {None, "us"} else None
         if events is not None and table.in_one:
@@ -291,6 +292,7 @@ def _converted(
         rows += len(events)
 
 
+@np.errstate(invalid="ignore", over="ignore")  # what is no number is found and told
 def _in_full(
     columns: Mapping[str, NDArray[Any]], unit: str | None, first: int, *, clip: bool
 ) -> tuple[Events, RecordingError | None]:
@@ -370,6 +372,7 @@ def _microseconds(times: NDArray[Any], unit: str | None) -> tuple[NDArray[Any], 
     return np.rint(times.astype(np.float64) * factor), odd
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _native(column: NDArray[Any]) -> NDArray[Any]:
     """A column in this machine's byte order, in single or double precision: kernels know no other."""
     if column.dtype.kind == "f" and column.dtype.itemsize not in {4, 8}:

@@ -294,17 +294,24 @@ def naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except RecordingError as error:
-        raise RecordingError(f"{path} {error}") from error
+        raise RecordingError(printable(f"{path} {error}")) from error
     except UserError as error:
-        raise RecordingError(f"{path}: {error}") from error
+        raise RecordingError(printable(f"{path}: {error}")) from error
     except OSError as error:
-        raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise RecordingError(printable(f"{path} cannot be read: {error.strerror or error}")) from error
     except Exception as error:
-        raise RecordingError(f"{path} cannot be read ({_in_a_line(error)})") from error
+        raise RecordingError(printable(f"{path} cannot be read ({_in_a_line(error)})")) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of Rust code, which is no Exception
             raise
-        raise RecordingError(f"{path} cannot be read ({_in_a_line(error)})") from error
+        raise RecordingError(printable(f"{path} cannot be read ({_in_a_line(error)})")) from error
+
+
+def printable(sentence: str) -> str:
+    """A sentence with escapes for what is not for a terminal: names inside files may hold any characters."""
+    if sentence.isprintable():
+        return sentence
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in sentence)
 
 
 @contextlib.contextmanager

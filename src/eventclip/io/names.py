@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from eventclip.errors import RecordingError
@@ -53,6 +54,7 @@ class Name(NamedTuple):
     size: int | None
 
 
+@lru_cache(maxsize=256)  # files of a data set have the same ones
 def read_name(name: str) -> Name | None:
     """Read the name of a column, such as ``ts``, ``Time [ms]`` or ``x@346``; None where it is no column of events."""
     match = _NAME.fullmatch(name.strip().lower())

@@ -45,6 +45,7 @@ class ColumnSurvey:
     odd: tuple[int, float] | None = None
     _before: Any = None
 
+    @np.errstate(invalid="ignore")
     def add(self, values: NDArray[Any], *, times_only: bool) -> None:
         """Add the next (n,) numbers; with ``times_only`` what is asked of times of a known place alone."""
         if not len(values):

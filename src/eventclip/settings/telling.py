@@ -64,7 +64,8 @@ def sentence_of(error: BaseException) -> str | None:
 
     if isinstance(error, OmegaConfBaseException):
         reason = (str(error.msg or error).splitlines() or [""])[0]
-        return f"the configuration is wrong at '{error.full_key}': {reason}"
+        place = f" at '{error.full_key}'" if error.full_key else ""
+        return f"the configuration is wrong{place}: {reason}"
     return None
 
 
