@@ -166,7 +166,6 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
     shots = ("experiment=fewshot_ncaltech", "fewshot.shots=2", "trainer.max_epochs=1", "data.augmentation.max_shift=3")
     cache = tmp_path_factory.mktemp("cache")
     trained, cached = tmp_path_factory.mktemp("trained"), (f"paths.cache={cache}",)
-    banked = ("features=bank", f"hydra.run.dir={trained / 'banked'}")
     guess = ("experiment=demo_pseudo", "pseudo.threshold=0.3", "pseudo.tta_consistent=false", "pseudo.progress=false")
     guess += ("pseudo.tta_min_prob=false", "pseudo.shard_size=4")
     names = [name.lower().replace("_", " ") for name in golden[1]["class_names"]]
