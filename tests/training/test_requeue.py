@@ -14,10 +14,11 @@ from lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eventclip import cluster
-from eventclip.config import run_id
-from eventclip.data.event_files import EventFiles
+from eventclip.config.composition import run_id
+from eventclip.datasets.sources import EventFiles
 from eventclip.errors import UserError
-from eventclip.training import features, requeue
+from eventclip.features import cache as features
+from eventclip.training import requeue
 from eventclip.training.resume import by_step
 
 SMALL = (
