@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
-from eventclip.datasets.symbols import film_symbol
+from eventclip.datasets.symbols import simulate_symbol
 from eventclip.inference.rows import Table
 from eventclip.io.formats import READABLE_SUFFIXES, read_events
 from eventclip.plots.views import enlargement
@@ -27,7 +27,7 @@ def films(tmp_path):
     """Three recordings in a folder."""
     for name in ("star", "anchor", "umbrella"):
         (tmp_path / "films" / "deep").mkdir(parents=True, exist_ok=True)
-        np.save(tmp_path / "films" / "deep" / f"{name}.npy", film_symbol(name, SENSOR, np.random.default_rng(7)))
+        np.save(tmp_path / "films" / "deep" / f"{name}.npy", simulate_symbol(name, SENSOR, np.random.default_rng(7)))
     return tmp_path / "films"
 
 

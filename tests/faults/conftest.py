@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eventclip.datasets.symbols import film_symbol
+from eventclip.datasets.symbols import simulate_symbol
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SENSOR = (128, 128)
@@ -144,7 +144,7 @@ def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("inputs")
     (root / "films").mkdir()
     for name in ("star", "anchor", "umbrella"):
-        np.save(root / "films" / f"{name}.npy", film_symbol(name, SENSOR, np.random.default_rng(7)))
+        np.save(root / "films" / f"{name}.npy", simulate_symbol(name, SENSOR, np.random.default_rng(7)))
     for name in ("ant", "bass"):
         (root / "images" / name).mkdir(parents=True)
         for number in range(3):

@@ -28,7 +28,7 @@ from eventclip.inference.rows import Table, csv_columns
 from eventclip.reports.collect import collect
 from eventclip.reports.report import make_report
 from eventclip.simulation.folder import HEADER, _check_out
-from eventclip.simulation.images import read_still
+from eventclip.simulation.images import read_image
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -260,7 +260,7 @@ def _still(folder: Path) -> Prepared:
         file = io.BytesIO()
         picture.save(file, kind)
         samples.append(file.getvalue())
-    return Prepared(folder / "ant" / "still.png", samples, mutators.damaged, read_still)
+    return Prepared(folder / "ant" / "still.png", samples, mutators.damaged, read_image)
 
 
 def _predicted(folder: Path, suffix: str) -> Prepared:
