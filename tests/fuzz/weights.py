@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from kinds import Prepared
 
-from eventclip.datasets.pseudo_labels import guess_dtype
+from eventclip.training.selection import score_dtype
 from eventclip.datasets.tta import Shards
 from eventclip.inference.api import EventCLIP
 from eventclip.models.checkpoint import make_card
@@ -231,7 +231,7 @@ def _starts(folder: Path) -> Prepared:
 def _guesses(folder: Path) -> Prepared:
     store = GuessStore(folder, {"teacher": "x"}, shards=Shards(6, 6), versions=4)
     rng = np.random.default_rng(0)
-    guesses = np.zeros(6, guess_dtype(4))
+    guesses = np.zeros(6, score_dtype(4))
     guesses["probability"], guesses["top"] = rng.random(6), rng.random((6, 4))
     store.write(0, guesses)
     (kept,) = store.folder.glob("000000*")

@@ -9,7 +9,6 @@ from lightning import Fabric
 
 from eventclip.adapters.paper import IdentityAdapter
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
-from eventclip.datasets.pseudo_labels import summarise
 from eventclip.datasets.tta import Shards
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
@@ -17,6 +16,7 @@ from eventclip.features.cache import FeatureBank
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.training.guessing import GuessStore, guess_all
+from eventclip.training.selection import summarise
 
 VERSIONS = ("as_is", "mirrored")
 

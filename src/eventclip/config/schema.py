@@ -317,7 +317,7 @@ class Pictures:
 
 @dataclass
 class Diagnostics:
-    """Of :class:`eventclip.training.diagnostics.Diagnostics`."""
+    """Of :class:`eventclip.training.callbacks.Diagnostics`."""
 
     folder: Path | None
     bins: Count
@@ -326,7 +326,7 @@ class Diagnostics:
 
 @dataclass
 class PredictionTable:
-    """Of :class:`eventclip.training.predictions.PredictionTable`."""
+    """Of :class:`eventclip.training.callbacks.PredictionTable`."""
 
     file: Path
     top: Count
@@ -351,8 +351,8 @@ TARGETS: dict[str, type] = {
     "eventclip.training.checkpoints.LastCheckpoint": LastCheckpoint,
     "eventclip.training.requeue.Requeue": Nothing,
     "eventclip.training.callbacks.PredictionPictures": Pictures,
-    "eventclip.training.diagnostics.Diagnostics": Diagnostics,
-    "eventclip.training.predictions.PredictionTable": PredictionTable,
+    "eventclip.training.callbacks.Diagnostics": Diagnostics,
+    "eventclip.training.callbacks.PredictionTable": PredictionTable,
     "lightning.Trainer": DistributedTrainer,
     "lightning.pytorch.loggers.TensorBoardLogger": FileLogger,
     "lightning.pytorch.loggers.CSVLogger": FileLogger,

@@ -84,20 +84,3 @@ def check_recordings(paths: Sequence[Path]) -> None:
     if paths and not any(path.exists() for path in paths):
         more = f" (nor any of {len(paths) - 1} more)" if len(paths) > 1 else ""
         raise UserError(f"there is no recording {paths[0]}{more}: give files, folders or globs that are there")
-
-
-def check_picture(path: Path, *, top: int, gif_ms: int) -> None:
-    """Refuse a picture that cannot be made.
-
-    Args:
-        path: where it goes.
-        top: classes under each view.
-        gif_ms: time of each view in a GIF [ms].
-
-    Raises:
-        UserError: another suffix, or a number below 1.
-    """
-    if path.suffix.lower() not in (".png", ".gif"):
-        raise UserError(f"out={path} must end in .png or .gif")
-    if min(top, gif_ms) < 1:
-        raise UserError(f"top={top} and gif_ms={gif_ms} must be 1 or more")

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.windows import SlidingWindow
-from eventclip.files import whole_file
 from eventclip.inference.listing import Found
 from eventclip.inference.notes import Notes
 from eventclip.inference.rows import Table, recording_row, window_row
@@ -88,6 +87,7 @@ class Prediction:
         return errors
 
     def _windows(self, model: EventCLIP, path: Path) -> list[str]:
+        from eventclip.plots.style import save_figure
         from eventclip.plots.timeline import Timeline
 
         picture = self._pictures.get(path)
@@ -98,12 +98,18 @@ class Prediction:
                 self._table.add([window_row(str(path), number, found, self.top)])
                 self._notes.add(str(path), *found.notes)
                 if timeline is not None:
-                    timeline.add(found)
+                    seen = found.found
+                    timeline.add(
+                        found.window.start_us,
+                        found.window.end_us,
+                        len(found.window.events),
+                        None if seen is None else seen.probabilities,
+                        None if seen is None else seen.views.frames[len(seen.views) // 2],
+                    )
         except RecordingError as error:
             return [self._add_error(path, error)]
         if timeline is not None and picture is not None:
-            with whole_file(picture) as part:
-                timeline.draw(path.name).savefig(part, format="png", dpi=80)
+            save_figure(picture, timeline.draw(path.name))
         return []
 
     def _add_error(self, path: Path, error: RecordingError) -> str:

@@ -45,8 +45,8 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "eventclip.training.checkpoints.LastCheckpoint": False,
         "eventclip.training.requeue.Requeue": False,
         "eventclip.training.callbacks.PredictionPictures": True,
-        "eventclip.training.diagnostics.Diagnostics": True,
-        "eventclip.training.predictions.PredictionTable": True,
+        "eventclip.training.callbacks.Diagnostics": True,
+        "eventclip.training.callbacks.PredictionTable": True,
     },
 }
 """Place in the configuration -> exact target -> whether it is a partial; all that ``conf/`` names, and no more."""

@@ -24,13 +24,12 @@ from eventclip.files import write_json
 from eventclip.models.checkpoint import make_card
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.reports.settings import flat_settings
 from eventclip.training.building import build, build_classifier, call_partial
+from eventclip.training.callbacks import Diagnostics
 from eventclip.training.checkpoints import WholeFileIO
-from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.module import LitEventClassifier
 from eventclip.training.requeue import slurm_environment
-from eventclip.training.resume import begin
+from eventclip.training.resume import begin, flat_settings
 
 log = logging.getLogger(__name__)
 

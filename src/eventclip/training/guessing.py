@@ -16,12 +16,13 @@ from lightning import Fabric
 from tqdm import tqdm
 
 from eventclip.datasets.datamodule import EventDataModule
-from eventclip.datasets.pseudo_labels import Guesses, guess_dtype, summarise
 from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.tta import Shards, versions_loader
 from eventclip.errors import UserError
 from eventclip.files import printable, read_regular, whole_file, write_json
 from eventclip.models.classifier import EventClassifier
+from eventclip.training.selection import Scores as Guesses
+from eventclip.training.selection import score_dtype, summarise
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class GuessStore:
         stamp = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = folder / stamp
         self.decides, self.shards = decides, shards
-        self.dtype = guess_dtype(versions)
+        self.dtype = score_dtype(versions)
 
     def missing(self, wanted: Iterable[int]) -> list[int]:
         """Those of the wanted shards that are not there yet, or not as they were written."""

@@ -18,18 +18,18 @@ from omegaconf import DictConfig, OmegaConf
 import eventclip
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.links import check_linkable, check_new_folder, link_recordings
-from eventclip.datasets.pseudo_labels import Guesses, Selection
 from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.split_files import PSEUDO, check_names, write_split
 from eventclip.datasets.tta import Shards, check_versions
 from eventclip.errors import UserError
-from eventclip.files import held, whole_file, write_json
+from eventclip.files import held, write_json
 from eventclip.models.checkpoint import check_card, read_checkpoint
 from eventclip.models.classifier import EventClassifier
+from eventclip.plots.style import save_figure
 from eventclip.training.building import build_classifier, call_partial
 from eventclip.training.experiment import build_bank, build_datamodule, quieten
 from eventclip.training.guessing import GuessStore, guess_all
-from eventclip.training.label_report import draw_reliability, label_report, told
+from eventclip.training.selection import Scores, Selection, draw_report, label_report, report_lines
 
 log = logging.getLogger(__name__)
 
@@ -220,20 +220,20 @@ def _write(
     out: Path,
     select: Selection,
     versions: tuple[str, ...],
-    guesses: Guesses,
+    scores: Scores,
     pool: Recordings,
     teacher: Teacher,
     datamodule: EventDataModule,
 ) -> Recordings:
     """Select and write; the split file comes last, so that whoever finds it finds the report as well."""
     everything = datamodule.training
-    chosen = select(guesses, pool.paths)
+    chosen = select(scores, pool.paths)
     class_names = datamodule.class_names
-    report = label_report(guesses, chosen, pool.labels, class_names, added=len(teacher.shots))
+    report = label_report(scores, chosen, pool.labels, class_names, added=len(teacher.shots))
     places = np.concatenate([_places(everything, teacher.shots), _places(everything, pool)[chosen]])
-    labels = np.concatenate([teacher.shots.labels, guesses["label"][chosen].astype(np.int64)])
+    labels = np.concatenate([teacher.shots.labels, scores["label"][chosen].astype(np.int64)])
     guessed = np.arange(len(labels)) >= len(teacher.shots)
-    probabilities = np.concatenate([np.ones(len(teacher.shots)), guesses["probability"][chosen].astype(np.float64)])
+    probabilities = np.concatenate([np.ones(len(teacher.shots)), scores["probability"][chosen].astype(np.float64)])
     labelled = everything.subset(places).relabelled(labels, guessed)
     head = {
         "kind": PSEUDO,
@@ -245,11 +245,10 @@ def _write(
         "checksums": {"training": datamodule.split("training").checksum()},
         "counts": {"selected": len(chosen), "true": len(teacher.shots), "guessed": len(pool)},
     }
-    with whole_file(out.with_suffix(".reliability.png")) as part:
-        draw_reliability(report, threshold=select.threshold).savefig(part, format="png", dpi=110)
+    save_figure(out.with_suffix(".reliability.png"), draw_report(report, threshold=select.threshold))
     write_json(out.with_suffix(".report.json"), {"options": head["options"], **report})
     write_split(out, labelled, head=head, probabilities=probabilities)
-    for line in told(report):
+    for line in report_lines(report):
         log.info("%s", line)
     log.info("%s: %d recordings; report and reliability curve beside it", out, len(labelled))
     return labelled

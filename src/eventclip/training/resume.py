@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from lightning import Trainer
 from eventclip.errors import UserError
 from eventclip.files import write_json
 from eventclip.models.checkpoint import check_card, read_checkpoint
-from eventclip.reports.settings import flat_settings
 from eventclip.training.logs import go_on_at
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,33 @@ DECIDE_THE_COURSE = (
 Which recordings are trained on is checked where they are dealt out. Where files lie, and on how many devices of which
 kind and in which precision the work is done, may change from turn to turn.
 """
+
+_NOT_SETTINGS = (
+    "name",
+    "seed",
+    "resume",
+    "trust",
+    "paths",
+    "logger",
+    "callbacks",
+    "data.root",
+    "data.packed",
+    "data.num_workers",
+    "data.evaluation_batch_size",
+    "clip.cache_dir",
+    "trainer._target_",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.default_root_dir",
+    "trainer.log_every_n_steps",
+    "trainer.num_sanity_val_steps",
+    "trainer.enable_model_summary",
+    "trainer.use_distributed_sampler",
+    "trainer.check_val_every_n_epoch",
+)
+"""Settings, or sections of them, that only the machine needs, or that have a place of their own in the results."""
 
 PREFERRED = ("last.ckpt", "next.ckpt", "previous.ckpt")
 """Which to take among checkpoints of one step; others follow."""
@@ -194,3 +221,35 @@ def _damage(path: Path) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a resolved configuration to dotted keys and keep what can change a result.
+
+    Args:
+        config: plain nested containers, interpolations resolved.
+
+    Returns:
+        Dotted key -> plain value, in the configuration's order, for ``results.json``. Left out are the name and the
+        seed (they have their own place), where files lie, what is logged, and how many processes do the work. Of a
+        file's absolute path only its name stays, so that two machines' runs compare.
+    """
+    return {key: _without_folder(value) for key, value in _leaves(config, "") if not _is_left_out(key)}
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
+def _is_left_out(key: str) -> bool:
+    return key.endswith("._partial_") or any(key == name or key.startswith(f"{name}.") for name in _NOT_SETTINGS)
+
+
+def _without_folder(value: Any) -> Any:
+    return value.rpartition("/")[2] if isinstance(value, str) and value.startswith("/") else value

@@ -1,4 +1,4 @@
-"""Counts of a test by hand, pictures for few and for many classes, and what results.json says of it."""
+"""Counts of a test by hand, the pictures a run leaves, and what results.json says of it."""
 
 import json
 import os
@@ -12,8 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from eventclip.errors import UserError
-from eventclip.plots.diagnostics import draw_confusion, draw_reliability
-from eventclip.training.diagnostics import (
+from eventclip.training.callbacks import (
     Confusion,
     Diagnostics,
     bin_confidences,
@@ -24,13 +23,18 @@ from eventclip.training.diagnostics import (
 NAMES = ["cat", "dog", "cow"]
 
 
-def test_confusions_are_counted_by_true_and_most_probable_class():
+def binned(probabilities, labels, bins):
+    confidence, predicted = probabilities.max(dim=1)
+    return bin_confidences(confidence, predicted == labels, bins)
+
+
+def test_confusions_are_counted_by_true_and_predicted_class():
     probabilities = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.1, 0.8, 0.1]])
     counts = count_confusions(probabilities, torch.tensor([0, 0, 2, 2]))
     assert counts.tolist() == [[1, 1, 0], [0, 0, 0], [0, 2, 0]]
 
 
-def test_the_most_frequent_confusions_come_first_and_the_larger_share_among_equals():
+def test_frequent_confusions_come_first_then_the_larger_share():
     counts = np.array([[6, 2, 0], [2, 1, 1], [3, 0, 5]])
     assert top_confusions(counts, NAMES, 3) == [
         Confusion("cow", "cat", 3, 0.375),
@@ -42,7 +46,7 @@ def test_the_most_frequent_confusions_come_first_and_the_larger_share_among_equa
 
 def test_confidences_are_binned_with_the_last_bin_holding_one():
     probabilities = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.75, 0.25], [0.1, 0.9]])
-    counts, confidence, right = bin_confidences(probabilities, torch.tensor([0, 0, 1, 1]), 4).tolist()
+    counts, confidence, right = binned(probabilities, torch.tensor([0, 0, 1, 1]), 4).tolist()
     assert counts == [0, 0, 1, 3]
     assert confidence == [0, 0, 0.5, pytest.approx(2.65)]
     assert right == [0, 0, 1, 2]
@@ -52,38 +56,12 @@ def test_the_bins_give_the_calibration_error_that_is_logged():
     draw = torch.Generator().manual_seed(0)
     probabilities = torch.rand(500, 4, generator=draw).softmax(1)
     labels = torch.randint(4, (500,), generator=draw)
-    counts, confidence, right = bin_confidences(probabilities, labels, 15)
+    counts, confidence, right = binned(probabilities, labels, 15)
     error = ((right - confidence).abs().sum() / counts.sum()).item()
     assert error == pytest.approx(multiclass_calibration_error(probabilities, labels, 4, n_bins=15).item(), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("classes", "named", "numbered"), [(2, True, 4), (40, True, 0), (101, False, 0), (1000, False, 0)]
-)
-def test_names_and_numbers_are_drawn_where_there_is_room(classes, named, numbered):
-    counts = np.eye(classes, dtype=np.int64) * 9
-    counts[0, 1] = counts[1, 0] = 1
-    figure = draw_confusion(counts, [f"c{k}" for k in range(classes)], ["c0 → c1   1"])
-    axis, bar = figure.axes
-    assert ([label.get_text() for label in axis.get_yticklabels()] == [f"c{k}" for k in range(classes)]) == named
-    assert len(axis.texts) == numbered
-    assert any("c0 → c1" in text.get_text() for text in bar.texts) == (classes > 20)
-    figure.draw_without_rendering()
-    pixels = axis.get_window_extent()
-    assert min(pixels.width, pixels.height) >= classes
-
-
-def test_the_reliability_diagram_shows_accuracy_and_counts_of_filled_bins():
-    binned = np.array([[0, 4, 10], [0, 2.0, 9.0], [0, 1, 10]])
-    figure = draw_reliability(binned, 0.125)
-    above, below = figure.axes
-    assert [bar.get_height() for bar in above.patches] == [0.25, 1.0]
-    assert above.lines[0].get_xydata().tolist() == [[0.5, 0.25], [0.9, 1.0]]
-    assert [text.get_text() for text in below.texts] == ["4", "10"]
-    assert "12.5 %" in above.get_title()
-
-
-def test_a_run_leaves_pictures_in_both_places_and_its_top_confusions(run_experiment):
+def test_a_run_leaves_pictures_in_both_places_and_confusions(run_experiment):
     folder = run_experiment("callbacks.diagnostics.confusions=2")
     results = json.loads((folder / "results.json").read_text())
     listed = results["top_confusions"]

@@ -1,4 +1,4 @@
-from eventclip.reports.settings import flat_settings
+from eventclip.training.resume import flat_settings
 
 
 def test_nested_keys_become_dotted_and_what_only_the_machine_needs_goes():
