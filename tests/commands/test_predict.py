@@ -160,7 +160,11 @@ def test_every_shared_real_recording_passes_through_predict_and_show(run, shared
         (predict, ("recordings=a.npy", "checkpoint=a.ckpt", "classes=[a]"), "give either classes="),
         (predict, ("recordings=a.npy", "classes=[]"), "classes is an empty list"),
         (predict, ("recordings=a.npy", "clip=tiny", "classes=[a,a]"), "classes names 'a' twice"),
-        (predict, ("recordings=a.npy", "checkpoint=a.ckpt", "views.fit=pad"), "views.fit is what the checkpoint says"),
+        (
+            predict,
+            ("recordings=a.npy", "checkpoint=a.ckpt", "views.resize_mode=pad"),
+            "views.resize_mode is what the checkpoint says",
+        ),
         (predict, ("recordings=a.npy", "checkpoint=a.ckpt"), "there is no checkpoint a.ckpt"),
         (predict, ("recordings='*.npz'", *MODEL), "nothing matches recordings="),
         (predict, ("recordings=.", *MODEL), "there is no recording in ."),
@@ -173,7 +177,7 @@ def test_every_shared_real_recording_passes_through_predict_and_show(run, shared
         (show, (), "recording= is missing"),
         (show, ("recording={star}", KNOWN, "out=a.jpg"), "must end in .png or .gif"),
         (show, ("recording={star}",), "does not say how large its sensor is"),
-        (show, ("recording={star}", KNOWN, "views.fit=squash"), "fit must be one of"),
+        (show, ("recording={star}", KNOWN, "views.resize_mode=squash"), "resize_mode must be one of"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(run, films, command, arguments, told):

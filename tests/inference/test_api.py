@@ -100,9 +100,9 @@ def trained(tmp_path_factory, learnable_root):
     register_schema()
     overrides = [
         "experiment=fewshot_ncaltech", f"data.root={learnable_root}", "data.sensor_hw=[60,80]", "clip=tiny",
-        "adapter=joint", "frames.events_per_frame=200", "data.percentile_events=600", "data.num_workers=0",
+        "adapter=joint", "frames.events_per_frame=200", "data.p95_events=600", "data.num_workers=0",
         "data.augmentation.max_shift=3", "fewshot.shots=3", "data.batch_size=4", "optim.lr=0.01",
-        "trainer.max_epochs=3", "callbacks.progress=null", f"paths.output={output}", "views.fit=pad",
+        "trainer.max_epochs=3", "callbacks.progress=null", f"paths.output={output}", "views.resize_mode=pad",
     ]  # fmt: skip
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         run(compose("train", overrides))
@@ -242,12 +242,12 @@ def test_a_wide_sensor_is_cropped_or_shown_whole(films):
     wide["x"][0], wide["y"][0] = 399, 0  # a far corner, so that centring leaves the star at the left
     sensor = (128, 400)
     shown = {
-        fit: EventCLIP.zero_shot(["star", "anchor"], clip="tiny", fit=fit, events_per_frame=10_800)
+        mode: EventCLIP.zero_shot(["star", "anchor"], clip="tiny", resize_mode=mode, events_per_frame=10_800)
         .views(wide, sensor_hw=sensor)
         .frames
-        for fit in ("crop", "pad", "stretch")
+        for mode in ("crop", "pad", "stretch")
     }
-    ink = {fit: (frames < 240).mean(axis=(0, 1)) for fit, frames in shown.items()}
+    ink = {mode: (frames < 240).mean(axis=(0, 1)) for mode, frames in shown.items()}
     assert ink["crop"].sum() < 0.2 * ink["pad"].sum()  # the star lies beyond the middle square
     assert ink["pad"][:20].sum() == 0  # a band of background above and below
     assert ink["stretch"][:20].sum() > 0

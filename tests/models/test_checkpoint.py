@@ -83,7 +83,7 @@ CONFIG = "eventclip/config"
         ("eventclip/class_names", [1, 2, 3], "class_names in its card holds 1"),
         ("eventclip/class_names", ["face", None, "x"], "class_names in its card holds None"),
         (f"{CONFIG}/views", REMOVED, "lacks config.views.evaluation_views"),
-        (f"{CONFIG}/data", REMOVED, "lacks config.data.percentile_events"),
+        (f"{CONFIG}/data", REMOVED, "lacks config.data.p95_events"),
         (f"{CONFIG}/clip", None, "config.clip in its card is None"),
         (f"{CONFIG}/adapter", "text", "config.adapter in its card is text, a str"),
         (f"{CONFIG}/tuning", [], "lacks config.tuning.parts"),

@@ -12,7 +12,7 @@ from eventclip.events.frames import FrameRenderer
 from eventclip.models.encoder import ClipEncoder
 from eventclip.rng import generator
 from eventclip.simulation.drawings import CLASSES, FONT, fill, outline
-from eventclip.views.square import clip_resize
+from eventclip.views.resize import clip_resize
 
 FILES = Path(eventclip.__file__).parent / "assets" / "tiny_clip"
 RECORD = json.loads((FILES / "record.json").read_text())

@@ -70,7 +70,7 @@ class EventCLIP:
         prompts: Sequence[str] | str | None = None,
         events_per_frame: int | None = None,
         max_views: int = 10,
-        fit: str = "crop",
+        resize_mode: str = "crop",
         color: str = "gray",
         white_background: bool = True,
         hot_pixel_std: float = 10.0,
@@ -92,7 +92,7 @@ class EventCLIP:
             events_per_frame: N, events in each view; None chooses by the sensor's size, see
                 :func:`eventclip.events.frames.events_per_frame_for`.
             max_views: most views of a recording, evenly spread over it.
-            fit: "crop" (the middle square, as the paper), "pad" (all of a wide sensor) or "stretch".
+            resize_mode: "crop" (the middle square, as the paper), "pad" (all of a wide sensor) or "stretch".
             color: "gray" as the paper, or "rgb".
             white_background: False is black, as on N-Cars.
             hot_pixel_std: counts that far above the mean are hot pixels and left out; 0 keeps all.
@@ -112,7 +112,9 @@ class EventCLIP:
         reading = reading or ReadOptions()
         if time_unit is not None:
             reading = replace(reading, time_unit=time_unit)
-        looking = Looking(image_size=1, renderer_for=frames, max_views=max_views, fit=fit, reading=reading)
+        looking = Looking(
+            image_size=1, renderer_for=frames, max_views=max_views, resize_mode=resize_mode, reading=reading
+        )
         classifier = zero_shot_classifier(classes, clip, prompts)  # after wrong options were told
         looking.image_size = classifier.encoder.image_size
         return cls(classifier, classes, looking, device=device, batch_views=batch_views)

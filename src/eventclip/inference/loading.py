@@ -9,13 +9,12 @@ from typing import Any
 from eventclip.adapters.paper import IdentityAdapter
 from eventclip.class_names import check_class_names
 from eventclip.errors import UserError
-from eventclip.events.frames import FrameRenderer
+from eventclip.events.frames import FrameRenderer, views_per_recording
 from eventclip.inference.looking import Looking
 from eventclip.models.checkpoint import check_card, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
-from eventclip.views.square import views_per_recording
 
 Clip = str | Mapping[str, Any]
 """Which CLIP: "tiny", an architecture of open_clip and a tag of its weights ("ViT-L-14/openai"), or arguments of
@@ -107,9 +106,9 @@ def _built(
         image_size=classifier.encoder.image_size,
         renderer_for=lambda _: renderer,
         max_views=views_per_recording(
-            config["data"]["percentile_events"], renderer.events_per_frame, config["views"]["evaluation_views"]
+            config["data"]["p95_events"], renderer.events_per_frame, config["views"]["evaluation_views"]
         ),
-        fit=config["views"]["fit"],
+        resize_mode=config["views"]["resize_mode"],
         trained_hw=None if trained is None else (int(trained[0]), int(trained[1])),
         other_sensors=other_sensors,
         trained_unit=config["data"].get("time_unit"),

@@ -28,8 +28,8 @@ from eventclip.io.formats import (
     open_stream,
     together,
 )
-from eventclip.views.square import FITS
-from eventclip.views.transform import ViewMaker
+from eventclip.views.resize import RESIZE_MODES
+from eventclip.views.transform import ViewTransform
 
 Recording: TypeAlias = str | Path | NDArray[Any]
 """A file in any readable format; or events: structured with fields t, x, y, p (t in µs, p 0 and 1 or -1 and 1), or
@@ -85,7 +85,7 @@ class Looking:
         image_size: side S of CLIP's input [px].
         renderer_for: gives the renderer for a sensor's (height, width).
         max_views: most views of a recording; a longer one is looked at in so many places, evenly spread.
-        fit: how a frame becomes square: "crop" cuts off what is beyond the middle square, as CLIP's own
+        resize_mode: how a frame becomes square: "crop" cuts off what is beyond the middle square, as CLIP's own
             preprocessing and the paper do; "pad" shows all of a wide sensor; "stretch" distorts it.
         trained_hw: sensor that the model was trained on; it is taken where a file tells none, and recordings of
             another one are refused.
@@ -104,7 +104,7 @@ class Looking:
         image_size: int,
         renderer_for: Callable[[tuple[int, int]], FrameRenderer],
         max_views: int = 10,
-        fit: str = "crop",
+        resize_mode: str = "crop",
         trained_hw: tuple[int, int] | None = None,
         other_sensors: bool = False,
         reading: ReadOptions | None = None,
@@ -114,9 +114,10 @@ class Looking:
         check_options(self.reading)
         if max_views < 1:
             raise UserError(f"max_views must be 1 or more, got {max_views}")
-        if fit not in FITS:
-            raise UserError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
-        self.image_size, self.renderer_for, self.max_views, self.fit = image_size, renderer_for, max_views, fit
+        if resize_mode not in RESIZE_MODES:
+            raise UserError(f"resize_mode must be one of {', '.join(RESIZE_MODES)}, got {resize_mode!r}")
+        self.image_size, self.renderer_for = image_size, renderer_for
+        self.max_views, self.resize_mode = max_views, resize_mode
         self.trained_hw, self.other_sensors, self.trained_unit = trained_hw, other_sensors, trained_unit
 
     def views(
@@ -181,12 +182,9 @@ class Looking:
     def views_of(self, events: Events, sensor_hw: tuple[int, int] | None, *, name: str) -> Views:
         """Views of (N,) events of EVENT_DTYPE; RecordingError as for :meth:`views`."""
         hw = on_sensor(events, sensor_hw, name=name, ask=ASK)
-        maker = ViewMaker(self.renderer_for(hw), image_size=self.image_size, max_views=self.max_views, fit=self.fit)
-        made = maker(events, hw)
-        if made is None:
-            raise RecordingError(f"{name} holds no events: remove it or record it again")
-        frames, valid = made
-        spans = maker.windows(len(events))
-        times = np.stack([events["t"][spans[:, 0]], events["t"][spans[:, 1] - 1]], axis=1)
-        frames = frames[: int(valid.sum())]
-        return Views(name, frames, spans, times, len(events), hw, maker.renderer.events_per_frame)
+        renderer = self.renderer_for(hw)
+        transform = ViewTransform(
+            renderer, image_size=self.image_size, max_views=self.max_views, resize_mode=self.resize_mode
+        )
+        made = transform(events, hw)
+        return Views(name, made.pixels, made.spans, made.times, len(events), hw, renderer.events_per_frame)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eventclip.files import whole_file
+from eventclip.views.resize import as_image
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """For lines, in the order in which they are taken (Okabe and Ito 2008, without their yellow)."""
@@ -51,11 +52,6 @@ def tidy(axis: Axes, *, title: str = "", grid: bool = False) -> None:
     if grid:
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
-
-
-def as_image(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One view (C, S, S) as (S, S), or (S, S, 3) in colour."""
-    return view[0] if len(view) == 1 else np.moveaxis(view, 0, -1)
 
 
 def show_view(axis: Axes, view: NDArray[np.uint8]) -> None:

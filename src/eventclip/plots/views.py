@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eventclip.errors import UserError
 from eventclip.files import printable, whole_file
-from eventclip.plots.style import INK, PAPER, as_image
+from eventclip.plots.style import INK, PAPER
+from eventclip.views.resize import as_image
 
 _NARROWEST, _GAP, _LINE, _LETTERS, _COLUMNS = 192, 8, 15, 11, 5
 _EDGE = "#bebebe"

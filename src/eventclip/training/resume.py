@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def _check_state(path: Path, checkpoint: dict[str, Any]) -> int:
 
 def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """Refuse to go on with other settings than a training began with: it would be neither that run nor a new one."""
-    there, here = ({"seed": config["seed"], **flat_settings(config)} for config in (theirs, ours))
+    there, here = dict(_leaves(theirs)), dict(_leaves(ours))
     for key in sorted(there.keys() | here.keys()):
         decides = any(key == name or key.startswith(f"{name}.") for name in DECIDE_THE_COURSE)
         # What only one of them has may be new to a later version; of the trainer's, which are Lightning's, null is so.
@@ -145,6 +145,15 @@ def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> N
                 f"{path} was trained with {key}={began} and this run has {now}, which would change the course of the "
                 f"training: give {plus}{key}={began} to go on, or resume=null for a fresh start"
             )
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and plain values of a nested configuration."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def _typed(value: Any) -> str:
@@ -234,17 +243,7 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         seed (they have their own place), where files lie, what is logged, and how many processes do the work. Of a
         file's absolute path only its name stays, so that two machines' runs compare.
     """
-    return {key: _without_folder(value) for key, value in _leaves(config, "") if not _is_left_out(key)}
-
-
-def _leaves(node: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            found += _leaves(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found
+    return {key: _without_folder(value) for key, value in _leaves(config) if not _is_left_out(key)}
 
 
 def _is_left_out(key: str) -> bool:
