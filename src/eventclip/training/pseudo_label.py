@@ -27,7 +27,7 @@ from eventclip.models.checkpoint import check_card, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.plots.style import save_figure
 from eventclip.training.building import build_classifier, call_partial
-from eventclip.training.experiment import build_bank, build_datamodule, quieten
+from eventclip.training.experiment import build_datamodule, build_feature_cache, quieten
 from eventclip.training.guessing import GuessStore, guess_all
 from eventclip.training.selection import Scores, Selection, draw_report, label_report, report_lines
 
@@ -79,7 +79,7 @@ def label(cfg: DictConfig) -> None:
     datamodule = build_datamodule(cfg)
     datamodule.few_shot = None
     teacher = make_teacher(cfg, datamodule)
-    datamodule.connect(feature_cache=build_bank(cfg, teacher.classifier.encoder))
+    datamodule.connect(feature_cache=build_feature_cache(cfg, teacher.classifier.encoder))
     everything = datamodule.training
     check_names(everything)  # before hours of guessing
     if links is not None:
@@ -93,7 +93,7 @@ def label(cfg: DictConfig) -> None:
         "files": datamodule.files.describe(),
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.resize_mode, datamodule.image_size],
-        "features": cfg.features.dtype if cfg.features else "online",
+        "features": cfg.features.dtype if cfg.features else "live",
     }
     store = GuessStore(out.with_suffix(".guesses"), decides, shards=shards, versions=len(versions))
     log.info("%d of %d training recordings are to be guessed: %s", len(pool), len(everything), store.folder)
