@@ -84,7 +84,7 @@ ATTACKS = {
     "get_method": lambda: {"_target_": "hydra.utils.get_method", "path": "os.system"},
     "instantiate": lambda: {"_target_": "hydra.utils.instantiate", "_args_": [copying()]},
     "instantiate as a name": lambda: {"_target_": "hydra._internal.instantiate._instantiate2.instantiate"},
-    "our own instantiate": lambda: {"_target_": "eventclip.training.building.build", "node": copying(), "section": "x"},
+    "our own instantiate": lambda: {"_target_": "eventclip.models.building.build", "node": copying(), "section": "x"},
     "our own function": lambda: {"_target_": "eventclip.files.write_json", "path": "PWNED", "value": {}},
     "import": lambda: {"_target_": "importlib.import_module", "name": "antigravity"},
     "no target at all": lambda: {"_target_": None},

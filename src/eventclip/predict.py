@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     """Find the recordings, build the model, classify, and end with an error if any recording could not be."""
     from eventclip.errors import UserError
     from eventclip.inference.listing import find_recordings
-    from eventclip.inference.predicting import Prediction
+    from eventclip.inference.predict import Prediction
     from eventclip.inference.settings import build_model
 
     settings = _plain(cfg)

@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
 from eventclip.datasets.symbols import film_symbol
-from eventclip.inference.rows import Table
+from eventclip.prediction_table import Table
 from eventclip.io.formats import READABLE_SUFFIXES, read_events
 from eventclip.plots.views import enlargement
 from eventclip.predict import main as predict

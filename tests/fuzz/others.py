@@ -24,7 +24,7 @@ from eventclip.datasets.recordings import list_recordings, read_class_list
 from eventclip.datasets.split_files import PSEUDO, read_split
 from eventclip.errors import RecordingError
 from eventclip.features.blocks import FeatureStore, _checksum, row_key
-from eventclip.inference.rows import Table, csv_columns
+from eventclip.prediction_table import Table, csv_columns
 from eventclip.reports.collect import collect
 from eventclip.reports.report import make_report
 from eventclip.simulation.folder import HEADER, _check_out

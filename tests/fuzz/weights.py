@@ -19,10 +19,10 @@ from eventclip.datasets.tta import Shards
 from eventclip.inference.api import EventCLIP
 from eventclip.models.checkpoint import make_card
 from eventclip.models.encoder import ClipEncoder
-from eventclip.models.factory import build_clip, find_architecture
+from eventclip.models.architecture import build_clip, find_architecture
 from eventclip.models.reference import load_reference_checkpoint
 from eventclip.models.weights import load_weights, read_weight_file
-from eventclip.training.building import build_classifier
+from eventclip.models.building import build_classifier
 from eventclip.training.guessing import GuessStore
 from eventclip.training.resume import _count_start, _newest
 

@@ -16,7 +16,7 @@ from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE
 from eventclip.events.windows import Window
 from eventclip.inference.result import Classification, Views, WindowClassification
-from eventclip.inference.rows import NO_EVENTS, Table, recording_row, window_row
+from eventclip.prediction_table import NO_EVENTS, Table, recording_row, window_row
 
 NAMES = [
     "plain.npy",
@@ -151,7 +151,7 @@ def test_a_probability_that_is_no_number_is_never_written_as_json(tmp_path):
 @pytest.mark.parametrize("to", ["/dev/full", "names"])
 def test_stdout_takes_any_name_and_a_full_one_is_one_sentence(tmp_path, to):
     code = (
-        "from pathlib import Path; from eventclip.inference.rows import Table\n"
+        "from pathlib import Path; from eventclip.prediction_table import Table\n"
         "table = Table(None, top=1, windows=False, stamp='')\n"
         "with table.writing(): table.add([{'recording': 'é' + chr(0xdcff), 'error': 'x'}])"
     )

@@ -17,7 +17,7 @@ from eventclip.errors import UserError
 from eventclip.models.activation import needs_quick_gelu
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.models.factory import find_architecture
+from eventclip.models.architecture import find_architecture
 from eventclip.models.reference import load_reference_checkpoint
 from eventclip.models.weights import find_weight_file, read_weight_file
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eventclip.adapters.transformer import ViewTransformer
+from eventclip.adapters.view_transformer import ViewTransformer
 from eventclip.errors import UserError
 
 

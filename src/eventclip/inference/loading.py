@@ -10,7 +10,7 @@ from eventclip.adapters.paper import IdentityAdapter
 from eventclip.class_names import check_class_names
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
-from eventclip.inference.looking import Looking
+from eventclip.inference.reading import Looking
 from eventclip.models.checkpoint import check_card, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
@@ -94,7 +94,7 @@ def _built(
 ) -> tuple[EventClassifier, list[str], Looking]:
     from omegaconf import OmegaConf
 
-    from eventclip.training.building import build, build_classifier  # Hydra, which nothing else here needs
+    from eventclip.models.building import build, build_classifier  # Hydra, which nothing else here needs
 
     names = list(checkpoint["eventclip"]["class_names"])
     cfg = OmegaConf.create({key: config[key] for key in ("clip", "tuning", "frames", "adapter", "classifier", "seed")})

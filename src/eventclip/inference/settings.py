@@ -6,7 +6,7 @@ from typing import Any
 
 from eventclip.inference.api import EventCLIP
 from eventclip.inference.choices import check_choices, read_options
-from eventclip.inference.looking import Looking, SensorRenderer
+from eventclip.inference.reading import Looking, SensorRenderer
 
 
 def build_model(settings: dict[str, Any]) -> EventCLIP:

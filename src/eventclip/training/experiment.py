@@ -25,7 +25,7 @@ from eventclip.models.checkpoint import make_card
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.reports.settings import flat_settings
-from eventclip.training.building import build, build_classifier, call_partial
+from eventclip.models.building import build, build_classifier, call_partial
 from eventclip.training.checkpoints import WholeFileIO
 from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.module import LitEventClassifier

@@ -26,7 +26,7 @@ from eventclip.errors import UserError
 from eventclip.files import held, whole_file, write_json
 from eventclip.models.checkpoint import check_card, read_checkpoint
 from eventclip.models.classifier import EventClassifier
-from eventclip.training.building import build_classifier, call_partial
+from eventclip.models.building import build_classifier, call_partial
 from eventclip.training.experiment import build_bank, build_datamodule, quieten
 from eventclip.training.guessing import GuessStore, guess_all
 from eventclip.training.label_report import draw_reliability, label_report, told

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from eventclip.adapters.dropout import SampleDropout, set_dropout_keys
-from eventclip.adapters.transformer import ViewTransformer
+from eventclip.adapters.view_transformer import ViewTransformer
 
 
 def torchs(width, layers, heads, mlp_width):

@@ -17,7 +17,7 @@ from eventclip.events.windows import SlidingWindow
 from eventclip.files import whole_file
 from eventclip.inference.listing import Found
 from eventclip.inference.notes import Notes
-from eventclip.inference.rows import Table, recording_row, window_row
+from eventclip.prediction_table import Table, recording_row, window_row
 
 if TYPE_CHECKING:  # a wrong setting is told before torch is there
     from eventclip.inference.api import EventCLIP
