@@ -11,10 +11,10 @@ from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
 from eventclip.datasets.symbols import film_symbol
-from eventclip.prediction_table import Table
 from eventclip.io.formats import READABLE_SUFFIXES, read_events
 from eventclip.plots.views import enlargement
 from eventclip.predict import main as predict
+from eventclip.prediction_table import Table
 from eventclip.show import main as show
 
 SENSOR = (128, 128)

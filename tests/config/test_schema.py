@@ -91,8 +91,8 @@ def test_every_choice_in_the_schema_is_one_that_the_code_knows():
     from eventclip.features.encode import DTYPES
     from eventclip.io.formats import TIME_UNITS
     from eventclip.models.architecture import PRECISIONS
-    from eventclip.models.lora import TARGETS as LORA
     from eventclip.models.pooling import POOLINGS
+    from eventclip.models.tuning import LORA_TARGETS as LORA
     from eventclip.models.tuning import PARTS
     from eventclip.training.module import LOSSES
     from eventclip.views.square import FITS

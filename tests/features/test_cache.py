@@ -22,7 +22,7 @@ from eventclip.events.frames import FrameRenderer
 from eventclip.features import cache as features
 from eventclip.features.blocks import FeatureStore
 from eventclip.features.cache import FeatureBank
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.views.transform import Augmentation
 
 PLAIN = Augmentation(max_shift=3)
@@ -30,7 +30,7 @@ PLAIN = Augmentation(max_shift=3)
 
 @pytest.fixture(scope="module")
 def encoder(tiny_clip_json):
-    return ClipEncoder(None, None, config=tiny_clip_json)
+    return load_clip(None, None, config=tiny_clip_json)
 
 
 def data_module(root, *, shots=None, augmentation=None, seed=0, **options):
@@ -175,10 +175,10 @@ def test_everything_that_shapes_a_feature_changes_the_bank(
         place(augmentation=Augmentation(max_shift=3, image=False)),
         place(bank={"dtype": "fp16"}),
         place(bank={"precision": "bf16-mixed"}),
-        place(clip=ClipEncoder(None, None, config=tiny_clip_json, init_seed=1)),
-        place(clip=ClipEncoder(None, None, config=tiny_clip_json, mean=[0.5, 0.5, 0.5])),
-        place(clip=ClipEncoder(None, None, config=tiny_clip_json, quick_gelu=True)),
-        place(clip=ClipEncoder(None, None, config=tiny_clip_json, precision="bf16")),
+        place(clip=load_clip(None, None, config=tiny_clip_json, init_seed=1)),
+        place(clip=load_clip(None, None, config=tiny_clip_json, mean=[0.5, 0.5, 0.5])),
+        place(clip=load_clip(None, None, config=tiny_clip_json, quick_gelu=True)),
+        place(clip=load_clip(None, None, config=tiny_clip_json, precision="bf16")),
     ]
     monkeypatch.setattr("eventclip.views.transform.REVISION", 0)
     places.append(place())
@@ -194,7 +194,7 @@ def test_neither_seed_nor_passes_nor_place_change_the_bank_of_plain_views(learna
 
 
 def test_weights_that_changed_after_loading_have_a_bank_of_their_own(learnable_root, tmp_path, tiny_clip_json):
-    tuned = ClipEncoder(None, None, config=tiny_clip_json)
+    tuned = load_clip(None, None, config=tiny_clip_json)
     dataset = data_module(learnable_root).dataset("test")
     before = bank_in(tmp_path, tuned).place(dataset)
     with torch.no_grad():
@@ -271,7 +271,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_block(learnable_root, tmp_path, 
 
 
 def test_a_tower_that_learns_is_refused(learnable_root, tmp_path, tiny_clip_json):
-    tuned = ClipEncoder(None, None, config=tiny_clip_json)
+    tuned = load_clip(None, None, config=tiny_clip_json)
     next(tuned.visual.parameters()).requires_grad_()
     with pytest.raises(UserError, match=r"here it learns: set features\.?=online"):
         bank_in(tmp_path, tuned)(data_module(learnable_root).dataset("test"))
@@ -301,7 +301,7 @@ from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.pack_splits import pack_split
 from eventclip.views.transform import Augmentation
 from eventclip.events.frames import FrameRenderer
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.features import cache as features
 from eventclip.features.blocks import FeatureStore
 
@@ -318,7 +318,7 @@ module = NCaltech101DataModule(
     root=root, renderer=FrameRenderer(200), sensor_hw=(60, 80), percentile_events=600, image_size=32,
     augmentation=Augmentation(max_shift=3),
 )
-encoder = ClipEncoder(None, None, config=clip)
+encoder = load_clip(None, None, config=clip)
 print("ready", flush=True)
 features.FeatureBank(encoder, folder=folder, passes=5, progress=False)(module.dataset("fit"))
 print("complete", flush=True)

@@ -9,7 +9,7 @@ import torch
 import eventclip
 from eventclip.datasets.symbols import film_symbol
 from eventclip.events.frames import FrameRenderer
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.rng import generator
 from eventclip.simulation.glyphs import fill, outline
 from eventclip.simulation.sketches import CLASSES, FONT
@@ -22,7 +22,7 @@ PROMPT = "a sketch image of a {}"
 
 @pytest.fixture(scope="module")
 def tiny():
-    return ClipEncoder(None, str(FILES / "tiny.safetensors"), config=FILES / "tiny.json")
+    return load_clip(None, str(FILES / "tiny.safetensors"), config=FILES / "tiny.json")
 
 
 def accuracy(tiny, views, labels):

@@ -27,13 +27,6 @@ class Adapter(Protocol):
         """
 
 
-class SupportAdapter(Adapter, Protocol):
-    """An adapter whose weights have a closed form: it looks at the labelled recordings once, without an optimizer."""
-
-    def fit_support(self, features: Tensor, valid: Tensor, labels: Tensor) -> None:
-        """Take in all labelled recordings: raw features (N, V, D), valid (N, V) bool, labels (N,) in [0, K)."""
-
-
 class IdentityAdapter(nn.Module):
     """CLIP as it is: the cosine between a view and each class's prompt, times the logit scale.
 

@@ -11,7 +11,7 @@ from eventclip.class_names import check_class_names
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.inference.reading import Looking
-from eventclip.models.checkpoint import check_card, read_checkpoint
+from eventclip.models.checkpoint import check_metadata, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
@@ -19,7 +19,7 @@ from eventclip.views.square import views_per_recording
 
 Clip = str | Mapping[str, Any]
 """Which CLIP: "tiny", an architecture of open_clip and a tag of its weights ("ViT-L-14/openai"), or arguments of
-:class:`eventclip.models.encoder.ClipEncoder` for weights or an architecture of one's own."""
+:class:`eventclip.models.factory.load_clip` for weights or an architecture of one's own."""
 
 PAPER_PROMPT, TINY_PROMPT = "a point cloud image of a {}", "a sketch image of a {}"
 _TINY = Path(__file__).parents[1] / "assets" / "tiny_clip"
@@ -99,7 +99,7 @@ def _built(
     names = list(checkpoint["eventclip"]["class_names"])
     cfg = OmegaConf.create({key: config[key] for key in ("clip", "tuning", "frames", "adapter", "classifier", "seed")})
     classifier = build_classifier(cfg, names)
-    check_card(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
+    check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
     classifier.load_learned_state_dict(checkpoint["state_dict"])
     renderer: FrameRenderer = build(cfg.frames, "frames", FrameRenderer)
     trained = config["data"].get("sensor_hw")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,16 @@ import open_clip
 import torch
 from open_clip.tokenizer import HFTokenizer
 from open_clip.transformer import LayerNormFp32
-from torch import Tensor, nn
+from torch import nn
 
 from eventclip.errors import UserError
+from eventclip.models.encoder import PRECISIONS, Tokenizer
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 _TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}  # others go on to a library that takes "trust" among them
 _LONGEST_CONFIG = 2**20
 _LARGEST = {"layers": 512, "context_length": 8192, "image_size": 8192, "vocab_size": 10_000_000}
 _LARGEST_SIZE = 100_000
-
-Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,6 @@ def _guess(fabric: Fabric, classifier: EventClassifier, batch: dict[str, torch.T
     valid = fabric.to_device(batch["valid"])
     seen = {name: fabric.to_device(batch[name]).flatten(0, 1) for name in ("views", "features") if name in batch}
     with fabric.autocast():
-        prediction = classifier(valid.flatten(0, 1), **seen)
+        prediction = classifier(valid=valid.flatten(0, 1), **seen)
     probabilities = prediction.probabilities.float().unflatten(0, valid.shape[:2])
     return summarise(probabilities.cpu().numpy())
