@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eventclip.inference.api import EventCLIP
-    from eventclip.inference.result import Classification, Label, Views, WindowClassification
+    from eventclip.classification import Classification, Label, Views, WindowClassification
     from eventclip.io.formats import ReadOptions
 
 __all__ = ["Classification", "EventCLIP", "Label", "ReadOptions", "Views", "WindowClassification", "__version__"]
@@ -17,11 +17,11 @@ __version__ = version("eventclip")
 
 _PLACES = {
     "EventCLIP": "eventclip.inference.api",
-    "Classification": "eventclip.inference.result",
-    "Label": "eventclip.inference.result",
+    "Classification": "eventclip.classification",
+    "Label": "eventclip.classification",
     "ReadOptions": "eventclip.io.formats",
-    "Views": "eventclip.inference.result",
-    "WindowClassification": "eventclip.inference.result",
+    "Views": "eventclip.classification",
+    "WindowClassification": "eventclip.classification",
 }
 
 

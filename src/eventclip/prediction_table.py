@@ -19,7 +19,7 @@ from typing import Any
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.files import NAMES, held, whole_file
-from eventclip.inference.result import Classification, Label, WindowClassification
+from eventclip.classification import Classification, Label, WindowClassification
 
 Row = dict[str, Any]
 

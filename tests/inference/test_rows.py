@@ -15,7 +15,7 @@ import pytest
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE
 from eventclip.events.windows import Window
-from eventclip.inference.result import Classification, Views, WindowClassification
+from eventclip.classification import Classification, Views, WindowClassification
 from eventclip.prediction_table import NO_EVENTS, Table, recording_row, window_row
 
 NAMES = [

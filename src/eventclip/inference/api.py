@@ -19,7 +19,7 @@ from eventclip.inference.ahead import map_ahead
 from eventclip.inference.batching import BatchClassifier
 from eventclip.inference.loading import Clip, trained_classifier, zero_shot_classifier
 from eventclip.inference.reading import ASK, Looking, Recording, SensorRenderer
-from eventclip.inference.result import Classification, Views, WindowClassification
+from eventclip.classification import Classification, Views, WindowClassification
 from eventclip.io.formats import ReadOptions
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder

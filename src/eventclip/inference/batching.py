@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from eventclip.errors import UserError
-from eventclip.inference.result import Classification, Views
+from eventclip.classification import Classification, Views
 from eventclip.models.classifier import EventClassifier
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
 from eventclip.events.sensor import on_sensor
-from eventclip.inference.result import Views
+from eventclip.classification import Views
 from eventclip.io.columns import table_in_memory
 from eventclip.io.formats import (
     CHUNK_EVENTS,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from eventclip.files import printable
-from eventclip.inference.result import WindowClassification
+from eventclip.classification import WindowClassification
 from eventclip.views.square import as_image
 
 _SHOWN, _PICTURES = 5, 8

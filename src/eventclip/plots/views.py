@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eventclip.files import printable, whole_file
 from eventclip.inference.choices import check_picture
-from eventclip.inference.result import Classification, Label, Views
+from eventclip.classification import Classification, Label, Views
 from eventclip.views.square import as_image
 
 _NARROWEST, _GAP, _LINE, _COLUMNS = 192, 8, 15, 5
