@@ -16,7 +16,7 @@ from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.files import printable
-from eventclip.parallel import cores, in_order
+from eventclip.parallel import cores, map_ordered
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
     from eventclip.datasets.datamodule import EventDataModule
@@ -95,7 +95,7 @@ def verify_pack(
     pack = Pack(out)
     for one in listed:
         pack.listing(one.recordings.root, one.folder, suffixes=one.suffixes, class_folders=one.recordings.class_folders)
-    told = in_order(partial(_difference, pack, read), enumerate(paths_of(listed)), workers)
+    told = map_ordered(partial(_difference, pack, read), enumerate(paths_of(listed)), workers)
     bar = tqdm(told, "verifying", pack.count, unit="rec", disable=not progress)
     different = [sentence for sentence in bar if sentence]
     if different:

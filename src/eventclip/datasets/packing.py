@@ -22,7 +22,7 @@ from eventclip.datasets.pack_writer import PackWriter
 from eventclip.datasets.packed import Pack
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
-from eventclip.parallel import in_order
+from eventclip.parallel import map_ordered
 
 Read = Callable[[Path], tuple[Events, tuple[int, int] | None]]
 """Path -> events, and the sensor's (height, width) where the file knows it."""
@@ -210,7 +210,7 @@ def _fill(
     with PackWriter(part, header, listed) as writer:
         missing = writer.rows["state"] == MISSING
         todo = np.flatnonzero(missing)
-        made = in_order(work, itertools.compress(paths_of(listed), missing.tolist()), workers)
+        made = map_ordered(work, itertools.compress(paths_of(listed), missing.tolist()), workers)
         bar = tqdm(made, "packing", len(missing), initial=len(missing) - len(todo), unit="rec", disable=not progress)
         for row, one in zip(todo.tolist(), bar, strict=True):
             if not isinstance(one, str):

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from eventclip.class_names import check_class_names
 from eventclip.errors import RecordingError
 from eventclip.events.windows import SlidingWindow, Window
-from eventclip.inference.ahead import map_ahead
 from eventclip.inference.batching import BatchClassifier
 from eventclip.inference.loading import Clip, trained_classifier, zero_shot_classifier
 from eventclip.inference.reading import ASK, Looking, Recording, SensorRenderer
@@ -23,6 +22,9 @@ from eventclip.classification import Classification, Views, WindowClassification
 from eventclip.io.formats import ReadOptions
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
+from eventclip.parallel import map_ordered
+
+_READERS = 2
 
 
 class EventCLIP:
@@ -226,7 +228,7 @@ class EventCLIP:
             except RecordingError as error:
                 return error
 
-        for looked, found in self._batches.batched((r, r) for r in map_ahead(look, recordings)):
+        for looked, found in self._batches.batched((r, r) for r in map_ordered(look, recordings, _READERS, threads=True)):
             if found is not None:
                 yield found
             elif isinstance(looked, RecordingError):
@@ -290,7 +292,7 @@ class EventCLIP:
             ) as bar:
                 chunks = (bar.update(len(chunk)) or chunk for chunk in stream.chunks)
                 empty = True
-                for (window, notes), found in self._batches.batched(map_ahead(look, noted(slide(chunks)))):
+                for (window, notes), found in self._batches.batched(map_ordered(look, noted(slide(chunks)), _READERS, threads=True)):
                     empty = False
                     yield WindowClassification(window, found, notes)
                 if empty:
