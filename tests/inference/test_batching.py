@@ -5,7 +5,7 @@ import pytest
 
 from eventclip.errors import UserError
 from eventclip.inference.batching import BatchClassifier
-from eventclip.classification import Classification, Views
+from eventclip.inference.result import Classification, Views
 
 COUNTED = [0]
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from eventclip.files import printable
-from eventclip.classification import WindowClassification
+from eventclip.inference.result import WindowClassification
 from eventclip.views.square import as_image
 
 _SHOWN, _PICTURES = 5, 8
@@ -41,7 +41,7 @@ class Timeline:
         blank = np.full(len(self.class_names), np.nan, np.float32)
         self._probabilities.append(blank if found is None else found.probabilities)
         if found is not None and number % self._every == 0:
-            frames = found.views.frames
+            frames = found.views.pixels
             self._pictures[number] = as_image(frames[len(frames) // 2])
             if len(self._pictures) > 2 * _PICTURES:
                 self._every *= 2

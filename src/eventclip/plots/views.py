@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
+from eventclip.errors import UserError
 from eventclip.files import printable, whole_file
-from eventclip.inference.choices import check_picture
-from eventclip.classification import Classification, Label, Views
+from eventclip.inference.result import Classification, Label, RecordingViews
 from eventclip.views.square import as_image
 
 _NARROWEST, _GAP, _LINE, _COLUMNS = 192, 8, 15, 5
@@ -25,7 +24,7 @@ def enlargement(side: int) -> int:
 
 
 def save_views(
-    path: Path, views: Views, found: Classification | None = None, *, top: int = 3, gif_ms: int = 500
+    path: Path, views: RecordingViews, found: Classification | None = None, *, top: int = 3, gif_ms: int = 500
 ) -> None:
     """Write the views of a recording, each with its events, its times and its most probable classes.
 
@@ -51,23 +50,23 @@ def save_views(
         if not animated:
             pages[0].save(part, format="PNG", optimize=True)
         else:
-            flat = [page.quantize(256) if views.frames.shape[1] == 3 else page.convert("L") for page in pages]
+            flat = [page.quantize(256) if views.pixels.shape[1] == 3 else page.convert("L") for page in pages]
             flat[0].save(part, format="GIF", save_all=True, append_images=flat[1:], duration=gif_ms, loop=0)
 
 
-def _cell(views: Views, number: int, found: Classification | None, top: int) -> Image.Image:
+def _cell(views: RecordingViews, number: int, found: Classification | None, top: int) -> Image.Image:
     """One view with its words below it."""
-    side = views.frames.shape[-1]
+    side = views.pixels.shape[-1]
     scale = enlargement(side)
     first, past = views.spans[number]
-    start, end = ((views.times_us[number] - views.times_us[0, 0]) / 1e3).tolist()
+    start, end = ((views.times[number] - views.times[0, 0]) / 1e3).tolist()
     lines = [f"{past - first:,} events", f"{start:.1f} to {end:.1f} ms"]
     if found is not None:
         lines += [_said(label) for label in found.top(top, view=number)]
     cell = Image.new("RGB", (side * scale + 2, side * scale + 2 + _LINE * len(lines) + 4), _PAPER)
     draw = ImageDraw.Draw(cell)
     draw.rectangle((0, 0, side * scale + 1, side * scale + 1), outline=_FRAME)
-    image = Image.fromarray(as_image(views.frames[number])).convert("RGB")
+    image = Image.fromarray(as_image(views.pixels[number])).convert("RGB")
     cell.paste(image.resize((side * scale, side * scale), Image.Resampling.NEAREST), (1, 1))
     for place, line in enumerate(lines):
         bold = found is not None and place == 2
@@ -75,7 +74,7 @@ def _cell(views: Views, number: int, found: Classification | None, top: int) -> 
     return cell
 
 
-def _title(views: Views, found: Classification | None, top: int) -> list[str]:
+def _title(views: RecordingViews, found: Classification | None, top: int) -> list[str]:
     height, width = views.sensor_hw
     lines = [
         printable(Path(views.name).name),
@@ -110,6 +109,8 @@ def _page(cells: Sequence[Image.Image], title: list[str], *, wide: int) -> Image
 
 def _font(*, bold: bool = False) -> Any:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    import matplotlib as mpl  # has fonts that look the same everywhere, and takes its time to come
+
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", name)), 11)
 
 
@@ -125,3 +126,20 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: 
             text = text[:-1]
         text += "…"
     draw.text(place, text, fill=_INK, font=font)
+
+
+def check_picture(path: Path, *, top: int, gif_ms: int) -> None:
+    """Refuse a picture that cannot be made.
+
+    Args:
+        path: where it goes.
+        top: classes under each view.
+        gif_ms: time of each view in a GIF [ms].
+
+    Raises:
+        UserError: another suffix, or a number below 1.
+    """
+    if path.suffix.lower() not in (".png", ".gif"):
+        raise UserError(f"out={path} must end in .png or .gif")
+    if min(top, gif_ms) < 1:
+        raise UserError(f"top={top} and gif_ms={gif_ms} must be 1 or more")

@@ -15,8 +15,9 @@ import pytest
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE
 from eventclip.events.windows import Window
-from eventclip.classification import Classification, Views, WindowClassification
-from eventclip.prediction_table import NO_EVENTS, Table, recording_row, window_row
+from eventclip.inference.predict import NO_EVENTS, recording_row, window_row
+from eventclip.inference.result import Classification, RecordingViews, WindowClassification
+from eventclip.prediction_table import Table
 
 NAMES = [
     "plain.npy",
@@ -30,7 +31,7 @@ NAMES = [
 
 def found(name, probability=0.75):
     times = np.array([[0, 10]])
-    views = Views(name, np.zeros((1, 1, 2, 2), np.uint8), np.array([[0, 5]]), times, 5, (2, 2), 5)
+    views = RecordingViews(name, np.zeros((1, 1, 2, 2), np.uint8), np.array([[0, 5]]), times, 5, (2, 2), 5)
     probabilities = np.array([probability, 1 - probability])
     return Classification(("star", "anchor"), probabilities, probabilities[None], views)
 
