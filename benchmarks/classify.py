@@ -43,7 +43,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
     events = made_up()
     views = model.views(events, sensor_hw=SENSOR)
     encoder = load_clip("ViT-B-32", None)  # the same weights: they are drawn from one seed
-    scaled = torch.addcmul(encoder.pixel_bias, torch.from_numpy(views.frames).float(), encoder.pixel_scale)
+    scaled = torch.addcmul(encoder.pixel_bias, torch.from_numpy(views.pixels).float(), encoder.pixel_scale)
 
     def tower() -> torch.Tensor:
         with torch.inference_mode():

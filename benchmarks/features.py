@@ -82,7 +82,7 @@ def from_memory(encoder: ClipEncoder, views: Tensor, runs: int) -> Row:
 def views_of(dataset: RecordingDataset, passes: int) -> Tensor:
     """All views of a data set, pass after pass."""
     samples = [dataset[epoch, i] for epoch in range(passes) for i in range(len(dataset))]
-    return torch.cat([sample["views"][sample["valid"]] for sample in samples])
+    return torch.cat([sample["views"] for sample in samples])
 
 
 class BareTower:

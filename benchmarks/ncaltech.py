@@ -81,7 +81,7 @@ def samples_and_bank(cfg: DictConfig, encoder: ClipEncoder, stage: str) -> tuple
     module, bank = build_datamodule(cfg), build_bank(cfg, encoder)
     if bank is None:
         raise ValueError("the configuration has features=online")
-    module.image_size = encoder.image_size
+    module.connect(image_size=encoder.image_size)
     bank.progress = False
     return module.dataset(stage), bank
 

@@ -24,7 +24,7 @@ def label(learnable_root, tiny_clip_json, tmp_path):
             f"data.root={learnable_root}",
             "data.sensor_hw=[60,80]",
             "frames.events_per_frame=200",
-            "data.percentile_events=600",
+            "data.p95_events=600",
             "data.num_workers=0",
             f"clip.config={tiny_clip_json}",
             "clip.arch=null",

@@ -13,7 +13,7 @@ from eventclip.events.frames import FrameRenderer
 
 
 def build(root, **options):
-    given = {"sensor_hw": (60, 80), "percentile_events": 500, "image_size": 32, **options}
+    given = {"sensor_hw": (60, 80), "p95_events": 500, "image_size": 32, **options}
     return NCaltech101DataModule(root=root, renderer=FrameRenderer(700), **given)
 
 
@@ -40,7 +40,7 @@ def test_a_sound_data_set_is_told_by_its_counts_and_percentiles(root):
     assert "training: events 600 600 600 600" in lines
     assert "no damage found" in lines
     percents = "100.0 % have fewer events than one frame takes (frames.events_per_frame=700), 100.0 % more than"
-    assert any(line.startswith(f"test: {percents} data.percentile_events=500") for line in lines)
+    assert any(line.startswith(f"test: {percents} data.p95_events=500") for line in lines)
 
 
 def test_percentiles_and_damage_are_in_the_plain_values(root):

@@ -55,7 +55,7 @@ def recordings(root):
 
 
 def data_of(root, **options):
-    given = {"sensor_hw": (48, 64), "percentile_events": 100, "image_size": 32, "time_unit": "us", **options}
+    given = {"sensor_hw": (48, 64), "p95_events": 100, "image_size": 32, "time_unit": "us", **options}
     return FolderDataModule(root=root, renderer=FrameRenderer(50), **given)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from eventclip.datasets.inspection import find_unreadable, inspect, without
 from eventclip.datasets.nimagenet import NImageNetDataModule
-from eventclip.datasets.sampling import draw_few_shot
+from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer
 
@@ -16,7 +16,7 @@ FIELDS = [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")]
 
 
 def build(root, **options):
-    given = {"sensor_hw": (480, 640), "percentile_events": 600, "image_size": 32, **options}
+    given = {"sensor_hw": (480, 640), "p95_events": 600, "image_size": 32, **options}
     return NImageNetDataModule(root=root, renderer=FrameRenderer(200), **given)
 
 
@@ -137,7 +137,7 @@ def test_skipping_leaves_out_the_damaged_wherever_they_are_and_names_them(root, 
 def test_a_damaged_shot_drawn_twice_is_read_once_and_left_out_twice(root):
     damage(root / "extracted_train" / "n01440764" / "n01440764_0.npz", "truncated")
     draws = {"shots": 12, "repeat": True}
-    data = build(root, on_bad_recording="skip", draw=lambda recordings: draw_few_shot(recordings, **draws))
+    data = build(root, on_bad_recording="skip", few_shot=lambda recordings: sample_few_shot(recordings, **draws))
     assert data.training.class_counts().tolist() == [10, 12, 12]
 
 

@@ -25,19 +25,19 @@ from eventclip.datasets.pack_splits import pack_split, verify_pack
 from eventclip.datasets.packed import Pack, PackedFolders
 from eventclip.datasets.packing import pack_folders
 from eventclip.datasets.recordings import list_recordings
-from eventclip.datasets.sampling import draw_few_shot
+from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import events_from_columns
 from eventclip.events.frames import FrameRenderer
 from eventclip.io.formats import read_events
 from eventclip.parallel import map_ordered
-from eventclip.views.transform import Augmentation
+from eventclip.views.augment import Augmentation
 
 SENSOR = (60, 80)
 
 
 def build(kind=NCaltech101DataModule, **options):
-    given = {"sensor_hw": SENSOR, "percentile_events": 600, "image_size": 32, **options}
+    given = {"sensor_hw": SENSOR, "p95_events": 600, "image_size": 32, **options}
     return kind(renderer=FrameRenderer(200), **given)
 
 
@@ -75,7 +75,7 @@ def assert_same_splits(one, other):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_sample_equals_the_folders(learnable_root, pack, workers):
-    options = {"draw": lambda r: draw_few_shot(r, shots=3), "augmentation": Augmentation(max_shift=3)}
+    options = {"few_shot": lambda r: sample_few_shot(r, shots=3), "augmentation": Augmentation(max_shift=3)}
     here = build(root=learnable_root, **options)
     there = build(packed=pack, num_workers=workers, **options)
     assert_same_splits(here, there)

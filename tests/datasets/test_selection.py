@@ -5,7 +5,7 @@ import pytest
 
 from eventclip.datasets.ncars import NCarsDataModule
 from eventclip.datasets.nimagenet import NImageNetDataModule
-from eventclip.datasets.sampling import draw_few_shot
+from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 
@@ -22,10 +22,12 @@ def build(request, ncars_root, nimagenet_root):
             root=root,
             renderer=FrameRenderer(200),
             sensor_hw=sensor,
-            percentile_events=600,
+            p95_events=600,
             image_size=32,
             selection=selection,
-            draw=None if shots is None else lambda recordings: draw_few_shot(recordings, shots=shots, draw="reference"),
+            few_shot=None
+            if shots is None
+            else lambda recordings: sample_few_shot(recordings, shots=shots, sampling="reference"),
             **options,
         )
 
@@ -38,7 +40,7 @@ def paths(recordings):
 
 @pytest.mark.parametrize("shots", [None, 1, 3, 5, 50])
 def test_training_and_validation_never_overlap_and_each_class_is_in_both(build, shots):
-    data = build(shots=shots, holdout=0.5)
+    data = build(shots=shots, split_fraction=0.5)
     assert not paths(data.training) & paths(data.recordings("validate"))
     assert data.training.class_counts().all()
     assert len(set(data.recordings("validate").class_counts().tolist())) == 1
@@ -47,8 +49,11 @@ def test_training_and_validation_never_overlap_and_each_class_is_in_both(build, 
 
 def test_few_shots_are_the_published_ones_whether_or_not_something_is_held_out(build):
     for shots in (1, 3):
-        with_holdout, without = build(shots=shots, holdout=0.5), build(shots=shots, holdout=0.5, selection=None)
-        np.testing.assert_array_equal(with_holdout.training.paths, without.training.paths)
+        split_off, without = (
+            build(shots=shots, split_fraction=0.5),
+            build(shots=shots, split_fraction=0.5, selection=None),
+        )
+        np.testing.assert_array_equal(split_off.training.paths, without.training.paths)
 
 
 def test_the_whole_split_gives_up_what_is_held_out_and_only_then(build):
@@ -56,10 +61,10 @@ def test_the_whole_split_gives_up_what_is_held_out_and_only_then(build):
     assert len(whole.training) == len(whole.split("training"))
     assert "validation" not in whole.describe()["checksums"]
     with pytest.raises(
-        UserError, match=r"has no validation split of its own: selection=validation holds data\.holdout"
+        UserError, match=r"has no validation split of its own: selection=validation holds data\.split_fraction"
     ):
         whole.split("validation")
-    held = build(holdout=0.25)
+    held = build(split_fraction=0.25)
     assert len(held.training) + len(held.split("validation")) == len(whole.training)
     ours, theirs = held.describe(), whole.describe()
     assert ours["checksums"]["training"] != theirs["checksums"]["training"]
@@ -68,10 +73,10 @@ def test_the_whole_split_gives_up_what_is_held_out_and_only_then(build):
 
 
 def test_the_held_out_part_stays_when_other_things_change(build):
-    alone = paths(build(holdout=0.3).split("validation"))
-    assert paths(build(holdout=0.3, batch_size=3, num_workers=2).split("validation")) == alone
-    assert paths(build(holdout=0.3, seed=1).split("validation")) != alone
-    with_shots = paths(build(holdout=0.3, shots=1).split("validation"))
+    alone = paths(build(split_fraction=0.3).split("validation"))
+    assert paths(build(split_fraction=0.3, batch_size=3, num_workers=2).split("validation")) == alone
+    assert paths(build(split_fraction=0.3, seed=1).split("validation")) != alone
+    with_shots = paths(build(split_fraction=0.3, shots=1).split("validation"))
     assert len(with_shots - alone) <= 3  # one shot a class, at most, has to be replaced
 
 

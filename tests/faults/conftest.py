@@ -160,7 +160,7 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
         "data=ncaltech101", f"data.root={learnable_root}", "data.sensor_hw=[60,80]",
     )  # fmt: skip
     small = (
-        "frames.events_per_frame=200", "data.percentile_events=600", "data.num_workers=0", "clip=tiny",
+        "frames.events_per_frame=200", "data.p95_events=600", "data.num_workers=0", "clip=tiny",
         "data.batch_size=4", "callbacks.progress=null",
     )  # fmt: skip
     shots = ("experiment=fewshot_ncaltech", "fewshot.shots=2", "trainer.max_epochs=1", "data.augmentation.max_shift=3")

@@ -121,7 +121,7 @@ def _commands(folder: Path) -> dict[str, list[str]]:
             folder / "images" / "ant" / f"{number}.png"
         )
     clip = ["clip=tiny", f"clip.config={folder / 'small.json'}", "clip.arch=null", "clip.pretrained=null"]
-    data = [f"data.root={folder / 'set'}", f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]", "data.percentile_events=600"]
+    data = [f"data.root={folder / 'set'}", f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]", "data.p95_events=600"]
     run = [
         *clip,
         *data,

@@ -87,7 +87,7 @@ CONFIG = "eventclip/config"
         ("eventclip/class_names", [1, 2, 3], "class_names in its metadata holds 1"),
         ("eventclip/class_names", ["face", None, "x"], "class_names in its metadata holds None"),
         (f"{CONFIG}/views", REMOVED, "lack config.views.evaluation_views"),
-        (f"{CONFIG}/data", REMOVED, "lack config.data.percentile_events"),
+        (f"{CONFIG}/data", REMOVED, "lack config.data.p95_events"),
         (f"{CONFIG}/clip", None, "config.clip in its metadata is None"),
         (f"{CONFIG}/adapter", "text", "config.adapter in its metadata is text, a str"),
         (f"{CONFIG}/tuning", [], "lack config.tuning.parts"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from eventclip.views.square import clip_resize
 
 import eventclip
 from eventclip.datasets.symbols import film_symbol
@@ -13,7 +14,6 @@ from eventclip.models.factory import load_clip
 from eventclip.rng import generator
 from eventclip.simulation.glyphs import fill, outline
 from eventclip.simulation.sketches import CLASSES, FONT
-from eventclip.views.square import clip_resize
 
 FILES = Path(eventclip.__file__).parent / "assets" / "tiny_clip"
 RECORD = json.loads((FILES / "record.json").read_text())

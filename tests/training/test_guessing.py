@@ -19,7 +19,7 @@ from eventclip.models.encoder import ClipEncoder
 from eventclip.models.factory import load_clip
 from eventclip.training.guessing import GuessStore, guess_all
 
-VERSIONS = ("as_is", "mirrored")
+KINDS = ("as_is", "mirrored")
 
 
 class OneOf:
@@ -39,7 +39,7 @@ def data(learnable_root):
         root=learnable_root,
         renderer=FrameRenderer(200),
         sensor_hw=(60, 80),
-        percentile_events=600,
+        p95_events=600,
         image_size=32,
         evaluation_batch_size=6,
     )
@@ -58,10 +58,10 @@ def guess(data, classifier, tmp_path):
 
     def run(folder, *fabrics, decides=None):
         store = GuessStore(
-            tmp_path / folder, decides or {"teacher": 1}, shards=Shards(len(recordings), 5), versions=len(VERSIONS)
+            tmp_path / folder, decides or {"teacher": 1}, shards=Shards(len(recordings), 5), versions=len(KINDS)
         )
         for fabric in fabrics or (OneOf(),):
-            guess_all(fabric, classifier, data, recordings, store, versions=VERSIONS, progress=False)
+            guess_all(fabric, classifier, data, recordings, store, versions=KINDS, progress=False)
         return store
 
     return run
@@ -71,12 +71,12 @@ def test_guesses_are_the_classifiers_own_averaged_over_versions(guess, data, cla
     recordings = data.split("training")
     stored = guess("one").read()
     probabilities = []
-    for version in VERSIONS:
-        make, rows = data.view_maker("test", version=version), []
+    for version in KINDS:
+        transform, rows = data.view_transform("test", tta=version), []
         for i in range(len(recordings)):
-            views, valid = make(*data.files(recordings.path(i)))
+            views = torch.from_numpy(transform(*data.files(recordings.path(i))).pixels)[None]
             with torch.no_grad():
-                rows.append(classifier(torch.from_numpy(views)[None], torch.from_numpy(valid)[None]).probabilities)
+                rows.append(classifier(views).probabilities)
         probabilities.append(torch.cat(rows))
     expected = summarise(torch.stack(probabilities, 1).numpy())
     np.testing.assert_array_equal(stored["label"], expected["label"])
@@ -118,11 +118,11 @@ def test_a_feature_bank_of_all_versions_gives_the_same_guesses_and_is_read_the_n
     guess, data, classifier, tmp_path, monkeypatch
 ):
     online = guess("online").read()
-    data.bank = FeatureBank(classifier.encoder, folder=tmp_path / "bank", progress=False)
+    data.feature_cache = FeatureBank(classifier.encoder, folder=tmp_path / "bank", progress=False)
     banked = guess("banked").read()
     np.testing.assert_array_equal(banked["label"], online["label"])
     np.testing.assert_allclose(banked["probability"], online["probability"], rtol=1e-4)
-    assert len({folder.name for folder in (tmp_path / "bank").iterdir() if folder.is_dir()}) == len(VERSIONS)
+    assert len({folder.name for folder in (tmp_path / "bank").iterdir() if folder.is_dir()}) == len(KINDS)
     monkeypatch.setattr(ClipEncoder, "encode_views", None)
     assert guess("again").read().tobytes() == banked.tobytes()
 

@@ -34,7 +34,7 @@ SensorSides = Annotated[
 ]
 Channels = Annotated[list[float], Exactly(3, "three numbers, such as [0.5,0.5,0.5]")]
 
-Fit = Literal["crop", "pad", "stretch"]
+ResizeMode = Literal["crop", "pad", "stretch"]
 Color = Literal["gray", "rgb"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Split = Literal["training", "validation", "test"]
@@ -93,7 +93,7 @@ class Frames:
 
 @dataclass
 class Augmentation:
-    """Of :class:`eventclip.views.transform.Augmentation`."""
+    """Of :class:`eventclip.views.augment.Augmentation`."""
 
     max_shift: Annotated[int, Between(0, 32_767)]
     flip_time: bool
@@ -110,7 +110,7 @@ class DataSet:
 
     root: Path | None
     sensor_hw: SensorSides | None
-    percentile_events: Count
+    p95_events: Count
     augmentation: Augmented | None
     class_names: list[ClassName] | dict[str, ClassName] | None
     batch_size: Count
@@ -143,7 +143,7 @@ class NCaltech101(RecordedDataSet):
 class NCars(RecordedDataSet):
     """Of :class:`eventclip.datasets.ncars.NCarsDataModule`."""
 
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
@@ -152,7 +152,7 @@ class NImageNet(RecordedDataSet):
 
     variant: int | str | None
     classes: list[str] | Path | None
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
@@ -161,7 +161,7 @@ class Folder(RecordedDataSet):
 
     splits: dict[str, Path] | None
     classes: list[str] | Path | None
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
@@ -206,11 +206,11 @@ class TransformerAdapter:
 
 @dataclass
 class FewShot:
-    """Of :func:`eventclip.datasets.sampling.draw_few_shot`."""
+    """Of :func:`eventclip.datasets.sampling.sample_few_shot`."""
 
     shots: Count | None
     seed: Annotated[int, Between(0, 2**63 - 1)]
-    draw: Literal["seeded", "reference"]
+    sampling: Literal["seeded", "reference"]
     repeat: bool
     split_file: Path | None
 
@@ -334,13 +334,13 @@ class PredictionTable:
 
 TARGETS: dict[str, type] = {
     "eventclip.events.frames.FrameRenderer": Frames,
-    "eventclip.views.transform.Augmentation": Augmentation,
+    "eventclip.views.augment.Augmentation": Augmentation,
     "eventclip.datasets.symbols.SymbolsDataModule": DataSet,
     "eventclip.datasets.ncaltech101.NCaltech101DataModule": NCaltech101,
     "eventclip.datasets.ncars.NCarsDataModule": NCars,
     "eventclip.datasets.nimagenet.NImageNetDataModule": NImageNet,
     "eventclip.datasets.folder.FolderDataModule": Folder,
-    "eventclip.datasets.sampling.draw_few_shot": FewShot,
+    "eventclip.datasets.sampling.sample_few_shot": FewShot,
     "eventclip.models.factory.load_clip": Clip,
     "eventclip.adapters.paper.IdentityAdapter": IdentityAdapter,
     "eventclip.adapters.paper.TextAdapter": TextAdapter,
@@ -395,7 +395,7 @@ class Views:
 
     training_views: Count
     evaluation_views: Count
-    fit: Fit
+    resize_mode: ResizeMode
 
 
 @dataclass
@@ -547,7 +547,7 @@ class ClassifyViews:
     """The section views of ``conf/classify.yaml``."""
 
     max_views: Count | None
-    fit: Fit | None
+    resize_mode: ResizeMode | None
 
 
 @dataclass

@@ -81,7 +81,7 @@ class DataCheck:
             "data_set": type(self.datamodule).__name__,
             "root": str(self.datamodule.root),
             "events_per_frame": self.datamodule.renderer.events_per_frame,
-            "percentile_events": self.datamodule.percentile_events,
+            "p95_events": self.datamodule.p95_events,
             "splits": {name: _split_as_dict(split) for name, split in self.splits.items()},
             "unlisted": self.unlisted,
             "alike": self.alike,
@@ -197,11 +197,11 @@ def _against_constants(name: str, split: CheckedSplit, data: EventDataModule) ->
     sound = split.found.events[split.found.sound]
     if not len(sound):
         return f"{name}: no recording can be used"
-    per_frame, expected = data.renderer.events_per_frame, data.percentile_events
+    per_frame, expected = data.renderer.events_per_frame, data.p95_events
     under, over = (100 * float(np.mean(part)) for part in (sound < per_frame, sound > expected))
     return (
         f"{name}: {under:.1f} % have fewer events than one frame takes (frames.events_per_frame={per_frame:,}), "
-        f"{over:.1f} % more than data.percentile_events={expected:,} (5 % expected)"
+        f"{over:.1f} % more than data.p95_events={expected:,} (5 % expected)"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,17 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from eventclip.datasets.dataset import RecordingDataset, Sample
+from eventclip.datasets.dataset import RecordingDataset, Sample, collate
+from eventclip.datasets.recordings import SPLITS
 from eventclip.datasets.samplers import EvaluationBatches, ResumableLoader, TrainingBatches, heed_parent_only
-from eventclip.datasets.splits import Draw, RecordingSplits
+from eventclip.datasets.splits import FewShot, RecordingSplits
 from eventclip.errors import UserError
-from eventclip.events.frames import FrameRenderer
+from eventclip.events.frames import FrameRenderer, views_per_recording
 from eventclip.io.formats import ReadOptions
-from eventclip.views.square import views_per_recording
-from eventclip.views.transform import Augmentation, ViewMaker
+from eventclip.views.augment import Augmentation
+from eventclip.views.transform import ViewTransform
 
-Bank = Callable[[RecordingDataset], Dataset[Sample]]
+FeatureCache = Callable[[RecordingDataset], Dataset[Sample]]
 """Samples with views -> the same samples, asked for by the same keys, with "features" (V, D) in place of "views"."""
 
 
@@ -36,19 +38,19 @@ class EventDataModule(RecordingSplits, LightningDataModule):
         image_size: side S of CLIP's input [px]; an attribute, to be set before a loader is asked for. So is ``bank``:
             what makes of samples with views the same samples with features; None hands the views out. And ``tested``,
             the split that the test stage looks at: "test" unless set otherwise; "training" is all of it, no draw.
-        draw: few-shot draw on the training split; None trains on all of it.
+        few_shot: few-shot sampling of the training split; None trains on all of it.
         sensor_hw: sensor height and width [px]; None takes each file's own.
-        percentile_events: 95th percentile of events per recording, which decides the number of views.
+        p95_events: 95th percentile of events per recording, which decides the number of views.
         training_views: most views per recording in training (the paper's 2).
         evaluation_views: most views per recording in evaluation (the paper's 10).
-        fit: how a frame becomes square: "crop", "pad" or "stretch".
+        resize_mode: how a frame becomes square: "crop", "pad" or "stretch".
         augmentation: what training changes at random; None = nothing, the evaluation views are trained on.
         selection: what validation looks at: "validation", "test", or None for no validation at all.
         splits: folders of "training", "validation" and "test" below ``root``, where they are not the data set's own.
         variant: which of the data set's other test sets is tested on, by name or by number from 1; None = its main one.
         classes: class folders to take, in order of their labels, or a text file with one at the start of each line;
             those that are not there are left out with a warning. None takes all.
-        holdout: fraction of each class held out where a split has no folder of its own, in (0, 1).
+        split_fraction: fraction of each class held out where a split has no folder of its own, in (0, 1).
         class_names: names for the prompts in the order of the class folders, or a map from folder to name; None
             takes the data set's own.
         file_format: reader by name; None tells it by each file's suffix. This and the next five are
@@ -74,18 +76,18 @@ class EventDataModule(RecordingSplits, LightningDataModule):
         root: str | Path | None = None,
         renderer: FrameRenderer,
         image_size: int = 224,
-        draw: Draw | None = None,
+        few_shot: FewShot | None = None,
         sensor_hw: Sequence[int] | None = None,
-        percentile_events: int,
+        p95_events: int,
         training_views: int = 2,
         evaluation_views: int = 10,
-        fit: str = "crop",
+        resize_mode: str = "crop",
         augmentation: Augmentation | None = None,
         selection: str | None = None,
         splits: dict[str, str] | None = None,
         variant: str | int | None = None,
         classes: Sequence[str] | str | None = None,
-        holdout: float = 0.2,
+        split_fraction: float = 0.2,
         class_names: Sequence[str] | dict[str, str] | None = None,
         file_format: str | None = None,
         time_unit: str | None = None,
@@ -114,9 +116,9 @@ class EventDataModule(RecordingSplits, LightningDataModule):
             variant=variant,
             classes=classes,
             class_names=class_names,
-            draw=draw,
+            few_shot=few_shot,
             selection=selection,
-            holdout=holdout,
+            split_fraction=split_fraction,
             on_bad_recording=on_bad_recording,
             num_workers=num_workers,
             seed=seed,
@@ -127,11 +129,37 @@ class EventDataModule(RecordingSplits, LightningDataModule):
                 f"more and data.num_workers={num_workers} 0 or more"
             )
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
-        self.renderer, self.image_size, self.fit = renderer, image_size, fit
-        self.augmentation, self.percentile_events = augmentation, percentile_events
-        self.training_views = views_per_recording(percentile_events, renderer.events_per_frame, training_views)
-        self.evaluation_views = views_per_recording(percentile_events, renderer.events_per_frame, evaluation_views)
-        self.bank: Bank | None = None
+        self.renderer, self.image_size, self.resize_mode = renderer, image_size, resize_mode
+        self.augmentation, self.p95_events = augmentation, p95_events
+        self.training_views = views_per_recording(p95_events, renderer.events_per_frame, training_views)
+        self.evaluation_views = views_per_recording(p95_events, renderer.events_per_frame, evaluation_views)
+        self.feature_cache: FeatureCache | None = None
+
+    def connect(
+        self, *, image_size: int | None = None, feature_cache: FeatureCache | None = None, tested: str | None = None
+    ) -> None:
+        """Tell what is known only once CLIP is; each call changes what it gives.
+
+        Args:
+            image_size: side S of CLIP's input [px].
+            feature_cache: makes of samples with views the same samples with features; without one, loaders hand views
+                out.
+            tested: the split that the test stage looks at; "training" is all of it, not a few-shot sample.
+
+        Raises:
+            UserError: a size or a split that there is not.
+        """
+        if image_size is not None:
+            if image_size < 1:
+                raise UserError(f"image_size must be 1 or more pixels, got {image_size}")
+            self.image_size = image_size
+        if tested is not None:
+            if tested not in SPLITS:
+                raise UserError(f"tested must be one of {', '.join(SPLITS)}, got {tested!r}")
+            self.tested = tested
+            self._used.clear()
+        if feature_cache is not None:
+            self.feature_cache = feature_cache
 
     def setup(self, stage: str) -> None:
         """Let every process leave out what the first one does: reading may fail for one of them only."""
@@ -166,28 +194,25 @@ class EventDataModule(RecordingSplits, LightningDataModule):
     def dataset(self, stage: str) -> RecordingDataset:
         """Samples of ``stage`` with their views, whatever the loaders hand out."""
         self.tell_notes(stage)
-        return RecordingDataset(self.recordings(stage), self.files, self.view_maker(stage), seed=self.seed)
+        return RecordingDataset(self.recordings(stage), self.files, self.view_transform(stage), seed=self.seed)
 
     def _samples(self, stage: str) -> tuple[Dataset[Sample], int]:
         """What the loader of ``stage`` reads, and with how many processes: features are at hand, views are made."""
         dataset = self.dataset(stage)
-        return (dataset, self.num_workers) if self.bank is None else (self.bank(dataset), 0)
+        return (dataset, self.num_workers) if self.feature_cache is None else (self.feature_cache(dataset), 0)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training batches, resumable between any two of them."""
         samples, workers = self._samples("fit")
         return ResumableLoader(
-            samples, self._training_batches(), num_workers=workers, pin_memory=torch.cuda.is_available()
+            samples,
+            TrainingBatches(
+                len(self.training), self.batch_size, seed=self.seed, position=self._position, **self._ranks()
+            ),
+            max_views=self.training_views,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
         )
-
-    def _training_batches(self) -> TrainingBatches:
-        return TrainingBatches(
-            len(self.training), self.batch_size, seed=self.seed, position=self._position, **self._ranks()
-        )
-
-    def dealt(self, batch_idx: int) -> tuple[int, int]:
-        """Recordings of a training batch: (this process's, all processes'); see :meth:`TrainingBatches.dealt`."""
-        return self._training_batches().dealt(batch_idx)
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         """Evaluation batches of the split that selection looks at; no loader where there is none."""
@@ -204,27 +229,28 @@ class EventDataModule(RecordingSplits, LightningDataModule):
         return DataLoader(
             samples,
             batch_sampler=EvaluationBatches(size, self.evaluation_batch_size, **self._ranks()),
+            collate_fn=partial(collate, max_views=self.evaluation_views),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             worker_init_fn=heed_parent_only,
         )
 
-    def view_maker(self, stage: str, *, version: str = "as_is") -> ViewMaker:
+    def view_transform(self, stage: str, *, tta: str = "as_is") -> ViewTransform:
         """Events -> views as ``stage`` needs them: augmented in "fit", deterministic in "validate" and "test".
 
         Args:
             stage: "fit", "validate" or "test".
-            version: test-time version, "as_is" in "fit" (see :data:`eventclip.views.transform.VERSIONS`).
+            tta: test-time augmentation, "as_is" in "fit" (see :data:`eventclip.views.transform.TTA`).
         """
         fitting = stage == "fit"
-        return ViewMaker(
+        return ViewTransform(
             self.renderer,
             image_size=self.image_size,
             max_views=self.training_views if fitting else self.evaluation_views,
-            fit=self.fit,
+            resize_mode=self.resize_mode,
             augmentation=self.augmentation if fitting else None,
-            version=version,
+            tta=tta,
         )
 
     def describe(self, *, training: bool = True) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class FolderDataModule(EventDataModule):
                 f"with a folder for each class, or name yours with data.splits.{split}=FOLDER"
             )
         everything = self.list_folder(".")
-        held_out = hold_out(everything, self.holdout, seed=self.seed)
+        held_out = hold_out(everything, self.split_fraction, seed=self.seed)
         return everything.subset(np.flatnonzero(held_out if split == "test" else ~held_out))
 
     def has_split(self, split: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which recordings a few-shot learner gets: the reference's draw, seeded draws of ours, or a list in a file."""
+"""Which recordings a few-shot learner gets: the reference's sample, seeded ones of ours, or a list in a file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from eventclip.errors import UserError
 from eventclip.rng import generator
 
 Positions = NDArray[np.int64]
-DRAWS = ("seeded", "reference")
+SAMPLINGS = ("seeded", "reference")
 
 
-def draw_few_shot(
+def sample_few_shot(
     recordings: Recordings,
     *,
     shots: int | None,
     seed: int = 0,
-    draw: str = "seeded",
+    sampling: str = "seeded",
     repeat: bool = False,
     split_file: str | Path | None = None,
 ) -> Recordings:
@@ -31,10 +31,10 @@ def draw_few_shot(
     Args:
         recordings: the training split.
         shots: recordings per class; None takes all of the split.
-        seed: seed of a seeded draw.
-        draw: "seeded", or "reference" for the paper's own.
+        seed: seed of a seeded sample.
+        sampling: "seeded", or "reference" for the paper's own.
         repeat: a class with too few recordings gives some of them again.
-        split_file: JSON file that lists the recordings; shots and draw are not used then. Labels that a teacher
+        split_file: JSON file that lists the recordings; shots and sampling are not used then. Labels that a teacher
             guessed take the place of the folders'.
 
     Returns:
@@ -45,18 +45,18 @@ def draw_few_shot(
     """
     if split_file is not None:
         return read_split(split_file).find_in(recordings)
-    if draw not in DRAWS:
-        raise UserError(f"fewshot.draw must be one of {', '.join(DRAWS)}, got {draw!r}")
+    if sampling not in SAMPLINGS:
+        raise UserError(f"fewshot.sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
     if shots is None:
         return recordings
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
         raise UserError(f"fewshot.shots must be a whole number from 1 on, or null for everything, got {shots!r}")
-    if draw == "reference":
-        return recordings.subset(reference_draw(recordings, shots, repeat=repeat))
-    return recordings.subset(seeded_draw(recordings, shots, seed, repeat=repeat))
+    if sampling == "reference":
+        return recordings.subset(reference_sample(recordings, shots, repeat=repeat))
+    return recordings.subset(seeded_sample(recordings, shots, seed, repeat=repeat))
 
 
-def reference_draw(recordings: Recordings, shots: int, *, repeat: bool) -> Positions:
+def reference_sample(recordings: Recordings, shots: int, *, repeat: bool) -> Positions:
     """Draw as the EventCLIP authors do: one generator seeded with 0, classes and their files sorted by name.
 
     A class with fewer recordings than ``shots`` is drawn from with replacement where ``repeat``, and taken whole
@@ -73,7 +73,7 @@ def reference_draw(recordings: Recordings, shots: int, *, repeat: bool) -> Posit
     return np.array(drawn, dtype=np.int64)
 
 
-def seeded_draw(recordings: Recordings, shots: int, seed: int, *, repeat: bool) -> Positions:
+def seeded_sample(recordings: Recordings, shots: int, seed: int, *, repeat: bool) -> Positions:
     """Draw so that fewer shots are always part of more shots of the same seed.
 
     A class's draw depends on the seed, its folder's name and its own files alone, so other classes may come and go.

@@ -27,8 +27,8 @@ from eventclip.io.formats import READABLE_SUFFIXES, ReadOptions
 
 log = logging.getLogger(__name__)
 
-Draw = Callable[[Recordings], Recordings]
-"""A few-shot draw: the training split -> what to train on, repeats allowed, labels possibly a teacher's."""
+FewShot = Callable[[Recordings], Recordings]
+"""Few-shot sampling: the training split -> what to train on, repeats allowed, labels possibly a teacher's."""
 
 
 def _names(given: Sequence[Any] | None, key: str) -> list[str]:
@@ -63,17 +63,17 @@ class RecordingSplits(ABC):
         variant: str | int | None,
         classes: Sequence[str] | str | None,
         class_names: Sequence[str] | dict[str, str] | None,
-        draw: Draw | None,
+        few_shot: FewShot | None,
         selection: str | None,
-        holdout: float,
+        split_fraction: float,
         on_bad_recording: str,
         num_workers: int,
         seed: int,
     ) -> None:
         if selection not in (None, "validation", "test"):
             raise UserError(f"selection must look at 'validation', 'test' or nothing (null), got {selection!r}")
-        if not 0.0 < holdout < 1.0:
-            raise UserError(f"data.holdout must lie between 0 and 1, got {holdout}")
+        if not 0.0 < split_fraction < 1.0:
+            raise UserError(f"data.split_fraction must lie between 0 and 1, got {split_fraction}")
         if on_bad_recording not in ("error", "skip"):
             raise UserError(f"data.on_bad_recording must be error or skip, got {on_bad_recording!r}")
         if isinstance(classes, str):
@@ -94,7 +94,7 @@ class RecordingSplits(ABC):
         self.splits, self.variant = dict(splits or {}), self._variant(variant)
         self.classes = None if classes is None else _names(classes, "data.classes")
         self._class_names = class_names
-        self.draw, self.selection, self.holdout = draw, selection, holdout
+        self.few_shot, self.selection, self.split_fraction = few_shot, selection, split_fraction
         self.on_bad_recording, self.num_workers, self.seed = on_bad_recording, num_workers, seed
         self.tested = "test"
         self._told = False
@@ -257,7 +257,7 @@ class RecordingSplits(ABC):
             raise UserError(
                 f"training and test of {self.root} differ in their class folders: {odd[0]!r} is in one of them only"
             )
-        return everything if self.draw is None else self.draw(everything)
+        return everything if self.few_shot is None else self.few_shot(everything)
 
     @property
     def _drawn_to_train(self) -> Recordings:
@@ -270,12 +270,14 @@ class RecordingSplits(ABC):
         """The part of the training split to validate on: first of all what is not drawn, so that the shots stay."""
         if self.selection != "validation":
             raise UserError(
-                f"{self.root} has no validation split of its own: selection=validation holds data.holdout of each "
-                f"training class out"
+                f"{self.root} has no validation split of its own: selection=validation holds data.split_fraction of "
+                f"each training class out"
             )
         everything = self.split("training")
         drawn = np.isin(everything.paths, self._drawn.paths)
-        return everything.subset(np.flatnonzero(hold_out(everything, self.holdout, seed=self.seed, spared=drawn)))
+        return everything.subset(
+            np.flatnonzero(hold_out(everything, self.split_fraction, seed=self.seed, spared=drawn))
+        )
 
     def _unreadable_of(self, split: str, wanted: Recordings) -> dict[str, str]:
         if split not in self._unreadable:

@@ -1,84 +1,77 @@
-"""Test-time versions of a recording: one sample holds the views of all of them."""
+"""Test-time augmentation: each recording as it is, mirrored, flipped in time, in shards that can be done again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eventclip.datasets.datamodule import EventDataModule
-from eventclip.datasets.dataset import RecordingDataset, Sample
+from eventclip.datasets.dataset import Batch, RecordingDataset, Sample, collate
 from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import UserError
-from eventclip.views.transform import VERSIONS, ViewMaker
+from eventclip.views.transform import TTA, ViewTransform
 
 
-def check_versions(versions: Sequence[str]) -> tuple[str, ...]:
-    """The versions in their one order.
+def check_tta(tta: Sequence[str]) -> tuple[str, ...]:
+    """The kinds of test-time augmentation in their one order.
 
     Raises:
         UserError: an unknown one, one given twice, or none.
     """
-    if not versions or set(versions) - set(VERSIONS) or len(set(versions)) < len(versions):
-        raise UserError(
-            f"pseudo.versions must be some of {', '.join(VERSIONS)}, each once, got [{', '.join(map(str, versions))}]"
-        )
-    return tuple(version for version in VERSIONS if version in versions)
+    if not tta or set(tta) - set(TTA) or len(set(tta)) < len(tta):
+        raise UserError(f"pseudo.tta must be some of {', '.join(TTA)}, each once, got [{', '.join(map(str, tta))}]")
+    return tuple(kind for kind in TTA if kind in tta)
 
 
-class VersionsDataset(Dataset[Sample]):
-    """Recordings to be guessed, each in several versions.
+class TTADataset(Dataset[list[Sample]]):
+    """Recordings in several kinds of test-time augmentation: for each, a list of R samples.
 
-    A sample: views uint8 (R, V, C, S, S), valid bool (R, V), label int (of the folder), index int; R versions. The
-    file is read once for all of them.
+    The file is read once for all of them.
 
     Args:
         recordings: what to read, in order.
         files: path -> events.
-        makers: events -> views, one maker a version.
+        transforms: events -> views, one for each kind.
     """
 
-    def __init__(self, recordings: Recordings, files: EventFiles, makers: Sequence[ViewMaker]) -> None:
-        self.recordings, self.files, self.makers = recordings, files, makers
+    def __init__(self, recordings: Recordings, files: EventFiles, transforms: Sequence[ViewTransform]) -> None:
+        self.recordings, self.files, self.transforms = recordings, files, transforms
 
     def __len__(self) -> int:
         return len(self.recordings)
 
-    def __getitem__(self, position: int) -> Sample:
+    def __getitem__(self, position: int) -> list[Sample]:
         events, sensor_hw = self.files(self.recordings.path(position))
-        made = []
-        for make in self.makers:
-            one = make(events, sensor_hw)
-            if one is None:
-                raise ValueError("a recording to be guessed must not be augmented")
-            made.append(one)
-        views, valid = zip(*made, strict=True)
-        return {
-            "views": torch.from_numpy(np.stack(views)),
-            "valid": torch.from_numpy(np.stack(valid)),
-            "label": int(self.recordings.labels[position]),
-            "index": position,
-        }
+        label = int(self.recordings.labels[position])
+        return [
+            {"views": torch.from_numpy(transform(events, sensor_hw).pixels), "label": label, "index": position}
+            for transform in self.transforms
+        ]
 
 
-class StackedVersions(Dataset[Sample]):
-    """Recordings to be guessed from features at hand: features (R, V, D) in place of the views of the other data set.
+class CachedTTADataset(Dataset[list[Sample]]):
+    """The same with features from the cache.
 
     Args:
-        banked: the samples of each version, as a data module's ``bank`` gives them.
+        cached: the samples of each kind, as a data module's feature cache gives them.
     """
 
-    def __init__(self, banked: Sequence[Dataset[Sample]]) -> None:
-        self.banked = list(banked)
+    def __init__(self, cached: Sequence[Dataset[Sample]]) -> None:
+        self.cached = list(cached)
 
-    def __getitem__(self, position: int) -> Sample:
-        samples = [version[0, position] for version in self.banked]
-        stacked = {name: torch.stack([sample[name] for sample in samples]) for name in ("features", "valid")}
-        return {**samples[0], **stacked}
+    def __getitem__(self, position: int) -> list[Sample]:
+        return [samples[0, position] for samples in self.cached]
+
+
+def collate_tta(recordings: Sequence[Sequence[Sample]], *, max_views: int | None = None) -> Batch:
+    """B recordings of R samples each -> one batch of B R, recording after recording."""
+    return collate(list(chain.from_iterable(recordings)), max_views=max_views)
 
 
 class Shards:
@@ -128,30 +121,32 @@ class ShardBatches(Sampler[list[int]]):
                 yield list(own[start : start + self.batch_size])
 
 
-def versions_loader(
-    datamodule: EventDataModule, recordings: Recordings, versions: Sequence[str], shards: Shards, wanted: Sequence[int]
-) -> DataLoader[Sample]:
-    """Load the recordings of some shards in all their versions, in order.
+def tta_loader(
+    datamodule: EventDataModule, recordings: Recordings, tta: Sequence[str], shards: Shards, wanted: Sequence[int]
+) -> DataLoader[list[Sample]]:
+    """Load the recordings of some shards in all kinds of test-time augmentation, in order; see :func:`collate_tta`.
 
-    A batch has as many views as an evaluation batch: its recordings are fewer by the number of versions. With a feature
-    bank, every version is banked as a data set of its own.
+    A batch has as many views as an evaluation batch: its recordings are fewer by the number of kinds. With a feature
+    cache, every kind is a data set of its own.
 
     Args:
         datamodule: how recordings are read and viewed, and whether features are kept.
-        recordings: all that are to be guessed.
-        versions: names as in :data:`eventclip.views.transform.VERSIONS`.
+        recordings: all that are to be labelled.
+        tta: names as in :data:`eventclip.views.transform.TTA`.
         shards: how ``recordings`` are cut.
         wanted: numbers of the shards to load.
     """
-    makers = [datamodule.view_maker("test", version=version) for version in versions]
-    batch_size = max(1, datamodule.evaluation_batch_size // len(versions))
-    samples: Dataset[Sample] = VersionsDataset(recordings, datamodule.files, makers)
-    if datamodule.bank is not None:
-        each = (RecordingDataset(recordings, datamodule.files, make) for make in makers)
-        samples = StackedVersions([datamodule.bank(dataset) for dataset in each])
+    transforms = [datamodule.view_transform("test", tta=kind) for kind in tta]
+    batch_size = max(1, datamodule.evaluation_batch_size // len(tta))
+    samples: Dataset[list[Sample]] = TTADataset(recordings, datamodule.files, transforms)
+    cache = datamodule.feature_cache
+    if cache is not None:
+        each = (RecordingDataset(recordings, datamodule.files, transform) for transform in transforms)
+        samples = CachedTTADataset([cache(dataset) for dataset in each])
     return DataLoader(
         samples,
         batch_sampler=ShardBatches(shards, wanted, batch_size),
-        num_workers=datamodule.num_workers if datamodule.bank is None else 0,
+        collate_fn=partial(collate_tta, max_views=datamodule.evaluation_views),
+        num_workers=datamodule.num_workers if cache is None else 0,
         pin_memory=torch.cuda.is_available(),
     )

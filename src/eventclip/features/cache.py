@@ -98,12 +98,10 @@ class FeatureBank:
             raise UserError(
                 "features=bank keeps what a frozen image tower sees, but here it learns: set features=online"
             )
-        passes = self.passes if dataset.make_views.augmentation else 1
+        passes = self.passes if dataset.transform.augmentation else 1
         keys = row_keys(dataset, passes)
         store = self._complete(dataset, keys)
-        return BankedDataset(
-            dataset.recordings, store.rows(keys), max_views=dataset.make_views.max_views, passes=passes
-        )
+        return BankedDataset(dataset.recordings, store.rows(keys), passes=passes)
 
     def describe(self, dataset: RecordingDataset) -> dict[str, Any]:
         """Plain values that decide a feature of a given recording; their hash names the bank."""
@@ -176,7 +174,7 @@ class FeatureBank:
             dataset,
             batch_sampler=[[divmod(int(row), len(dataset)) for row in piece] for piece in pieces],
             num_workers=self.num_workers,
-            collate_fn=_valid_views,
+            collate_fn=_put_together,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=heed_parent_only,
         )
@@ -231,7 +229,7 @@ def row_keys(dataset: RecordingDataset, passes: int) -> Keys:
     return np.array([row_key(b"%d/%s" % (p, name)) for p in range(passes) for name in names], dtype=KEY)
 
 
-def _valid_views(samples: list[Sample]) -> tuple[Tensor, list[int]]:
-    """The views that there are of several samples, one after the other, and how many each has."""
-    views = torch.cat([sample["views"][sample["valid"]] for sample in samples])
-    return views, [int(sample["valid"].sum()) for sample in samples]
+def _put_together(samples: list[Sample]) -> tuple[Tensor, list[int]]:
+    """The views of several samples, one after the other, and how many each has."""
+    views = [sample["views"] for sample in samples]
+    return torch.cat(views), list(map(len, views))

@@ -169,14 +169,18 @@ _TARGETS_OF_1: Mapping[str, str] = {
     "eventclip.data.ncars.NCarsDataModule": "eventclip.datasets.ncars.NCarsDataModule",
     "eventclip.data.nimagenet.NImageNetDataModule": "eventclip.datasets.nimagenet.NImageNetDataModule",
     "eventclip.data.symbols.SymbolsDataModule": "eventclip.datasets.symbols.SymbolsDataModule",
-    "eventclip.data.view_maker.Augmentation": "eventclip.views.transform.Augmentation",
-    "eventclip.data.fewshot.draw_few_shot": "eventclip.datasets.sampling.draw_few_shot",
+    "eventclip.data.view_maker.Augmentation": "eventclip.views.augment.Augmentation",
+    "eventclip.data.fewshot.draw_few_shot": "eventclip.datasets.sampling.sample_few_shot",
     "eventclip.training.features.FeatureBank": "eventclip.features.cache.FeatureBank",
 }
 """Names of code in checkpoints of version 0.1 (format 1) -> what they are called now; other names stay, to be looked at
 as all are. That the gate lets each through is for the tests to say."""
 
-_KEYS_OF_1: Mapping[str, Mapping[str, str]] = {}
+_KEYS_OF_1: Mapping[str, Mapping[str, str]] = {
+    "data": {"percentile_events": "p95_events", "holdout": "split_fraction"},
+    "views": {"fit": "resize_mode"},
+    "fewshot": {"draw": "sampling"},
+}
 """Section of the configuration -> its keys in version 0.1 -> what they are called now."""
 
 
@@ -237,8 +241,8 @@ _NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "config.tuning.clip_factor": _NUMBER,
     "config.frames.events_per_frame": _NUMBER,
     "config.views.evaluation_views": int,
-    "config.views.fit": str,
-    "config.data.percentile_events": _NUMBER,
+    "config.views.resize_mode": str,
+    "config.data.p95_events": _NUMBER,
     "config.classifier.prompts": (list, tuple),
     "config.classifier.pooling": str,
     "config.selection": dict,

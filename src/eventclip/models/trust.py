@@ -23,8 +23,8 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "eventclip.datasets.nimagenet.NImageNetDataModule": False,
         "eventclip.datasets.symbols.SymbolsDataModule": False,
     },
-    "data.augmentation": {"eventclip.views.transform.Augmentation": False},
-    "fewshot": {"eventclip.datasets.sampling.draw_few_shot": True},
+    "data.augmentation": {"eventclip.views.augment.Augmentation": False},
+    "fewshot": {"eventclip.datasets.sampling.sample_few_shot": True},
     "adapter": {
         "eventclip.adapters.paper.IdentityAdapter": True,
         "eventclip.adapters.paper.TextAdapter": True,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eventclip.files import printable
 from eventclip.inference.result import WindowClassification
-from eventclip.views.square import as_image
+from eventclip.views.resize import as_image
 
 _SHOWN, _PICTURES = 5, 8
 

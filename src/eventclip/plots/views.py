@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from eventclip.errors import UserError
 from eventclip.files import printable, whole_file
 from eventclip.inference.result import Classification, Label, RecordingViews
-from eventclip.views.square import as_image
+from eventclip.views.resize import as_image
 
 _NARROWEST, _GAP, _LINE, _COLUMNS = 192, 8, 15, 5
 _INK, _PAPER, _FRAME = (34, 34, 34), (255, 255, 255), (190, 190, 190)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eventclip.datasets.dataset import RecordingDataset
 from eventclip.files import whole_file
-from eventclip.views.square import as_image
+from eventclip.views.resize import as_image
 
 _WRONG, _RIGHT = "#b3261e", "#1b6e3c"
 

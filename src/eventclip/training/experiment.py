@@ -52,7 +52,7 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
         "data",
         EventDataModule,
         renderer=build(cfg.frames, "frames"),
-        draw=build(cfg.fewshot, "fewshot"),
+        few_shot=build(cfg.fewshot, "fewshot"),
         selection=cfg.selection.split,
         seed=cfg.seed,
         cache=cfg.paths.cache,
@@ -80,11 +80,10 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         evaluated: the one split that is looked at; None for a run that trains, if anything learns, and tests.
     """
     datamodule = build_datamodule(cfg)
-    datamodule.tested = evaluated or "test"
+    datamodule.connect(tested=evaluated or "test")
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
     classifier = build_classifier(cfg, class_names)
-    datamodule.image_size = classifier.encoder.image_size
-    datamodule.bank = build_bank(cfg, classifier.encoder)
+    datamodule.connect(image_size=classifier.encoder.image_size, feature_cache=build_bank(cfg, classifier.encoder))
     data = datamodule.describe(training=evaluated is None and learns(classifier))
     counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
     log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)

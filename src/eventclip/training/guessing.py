@@ -18,7 +18,7 @@ from tqdm import tqdm
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.pseudo_labels import Guesses, guess_dtype, summarise
 from eventclip.datasets.recordings import Recordings
-from eventclip.datasets.tta import Shards, versions_loader
+from eventclip.datasets.tta import Shards, tta_loader
 from eventclip.errors import UserError
 from eventclip.files import printable, read_regular, whole_file, write_json
 from eventclip.models.classifier import EventClassifier
@@ -119,7 +119,7 @@ def guess_all(
         datamodule: how recordings are read and viewed.
         recordings: all that are to be guessed.
         store: where the guesses go; killed at any moment, the next call goes on after the last whole shard.
-        versions: of each recording, see :data:`eventclip.views.transform.VERSIONS`.
+        versions: of each recording, see :data:`eventclip.views.transform.TTA`.
         progress: show a bar on the first process.
     """
     own = store.shards.of_rank(fabric.global_rank, fabric.world_size)
@@ -134,8 +134,8 @@ def guess_all(
         desc="guessing", total=total, initial=total - left, unit="rec", disable=not progress or fabric.global_rank > 0
     )
     with bar:
-        for batch in versions_loader(datamodule, recordings, versions, store.shards, wanted) if wanted else ():
-            guesses = _guess(fabric, classifier, batch)
+        for batch in tta_loader(datamodule, recordings, versions, store.shards, wanted) if wanted else ():
+            guesses = _guess(fabric, classifier, batch, len(versions))
             parts.append(guesses)
             held += len(guesses)
             bar.update(len(guesses))
@@ -146,11 +146,9 @@ def guess_all(
 
 
 @torch.inference_mode()
-def _guess(fabric: Fabric, classifier: EventClassifier, batch: dict[str, torch.Tensor]) -> Guesses:
-    """Guess a batch: views uint8 (B, R, V, C, S, S) or features (B, R, V, D), and valid (B, R, V) -> (B,) guesses."""
-    valid = fabric.to_device(batch["valid"])
-    seen = {name: fabric.to_device(batch[name]).flatten(0, 1) for name in ("views", "features") if name in batch}
+def _guess(fabric: Fabric, classifier: EventClassifier, batch: dict[str, torch.Tensor], versions: int) -> Guesses:
+    """Guess a batch of B recordings in R versions, views or features of B R samples: (B,) guesses."""
+    seen = {name: fabric.to_device(batch[name]) for name in ("views", "features") if name in batch}
     with fabric.autocast():
-        prediction = classifier(valid=valid.flatten(0, 1), **seen)
-    probabilities = prediction.probabilities.float().unflatten(0, valid.shape[:2])
-    return summarise(probabilities.cpu().numpy())
+        prediction = classifier(valid=fabric.to_device(batch["valid"]), **seen)
+    return summarise(prediction.probabilities.float().unflatten(0, (-1, versions)).cpu().numpy())

@@ -106,7 +106,7 @@ class LitEventClassifier(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch, weighted such that the mean over processes is the mean over all their recordings."""
         prediction, labels = self(batch), batch["label"]
-        own, everyones = self.trainer.datamodule.dealt(batch_idx)  # type: ignore[attr-defined]
+        own, everyones = batch["share"]
         loss: Tensor = self._loss(prediction, labels) * (own * self.trainer.world_size / everyones)
         self.log("fit/loss", loss, batch_size=everyones, on_epoch=True, prog_bar=True, sync_dist=True)
         self._update("fit", prediction, labels[:own])

@@ -21,7 +21,7 @@ from eventclip.datasets.links import check_linkable, check_new_folder, link_reco
 from eventclip.datasets.pseudo_labels import Guesses, Selection
 from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.split_files import PSEUDO, check_names, write_split
-from eventclip.datasets.tta import Shards, check_versions
+from eventclip.datasets.tta import Shards, check_tta
 from eventclip.errors import UserError
 from eventclip.files import held, whole_file, write_json
 from eventclip.models.building import build_classifier, call_partial
@@ -64,7 +64,7 @@ def label(cfg: DictConfig) -> None:
             "out= is missing, the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json"
         )
     out = Path(cfg.out).expanduser()
-    versions = check_versions(options.versions)
+    versions = check_tta(options.versions)
     select = Selection(
         threshold=_threshold(options.threshold, "zero_shot" if cfg.checkpoint is None else "few_shot"),
         tta_consistent=options.tta_consistent,
@@ -77,9 +77,9 @@ def label(cfg: DictConfig) -> None:
     if cfg.checkpoint is not None:
         cfg = _as_the_teacher_sees(cfg, Path(cfg.checkpoint).expanduser())
     datamodule = build_datamodule(cfg)
-    datamodule.draw = None
+    datamodule.few_shot = None
     teacher = make_teacher(cfg, datamodule)
-    datamodule.bank = build_bank(cfg, teacher.classifier.encoder)
+    datamodule.connect(feature_cache=build_bank(cfg, teacher.classifier.encoder))
     everything = datamodule.training
     check_names(everything)  # before hours of guessing
     if links is not None:
@@ -92,7 +92,7 @@ def label(cfg: DictConfig) -> None:
         "versions": list(versions),
         "files": datamodule.files.describe(),
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
-        "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
+        "views": [datamodule.evaluation_views, datamodule.resize_mode, datamodule.image_size],
         "features": cfg.features.dtype if cfg.features else "online",
     }
     store = GuessStore(out.with_suffix(".guesses"), decides, shards=shards, versions=len(versions))
@@ -128,7 +128,7 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
         ours = {**checkpoint["eventclip"], "class_names": class_names}
         check_metadata(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
     classifier = build_classifier(cfg, class_names)
-    datamodule.image_size = classifier.encoder.image_size
+    datamodule.connect(image_size=classifier.encoder.image_size)
     clip = classifier.encoder.describe()
     shots = datamodule.training.subset([])
     if path is not None and checkpoint is not None:
