@@ -15,7 +15,7 @@ def look(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from eventclip.config.places import check_clip, check_given
-    from eventclip.inference.choices import check_choices, check_recordings
+    from eventclip.inference.settings import check_choices, check_recordings
     from eventclip.plots.views import check_picture
 
     check_given(cfg, "recording", ": the file to show")

@@ -29,7 +29,7 @@ from eventclip.events.array import events_from_columns
 from eventclip.events.frames import FrameRenderer
 from eventclip.files import fingerprint
 from eventclip.io.formats import read_events
-from eventclip.parallel import in_order
+from eventclip.parallel import map_ordered
 from eventclip.views.augment import Augmentation
 
 SENSOR = (60, 80)
@@ -334,7 +334,7 @@ def test_many_forked_processes_read_at_once(pack):
 def test_many_spawned_processes_read_at_once(pack):
     opened = Pack(pack)
     expected = times_of(opened)
-    found = in_order(opened.read, range(opened.count), 3)
+    found = map_ordered(opened.read, range(opened.count), 3)
     assert [events["t"].tolist() for events, _ in found] == expected
 
 

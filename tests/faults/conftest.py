@@ -21,7 +21,7 @@ from eventclip.datasets.symbols import simulate_symbol
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SENSOR = (128, 128)
 MODEL = ("clip=tiny", "classes=[star,anchor,umbrella]", "device=cpu", "sensor_hw=[128,128]", "progress=false")
-LOADED = ("run", "labelling", "evaluation", "inference.settings", "inference.predicting", "inference.timeline")
+LOADED = ("run", "labelling", "evaluation", "inference.settings", "inference.predict", "inference.timeline")
 LOADED += ("inference.pictures", "reporting.report", "reporting.curve", "data.packing", "data.filming", "data.check")
 
 

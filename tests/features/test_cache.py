@@ -22,7 +22,7 @@ from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.features import cache as features
 from eventclip.features.cache import FeatureCache
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.views.augment import Augmentation
 
 PLAIN = Augmentation(max_shift=3)
@@ -30,7 +30,7 @@ PLAIN = Augmentation(max_shift=3)
 
 @pytest.fixture(scope="module")
 def encoder(tiny_clip_json):
-    return ClipEncoder(None, None, config=tiny_clip_json)
+    return load_clip(None, None, config=tiny_clip_json)
 
 
 def data_module(root, *, shots=None, augmentation=None, seed=0, **options):
@@ -171,10 +171,10 @@ def test_all_that_shapes_a_feature_changes_its_folder(
         place(augmentation=Augmentation(max_shift=3, image=False)),
         place(cache={"dtype": "fp16"}),
         place(cache={"precision": "bf16-mixed"}),
-        place(clip=ClipEncoder(None, None, config=tiny_clip_json, init_seed=1)),
-        place(clip=ClipEncoder(None, None, config=tiny_clip_json, mean=[0.5, 0.5, 0.5])),
-        place(clip=ClipEncoder(None, None, config=tiny_clip_json, quick_gelu=True)),
-        place(clip=ClipEncoder(None, None, config=tiny_clip_json, precision="bf16")),
+        place(clip=load_clip(None, None, config=tiny_clip_json, init_seed=1)),
+        place(clip=load_clip(None, None, config=tiny_clip_json, mean=[0.5, 0.5, 0.5])),
+        place(clip=load_clip(None, None, config=tiny_clip_json, quick_gelu=True)),
+        place(clip=load_clip(None, None, config=tiny_clip_json, precision="bf16")),
     ]
     monkeypatch.setattr("eventclip.views.transform.REVISION", 0)
     places.append(place())
@@ -190,7 +190,7 @@ def test_seed_copies_and_place_leave_plain_views_their_folder(learnable_root, tm
 
 
 def test_weights_changed_after_loading_have_their_own_folder(learnable_root, tmp_path, tiny_clip_json):
-    tuned = ClipEncoder(None, None, config=tiny_clip_json)
+    tuned = load_clip(None, None, config=tiny_clip_json)
     dataset = data_module(learnable_root).dataset("test")
     before = cache_in(tmp_path, tuned).place(dataset)
     with torch.no_grad():
@@ -267,7 +267,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_block(learnable_root, tmp_path, 
 
 
 def test_a_tower_that_learns_is_refused(learnable_root, tmp_path, tiny_clip_json):
-    tuned = ClipEncoder(None, None, config=tiny_clip_json)
+    tuned = load_clip(None, None, config=tiny_clip_json)
     next(tuned.visual.parameters()).requires_grad_()
     with pytest.raises(UserError, match=r"here it learns: set features=live"):
         cache_in(tmp_path, tuned)(data_module(learnable_root).dataset("test"))
@@ -298,7 +298,7 @@ from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.packing import pack_split
 from eventclip.views.augment import Augmentation
 from eventclip.events.frames import FrameRenderer
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.features import cache as features
 
 root, folder, clip = map(Path, sys.argv[1:4])
@@ -314,7 +314,7 @@ module = NCaltech101DataModule(
     root=root, renderer=FrameRenderer(200), sensor_hw=(60, 80), p95_events=600, image_size=32,
     augmentation=Augmentation(max_shift=3),
 )
-encoder = ClipEncoder(None, None, config=clip)
+encoder = load_clip(None, None, config=clip)
 print("ready", flush=True)
 features.FeatureCache(encoder, folder=folder, copies=5, progress=False)(module.dataset("fit"))
 print("complete", flush=True)

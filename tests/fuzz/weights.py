@@ -17,12 +17,11 @@ from kinds import Prepared
 from eventclip.training.selection import score_dtype
 from eventclip.datasets.tta import Shards
 from eventclip.inference.api import EventCLIP
-from eventclip.models.checkpoint import make_card
-from eventclip.models.encoder import ClipEncoder
-from eventclip.models.factory import build_clip, find_architecture
-from eventclip.models.reference import load_reference_checkpoint
+from eventclip.models.architecture import build_clip, find_architecture
+from eventclip.models.building import build_classifier
+from eventclip.models.checkpoint import load_reference_checkpoint, make_metadata
+from eventclip.models.factory import load_clip
 from eventclip.models.weights import load_weights, read_weight_file
-from eventclip.training.building import build_classifier
 from eventclip.training.guessing import GuessStore
 from eventclip.training.resume import _count_start, _newest
 
@@ -102,7 +101,7 @@ def _card_and_state(folder: Path) -> dict[str, object]:
         cfg = compose("train", list(overrides))
     plain = OmegaConf.to_container(cfg, resolve=True)
     classifier = build_classifier(cfg, ["ant", "bee"])
-    card = make_card(
+    card = make_metadata(
         config=plain,
         class_names=["ant", "bee"],
         clip=classifier.encoder.describe(),
@@ -211,7 +210,7 @@ def _clip_config(folder: Path) -> Prepared:
     samples = [json.dumps(one).encode() for one in (ARCHITECTURE, published)]
 
     def read(path: Path) -> None:
-        encoder = ClipEncoder(None, None, config=path)
+        encoder = load_clip(None, None, config=path)
         views = torch.zeros(1, 3, encoder.image_size, encoder.image_size, dtype=torch.uint8)
         if encoder.image_size <= 64:
             encoder.encode_views(views)

@@ -9,7 +9,7 @@ import torch
 import eventclip
 from eventclip.datasets.symbols import simulate_symbol
 from eventclip.events.frames import FrameRenderer
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.rng import generator
 from eventclip.simulation.drawings import CLASSES, FONT, fill, outline
 from eventclip.views.resize import clip_resize
@@ -21,7 +21,7 @@ PROMPT = "a sketch image of a {}"
 
 @pytest.fixture(scope="module")
 def tiny():
-    return ClipEncoder(None, str(FILES / "tiny.safetensors"), config=FILES / "tiny.json")
+    return load_clip(None, str(FILES / "tiny.safetensors"), config=FILES / "tiny.json")
 
 
 def accuracy(tiny, views, labels):

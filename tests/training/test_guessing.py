@@ -15,6 +15,7 @@ from eventclip.events.frames import FrameRenderer
 from eventclip.features.cache import FeatureBank
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.training.guessing import GuessStore, guess_all
 from eventclip.training.selection import summarise
 
@@ -46,7 +47,7 @@ def data(learnable_root):
 
 @pytest.fixture(scope="module")
 def classifier(tiny_clip_json):
-    encoder = ClipEncoder(None, config=tiny_clip_json)
+    encoder = load_clip(None, config=tiny_clip_json)
     text = torch.nn.functional.normalize(torch.randn(3, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
     return EventClassifier(encoder, IdentityAdapter(text, 10.0))
 
@@ -75,7 +76,7 @@ def test_guesses_are_the_classifiers_own_averaged_over_versions(guess, data, cla
         for i in range(len(recordings)):
             views = torch.from_numpy(transform(*data.files(recordings.path(i))).pixels)[None]
             with torch.no_grad():
-                rows.append(classifier(torch.ones(views.shape[:2], dtype=torch.bool), views=views).probabilities)
+                rows.append(classifier(views).probabilities)
         probabilities.append(torch.cat(rows))
     expected = summarise(torch.stack(probabilities, 1).numpy())
     np.testing.assert_array_equal(stored["label"], expected["label"])

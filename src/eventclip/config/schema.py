@@ -166,7 +166,7 @@ class Folder(RecordedDataSet):
 
 @dataclass
 class Clip:
-    """Of :class:`eventclip.models.encoder.ClipEncoder`."""
+    """Of :class:`eventclip.models.factory.load_clip`."""
 
     arch: str | None
     pretrained: Path | None
@@ -341,7 +341,7 @@ TARGETS: dict[str, type] = {
     "eventclip.datasets.nimagenet.NImageNetDataModule": NImageNet,
     "eventclip.datasets.folder.FolderDataModule": Folder,
     "eventclip.datasets.sampling.sample_few_shot": FewShot,
-    "eventclip.models.encoder.ClipEncoder": Clip,
+    "eventclip.models.factory.load_clip": Clip,
     "eventclip.adapters.paper.IdentityAdapter": IdentityAdapter,
     "eventclip.adapters.paper.TextAdapter": TextAdapter,
     "eventclip.adapters.paper.VisualAdapter": TransformerAdapter,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eventclip.inference.notes import Notes
-from eventclip.inference.result import Classification, Label, Views
-from eventclip.inference.settings import build_looking, build_model
+from eventclip.inference.reading import Notes
+from eventclip.inference.result import Classification, Label, RecordingViews
+from eventclip.inference.settings import build_model, build_reader
 from eventclip.plots.views import ShownView, save_views
 
 
@@ -26,7 +26,7 @@ def show(settings: dict[str, Any]) -> str:
     recording, sensor_hw, out = settings["recording"], settings["sensor_hw"], Path(settings["out"]).expanduser()
     found = None
     if settings["checkpoint"] is None and settings["classes"] is None:
-        views = build_looking(settings).views(recording, sensor_hw)
+        views = build_reader(settings).views(recording, sensor_hw)
     else:
         found = build_model(settings).classify(recording, sensor_hw=sensor_hw)
         views = found.views
@@ -38,7 +38,7 @@ def show(settings: dict[str, Any]) -> str:
     return f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}"
 
 
-def save_picture(path: Path, views: Views, found: Classification | None, *, top: int = 3, gif_ms: int = 500) -> None:
+def save_picture(path: Path, views: RecordingViews, found: Classification | None, *, top: int = 3, gif_ms: int = 500) -> None:
     """Write the views of a recording, each with its events, its times and its most probable classes.
 
     Args:
@@ -52,12 +52,12 @@ def save_picture(path: Path, views: Views, found: Classification | None, *, top:
         UserError: another suffix, or a number below 1.
     """
     cells = []
-    times_ms = (views.times_us - views.times_us[0, 0]) / 1e3
+    times_ms = (views.times - views.times[0, 0]) / 1e3
     for number, ((first, past), (start, end)) in enumerate(zip(views.spans, times_ms, strict=True)):
         lines = [f"{past - first:,} events", f"{start:.1f} to {end:.1f} ms"]
         if found is not None:
             lines += map(_in_words, found.top(top, view=number))
-        cells.append(ShownView(views.frames[number], lines))
+        cells.append(ShownView(views.pixels[number], lines))
     height, width = views.sensor_hw
     facts = [
         Path(views.name).name,

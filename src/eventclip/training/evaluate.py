@@ -16,8 +16,7 @@ from eventclip.config.kinds import convert
 from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import UserError
 from eventclip.files import whole_file
-from eventclip.models.checkpoint import check_card, read_checkpoint
-from eventclip.models.reference import load_reference_checkpoint
+from eventclip.models.checkpoint import check_metadata, load_reference_checkpoint, read_checkpoint
 from eventclip.training.experiment import Parts, assemble, make_trainer, quieten, write_results
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ def load(cfg: DictConfig, path: Path) -> tuple[Parts, dict[str, Any]]:
     """Build what a configuration describes, for ``cfg.split`` alone, with what a checkpoint learned in it."""
     checkpoint = read_checkpoint(path, trust=cfg.trust)
     parts = assemble(cfg, evaluated=cfg.split)
-    check_card(path, checkpoint, parts.card)
+    check_metadata(path, checkpoint, parts.card)
     parts.classifier.load_learned_state_dict(checkpoint["state_dict"])
     return parts, checkpoint
 

@@ -21,10 +21,10 @@ from eventclip.datasets.datamodule import EventDataModule
 from eventclip.errors import UserError
 from eventclip.features.cache import FeatureCache
 from eventclip.files import write_json
-from eventclip.models.checkpoint import make_card
+from eventclip.models.building import build, build_classifier, call_partial
+from eventclip.models.checkpoint import make_metadata
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.training.building import build, build_classifier, call_partial
 from eventclip.training.callbacks import Diagnostics
 from eventclip.training.checkpoints import WholeFileIO
 from eventclip.training.module import LitEventClassifier
@@ -88,7 +88,7 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     data = datamodule.describe(training=evaluated is None and learns(classifier))
     counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
     log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)
-    card = make_card(
+    card = make_metadata(
         config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         class_names=class_names,
         clip=classifier.encoder.describe(),

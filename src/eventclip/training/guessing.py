@@ -151,5 +151,5 @@ def _guess(fabric: Fabric, classifier: EventClassifier, batch: dict[str, torch.T
     """Guess a batch of B recordings in R versions, views or features of B R samples: (B,) guesses."""
     seen = {name: fabric.to_device(batch[name]) for name in ("views", "features") if name in batch}
     with fabric.autocast():
-        prediction = classifier(fabric.to_device(batch["valid"]), **seen)
+        prediction = classifier(valid=fabric.to_device(batch["valid"]), **seen)
     return summarise(prediction.probabilities.float().unflatten(0, (-1, versions)).cpu().numpy())

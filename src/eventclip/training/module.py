@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from eventclip.adapters.dropout import SampleDropout, set_dropout_keys
+from eventclip.adapters.view_transformer import SampleDropout, set_dropout_keys
 from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier, Prediction
 from eventclip.models.pooling import logits_loss, probability_loss
@@ -64,9 +64,7 @@ class LitEventClassifier(LightningModule):
 
     def forward(self, batch: dict[str, Any]) -> Prediction:
         """Classify a batch of samples; see :class:`EventClassifier`."""
-        return cast(
-            "Prediction", self.classifier(batch["valid"], views=batch.get("views"), features=batch.get("features"))
-        )
+        return cast("Prediction", self.classifier(batch.get("views"), batch["valid"], features=batch.get("features")))
 
     def _loss(self, prediction: Prediction, labels: Tensor) -> Tensor:
         if self.loss == "logits":

@@ -23,10 +23,10 @@ from eventclip.datasets.split_files import PSEUDO, check_names, write_split
 from eventclip.datasets.tta import Shards, check_tta
 from eventclip.errors import UserError
 from eventclip.files import held, write_json
-from eventclip.models.checkpoint import check_card, read_checkpoint
+from eventclip.models.building import build_classifier, call_partial
+from eventclip.models.checkpoint import check_metadata, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.plots.style import save_figure
-from eventclip.training.building import build_classifier, call_partial
 from eventclip.training.experiment import build_datamodule, build_feature_cache, quieten
 from eventclip.training.guessing import GuessStore, guess_all
 from eventclip.training.selection import Scores, Selection, draw_report, label_report, report_lines
@@ -126,13 +126,13 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     checkpoint = None if path is None else read_checkpoint(path, trust=cfg.trust)
     if path is not None and checkpoint is not None and checkpoint["eventclip"]["class_names"] != class_names:
         ours = {**checkpoint["eventclip"], "class_names": class_names}
-        check_card(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
+        check_metadata(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
     classifier = build_classifier(cfg, class_names)
     datamodule.connect(image_size=classifier.encoder.image_size)
     clip = classifier.encoder.describe()
     shots = datamodule.training.subset([])
     if path is not None and checkpoint is not None:
-        check_card(path, checkpoint, {"clip": clip, "class_names": class_names})
+        check_metadata(path, checkpoint, {"clip": clip, "class_names": class_names})
         classifier.load_learned_state_dict(checkpoint["state_dict"])
         if cfg.pseudo.keep_true:
             shots = true_shots(cfg, path, checkpoint["eventclip"])

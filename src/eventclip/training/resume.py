@@ -14,7 +14,7 @@ from lightning import Trainer
 
 from eventclip.errors import UserError
 from eventclip.files import write_json
-from eventclip.models.checkpoint import check_card, read_checkpoint
+from eventclip.models.checkpoint import check_metadata, read_checkpoint
 from eventclip.training.logs import go_on_at
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def begin(
     step = 0
     if chosen is not None:
         checkpoint = read_checkpoint(chosen, trust=trust, own=card["config"])
-        check_card(chosen, checkpoint, card)
+        check_metadata(chosen, checkpoint, card)
         step = _check_state(chosen, checkpoint)
         _check_course(chosen, checkpoint["eventclip"]["config"], card["config"])
         log.info("going on from %s, step %d", chosen, step)

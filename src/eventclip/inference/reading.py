@@ -1,20 +1,23 @@
-"""A recording, wherever it comes from -> the views that CLIP looks at."""
+"""A recording, wherever it comes from -> the views that CLIP looks at, and what there is to say of how it was read."""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError, UserError
+from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
 from eventclip.events.sensor import on_sensor
-from eventclip.inference.result import Views
+from eventclip.files import printable
+from eventclip.inference.result import RecordingViews
 from eventclip.io.columns import table_in_memory
 from eventclip.io.formats import (
     CHUNK_EVENTS,
@@ -28,7 +31,6 @@ from eventclip.io.formats import (
     open_stream,
     together,
 )
-from eventclip.views.resize import RESIZE_MODES
 from eventclip.views.transform import ViewTransform
 
 Recording: TypeAlias = str | Path | NDArray[Any]
@@ -37,14 +39,21 @@ Recording: TypeAlias = str | Path | NDArray[Any]
 
 ASK = "such as sensor_hw=[480,640]"
 
+_NUMBER = re.compile(r"\d[\d,.]*")
 
-class SensorRenderer:
-    """Frames for whatever sensor comes.
 
-    Args:
+@dataclass(frozen=True, kw_only=True)
+class SensorViews:
+    """Views for whatever sensor comes: its size -> the :class:`ViewTransform` for it.
+
+    Attributes:
+        image_size: side S of CLIP's input [px].
         events_per_frame: N, events in a view. None chooses by each recording's sensor, see
             :func:`eventclip.events.frames.events_per_frame_for`. Too few and an object is dust, too many and it is
             smeared; slow or faint scenes want fewer.
+        max_views: most views of a recording; a longer one is looked at in so many places, evenly spread.
+        resize_mode: how a frame becomes square: "crop" cuts off what is beyond the middle square, as CLIP's own
+            preprocessing and the paper do; "pad" shows all of a wide sensor; "stretch" distorts it.
         color: "gray", or "rgb" with ON red and OFF blue.
         white_background: False is black.
         hot_pixel_std: counts so many standard deviations above the mean are hot pixels and left out; 0 keeps all.
@@ -53,44 +62,42 @@ class SensorRenderer:
         UserError: an option outside its range.
     """
 
-    def __init__(
-        self,
-        events_per_frame: int | None = None,
-        *,
-        color: str = "gray",
-        white_background: bool = True,
-        hot_pixel_std: float = 10.0,
-    ) -> None:
-        self.events_per_frame = events_per_frame
-        self.color, self.white_background, self.hot_pixel_std = color, white_background, hot_pixel_std
-        self._renderer(1 if events_per_frame is None else events_per_frame)  # a wrong option is told now
+    image_size: int
+    events_per_frame: int | None = None
+    max_views: int = 10
+    resize_mode: str = "crop"
+    color: str = "gray"
+    white_background: bool = True
+    hot_pixel_std: float = 10.0
 
-    def __call__(self, sensor_hw: tuple[int, int]) -> FrameRenderer:
-        """The renderer for a sensor."""
-        return self._renderer(self.events_per_frame or events_per_frame_for(sensor_hw))
+    def __post_init__(self) -> None:
+        self._transform(1 if self.events_per_frame is None else self.events_per_frame)  # a wrong option is told now
 
-    def _renderer(self, events_per_frame: int) -> FrameRenderer:
-        return FrameRenderer(
+    def __call__(self, sensor_hw: tuple[int, int]) -> ViewTransform:
+        """The transform for a sensor's (height, width) [px]."""
+        return self._transform(self.events_per_frame or events_per_frame_for(sensor_hw))
+
+    def _transform(self, events_per_frame: int) -> ViewTransform:
+        renderer = FrameRenderer(
             events_per_frame,
             color=self.color,
             white_background=self.white_background,
             hot_pixel_std=self.hot_pixel_std,
         )
+        return ViewTransform(
+            renderer, image_size=self.image_size, max_views=self.max_views, resize_mode=self.resize_mode
+        )
 
 
-class Looking:
-    """How recordings become views.
+class RecordingReader:
+    """Read recordings and make their views.
 
     Args:
-        image_size: side S of CLIP's input [px].
-        renderer_for: gives the renderer for a sensor's (height, width).
-        max_views: most views of a recording; a longer one is looked at in so many places, evenly spread.
-        resize_mode: how a frame becomes square: "crop" cuts off what is beyond the middle square, as CLIP's own
-            preprocessing and the paper do; "pad" shows all of a wide sensor; "stretch" distorts it.
+        transform_for: gives what makes the views for a sensor's (height, width).
+        reading: how files are read.
         trained_hw: sensor that the model was trained on; it is taken where a file tells none, and recordings of
             another one are refused.
         other_sensors: let recordings of other sensors pass.
-        reading: how files are read.
         trained_unit: unit of time in the tables that the model was trained on; it holds where ``reading`` leaves it
             open.
 
@@ -100,29 +107,20 @@ class Looking:
 
     def __init__(
         self,
+        transform_for: Callable[[tuple[int, int]], ViewTransform],
         *,
-        image_size: int,
-        renderer_for: Callable[[tuple[int, int]], FrameRenderer],
-        max_views: int = 10,
-        resize_mode: str = "crop",
+        reading: ReadOptions | None = None,
         trained_hw: tuple[int, int] | None = None,
         other_sensors: bool = False,
-        reading: ReadOptions | None = None,
         trained_unit: str | None = None,
     ) -> None:
-        self.reading = reading or ReadOptions()
+        self.transform_for, self.reading = transform_for, reading or ReadOptions()
         check_options(self.reading)
-        if max_views < 1:
-            raise UserError(f"max_views must be 1 or more, got {max_views}")
-        if resize_mode not in RESIZE_MODES:
-            raise UserError(f"resize_mode must be one of {', '.join(RESIZE_MODES)}, got {resize_mode!r}")
-        self.image_size, self.renderer_for = image_size, renderer_for
-        self.max_views, self.resize_mode = max_views, resize_mode
         self.trained_hw, self.other_sensors, self.trained_unit = trained_hw, other_sensors, trained_unit
 
     def views(
         self, recording: Recording, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
-    ) -> Views:
+    ) -> RecordingViews:
         """Read a recording and render what CLIP gets of it.
 
         Args:
@@ -137,7 +135,7 @@ class Looking:
         """
         name, stream = self.stream(recording, sensor_hw, reading)
         events = together(list(stream.chunks))
-        return replace(self.views_of(events, stream.sensor_hw, name=name), notes=tuple(stream.notes))
+        return self.views_of(events, stream.sensor_hw, name=name, notes=tuple(stream.notes))
 
     def stream(
         self, recording: Recording, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
@@ -179,12 +177,41 @@ class Looking:
             f"same, or train on this sensor"
         )
 
-    def views_of(self, events: Events, sensor_hw: tuple[int, int] | None, *, name: str) -> Views:
+    def views_of(
+        self, events: Events, sensor_hw: tuple[int, int] | None, *, name: str, notes: tuple[str, ...] = ()
+    ) -> RecordingViews:
         """Views of (N,) events of EVENT_DTYPE; RecordingError as for :meth:`views`."""
         hw = on_sensor(events, sensor_hw, name=name, ask=ASK)
-        renderer = self.renderer_for(hw)
-        transform = ViewTransform(
-            renderer, image_size=self.image_size, max_views=self.max_views, resize_mode=self.resize_mode
-        )
-        made = transform(events, hw)
-        return Views(name, made.pixels, made.spans, made.times, len(events), hw, renderer.events_per_frame)
+        transform = self.transform_for(hw)
+        if not len(events):
+            raise RecordingError(f"{name} holds no events: remove it or record it again")
+        views = transform(events, hw)
+        events_per_frame = transform.renderer.events_per_frame
+        return RecordingViews(name, views.pixels, views.spans, views.times, len(events), hw, events_per_frame, notes)
+
+
+@dataclass
+class _Said:
+    name: str
+    note: str
+    recordings: int = 0
+
+
+class Notes:
+    """Sentences on how recordings were read. Those that differ in their numbers alone are one, told of the first."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, _Said] = {}
+
+    def add(self, name: str, *notes: str) -> None:
+        """Keep what there is to say of a recording."""
+        for note in notes:
+            self._said.setdefault(_NUMBER.sub("#", note), _Said(name, note)).recordings += 1
+
+    def say(self) -> None:
+        """Write a line for each on stderr."""
+        for said in self._said.values():
+            more = said.recordings - 1
+            others = "" if not more else f" (and of {more} other recording{'s' * (more > 1)} alike)"
+            print(printable(f"eventclip: {said.name}: {said.note}{others}"), file=sys.stderr)
+        self._said.clear()

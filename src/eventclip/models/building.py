@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import nn
 
 from eventclip.errors import UserError
@@ -16,6 +13,9 @@ from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
 from eventclip.models.tuning import tune
+
+if TYPE_CHECKING:  # Hydra is for configurations alone; who builds a classifier from words needs none
+    from omegaconf import DictConfig
 
 
 def build(node: DictConfig, section: str, expected: type[Any] = object, **given: Any) -> Any:
@@ -30,6 +30,9 @@ def build(node: DictConfig, section: str, expected: type[Any] = object, **given:
     Raises:
         UserError: a key the target does not take, a value it refuses, or a target that does not exist.
     """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
     try:
         built = instantiate(node, **given, _convert_="all")
     except InstantiationException as error:
@@ -38,21 +41,28 @@ def build(node: DictConfig, section: str, expected: type[Any] = object, **given:
             raise cause from None
         # Whatever a target raises, it is of the values that it was given: those of ours are checked beforehand.
         reason = " ".join(str(cause or error).split()) or type(cause).__name__
-        target = str(node.get("_target_", "") if isinstance(node, DictConfig) else node).rsplit(".", 1)[-1]
+        target = str(node.get("_target_", "") if hasattr(node, "get") else node).rsplit(".", 1)[-1]
         raise UserError(f"{section} ({target}) cannot be built: {reason}") from cause
     if not isinstance(built, expected):
         raise UserError(f"{section} must be {_article(expected)}, got {type(built).__name__}: check {section}._target_")
     return built
 
 
-def build_classifier(cfg: DictConfig, class_names: Sequence[str]) -> EventClassifier:
+def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[str]) -> EventClassifier:
     """Build CLIP, encode the classes' prompts, let learn what shall, and put the adapter on top.
 
     The text tower is dropped once the prompts are encoded.
 
+    Args:
+        config: its sections clip, tuning, adapter and classifier, and the seed.
+        class_names: K names.
+
     Raises:
         UserError: a part of the configuration is wrong, or the image tower shall learn below an adapter of its own.
     """
+    from omegaconf import DictConfig, OmegaConf
+
+    cfg = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
     text_features = encode_classes(encoder, class_names, list(cfg.classifier.prompts))
     make_adapter = build(cfg.adapter, "adapter")

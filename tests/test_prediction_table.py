@@ -15,8 +15,9 @@ import pytest
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE
 from eventclip.events.windows import Window
-from eventclip.inference.result import Classification, Views, WindowClassification
-from eventclip.inference.rows import NO_EVENTS, Table, recording_row, window_row
+from eventclip.inference.predict import NO_EVENTS, recording_row, window_row
+from eventclip.inference.result import Classification, RecordingViews, WindowClassification
+from eventclip.prediction_table import Table
 
 NAMES = [
     "plain.npy",
@@ -30,7 +31,7 @@ NAMES = [
 
 def found(name, probability=0.75):
     times = np.array([[0, 10]])
-    views = Views(name, np.zeros((1, 1, 2, 2), np.uint8), np.array([[0, 5]]), times, 5, (2, 2), 5)
+    views = RecordingViews(name, np.zeros((1, 1, 2, 2), np.uint8), np.array([[0, 5]]), times, 5, (2, 2), 5)
     probabilities = np.array([probability, 1 - probability])
     return Classification(("star", "anchor"), probabilities, probabilities[None], views)
 
@@ -151,7 +152,7 @@ def test_a_probability_that_is_no_number_is_never_written_as_json(tmp_path):
 @pytest.mark.parametrize("to", ["/dev/full", "names"])
 def test_stdout_takes_any_name_and_a_full_one_is_one_sentence(tmp_path, to):
     code = (
-        "from pathlib import Path; from eventclip.inference.rows import Table\n"
+        "from pathlib import Path; from eventclip.prediction_table import Table\n"
         "table = Table(None, top=1, windows=False, stamp='')\n"
         "with table.writing(): table.add([{'recording': 'é' + chr(0xdcff), 'error': 'x'}])"
     )

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.windows import SlidingWindow
 from eventclip.inference.listing import Found
-from eventclip.inference.notes import Notes
-from eventclip.inference.rows import Table, recording_row, window_row
+from eventclip.inference.reading import Notes
+from eventclip.inference.result import Classification, Label, WindowClassification
+from eventclip.prediction_table import Row, Table
 
 if TYPE_CHECKING:  # a wrong setting is told before torch is there
     from eventclip.inference.api import EventCLIP
@@ -24,6 +25,9 @@ if TYPE_CHECKING:  # a wrong setting is told before torch is there
 _WINDOW = ("window_events", "window_us", "step_events", "step_us")
 _NOT_IN_STAMP = ("recordings", "out", "device", "batch_views", "progress")
 _TEXT = (".csv", ".txt")
+
+NO_EVENTS = "no events"
+"""The error of a window of time, or of many in a row, in which nothing happened."""
 
 
 class Prediction:
@@ -104,7 +108,7 @@ class Prediction:
                         found.window.end_us,
                         len(found.window.events),
                         None if seen is None else seen.probabilities,
-                        None if seen is None else seen.views.frames[len(seen.views) // 2],
+                        None if seen is None else seen.views.pixels[len(seen.views) // 2],
                     )
         except RecordingError as error:
             return [self._add_error(path, error)]
@@ -161,3 +165,44 @@ def _checksum(path: Path) -> str:
         missing = isinstance(error, FileNotFoundError)
         reason = f"there is no checkpoint {path}" if missing else f"{path} cannot be read ({error.strerror or error})"
         raise UserError(f"{reason}: give the path of a .ckpt file that eventclip.train wrote") from error
+
+
+def recording_row(name: str, found: Classification | RecordingError, top: int) -> Row:
+    """What is known of a recording, as plain values; ``labels`` are the ``top`` most probable."""
+    if isinstance(found, RecordingError):
+        return {"recording": name, "error": str(found)}
+    views = found.views
+    return {
+        "recording": name,
+        "events": views.events,
+        "sensor_hw": list(views.sensor_hw),
+        "start_us": int(views.times[:, 0].min()),
+        "end_us": int(views.times[:, 1].max()),
+        "labels": _plain(found.top(top)),
+        "views": [
+            {"start_us": int(start), "end_us": int(end), "events": int(span[1] - span[0]), "labels": _plain(labels)}
+            for (start, end), span, labels in zip(
+                views.times, views.spans, (found.top(top, view=v) for v in range(len(views))), strict=True
+            )
+        ],
+        "notes": list(views.notes),
+        "error": None,
+    }
+
+
+def window_row(name: str, number: int, window: WindowClassification, top: int) -> Row:
+    """What is known of a window of a recording, or of all windows in a row without events."""
+    return {
+        "recording": name,
+        "window": number,
+        "events": len(window.window.events),
+        "start_us": window.window.start_us,
+        "end_us": window.window.end_us,
+        "labels": [] if window.found is None else _plain(window.found.top(top)),
+        "notes": list(window.notes),
+        "error": NO_EVENTS if window.found is None else None,
+    }
+
+
+def _plain(labels: Sequence[Label]) -> list[dict[str, Any]]:
+    return [{"label": label.name, "probability": round(label.probability, 6)} for label in labels]

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from eventclip.adapters.dropout import SampleDropout, set_dropout_keys
-from eventclip.adapters.transformer import ViewTransformer
+from eventclip.adapters.view_transformer import SampleDropout, ViewTransformer, set_dropout_keys
 
 
 def torchs(width, layers, heads, mlp_width):

@@ -13,82 +13,70 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eventclip.errors import RecordingError, UserError
+from eventclip.errors import UserError
 from eventclip.files import NAMES, held, whole_file
-from eventclip.inference.result import Classification, Label, WindowClassification
 
 Row = dict[str, Any]
 
 SUFFIXES = (".csv", ".jsonl")
 
-NO_EVENTS = "no events"
-
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def recording_row(name: str, found: Classification | RecordingError, top: int) -> Row:
-    """What is known of a recording, as plain values; ``labels`` are the ``top`` most probable."""
-    if isinstance(found, RecordingError):
-        return {"recording": name, "error": str(found)}
-    views = found.views
+def label_columns(top: int) -> list[str]:
+    """Headings of the most probable classes: label, probability, label_2, probability_2, and so on."""
+    return [f"{what}{_place(place)}" for place in range(1, top + 1) for what in ("label", "probability")]
+
+
+def label_cells(labels: Iterable[Mapping[str, Any]]) -> Row:
+    """Cells of the most probable classes, each with its "label" and its "probability"."""
     return {
-        "recording": name,
-        "events": views.events,
-        "sensor_hw": list(views.sensor_hw),
-        "start_us": int(views.times_us[:, 0].min()),
-        "end_us": int(views.times_us[:, 1].max()),
-        "labels": _plain(found.top(top)),
-        "views": [
-            {"start_us": int(start), "end_us": int(end), "events": int(span[1] - span[0]), "labels": _plain(labels)}
-            for (start, end), span, labels in zip(
-                views.times_us, views.spans, (found.top(top, view=v) for v in range(len(views))), strict=True
-            )
-        ],
-        "notes": list(views.notes),
-        "error": None,
+        f"{what}{_place(place)}": label[what]
+        for place, label in enumerate(labels, start=1)
+        for what in ("label", "probability")
     }
 
 
-def window_row(name: str, number: int, window: WindowClassification, top: int) -> Row:
-    """What is known of a window of a recording, or of all windows in a row without events."""
-    return {
-        "recording": name,
-        "window": number,
-        "events": len(window.window.events),
-        "start_us": window.window.start_us,
-        "end_us": window.window.end_us,
-        "labels": [] if window.found is None else _plain(window.found.top(top)),
-        "notes": list(window.notes),
-        "error": NO_EVENTS if window.found is None else None,
-    }
+def _place(place: int) -> str:
+    return "" if place == 1 else f"_{place}"
 
 
-def _plain(labels: Sequence[Label]) -> list[dict[str, Any]]:
-    return [{"label": label.name, "probability": round(label.probability, 6)} for label in labels]
+def csv_line(columns: Sequence[str], cells: Row) -> str:
+    """A row of CSV with its end; what is not in ``columns`` is left out."""
+    text = io.StringIO()
+    # It ends a row for every reader, but is none of the signs that make the writer quote a cell.
+    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells.values()) else csv.QUOTE_MINIMAL
+    csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore", quoting=quoting).writerow(cells)
+    return text.getvalue()
 
 
-def csv_columns(top: int, *, windows: bool) -> list[str]:
-    """Columns of a CSV: label and probability, label_2 and probability_2, and so on."""
-    named = [f"{what}{'' if place == 1 else f'_{place}'}" for place in range(1, top + 1) for what in _PAIR]
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write a whole table, which gets its name once all rows are there; names that are no UTF-8 keep their bytes.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    text = ",".join(columns) + "\n" + "".join(csv_line(columns, row) for row in rows)
+    with whole_file(path) as part:
+        part.write_bytes(text.encode("utf-8", NAMES))
+
+
+def prediction_columns(top: int, *, windows: bool) -> list[str]:
+    """Headings of the table that ``predict`` writes."""
     sensor = ["window"] if windows else ["sensor", "views"]
-    return ["recording", *sensor, "events", "start_us", "end_us", *named, "error"]
+    return ["recording", *sensor, "events", "start_us", "end_us", *label_columns(top), "error"]
 
 
-_PAIR = ("label", "probability")
-
-
-def csv_cells(row: Row) -> dict[str, Any]:
-    """A row as flat cells."""
+def prediction_cells(row: Row) -> Row:
+    """A row of ``predict`` as flat cells."""
     cells = {key: row.get(key) for key in ("recording", "window", "events", "start_us", "end_us", "error")}
     if "sensor_hw" in row:
         cells |= {"sensor": "{}x{}".format(*row["sensor_hw"]), "views": len(row["views"])}
-    for place, label in enumerate(row.get("labels", ()), start=1):
-        cells |= {f"{what}{'' if place == 1 else f'_{place}'}": label[what] for what in _PAIR}
-    return cells
+    return cells | label_cells(row.get("labels", ()))
 
 
 class Table:
@@ -114,7 +102,7 @@ class Table:
             raise UserError(f"out={out} must end in {' or '.join(SUFFIXES)}")
         self.out, self.windows = out, windows
         self.json = out is not None and out.suffix.lower() == ".jsonl"
-        self.columns = csv_columns(top, windows=windows)
+        self.columns = prediction_columns(top, windows=windows)
         self.done: dict[str, str | None] = {}
         """Recordings that are in the table already, and the error of each that has no prediction."""
         self._part = None if out is None else out.with_name(f"{out.name}.{stamp}.part")
@@ -153,7 +141,7 @@ class Table:
         Raises:
             UserError: the disk is full, or the like.
         """
-        self._write("".join(self._line(row if self.json else csv_cells(row)) for row in rows))
+        self._write("".join(self._line(row if self.json else prediction_cells(row)) for row in rows))
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -174,15 +162,7 @@ class Table:
     def _line(self, cells: Row) -> str:
         if self.json:
             return json.dumps(cells, ensure_ascii=False, allow_nan=False) + "\n"
-        text = io.StringIO()
-        table = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
-        if any("\r" in str(cell) for cell in cells.values()):
-            # It ends a row for every reader, but is none of the signs that make the writer quote a cell.
-            table = csv.DictWriter(
-                text, self.columns, lineterminator="\n", extrasaction="ignore", quoting=csv.QUOTE_ALL
-            )
-        table.writerow(cells)
-        return text.getvalue()
+        return csv_line(self.columns, cells)
 
     def _encoded(self, text: str) -> bytes:
         return text.encode("utf-8", "backslashreplace" if self.json else NAMES)  # the former is JSON's own escape
