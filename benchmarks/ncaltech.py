@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+from eventclip.features.blocks import FeatureStore
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from eventclip.config.composition import CONFIG_DIR, register_schema
 from eventclip.datasets.dataset import RecordingDataset
-from eventclip.features.blocks import FeatureStore
 from eventclip.features.cache import FeatureBank, row_keys, rows_in_block
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.factory import clip_options, load_clip

@@ -105,7 +105,7 @@ def honest(compose_experiment, tmp_path):
     parts = assemble(compose_experiment("adapter=joint", "adapter.width=16", "adapter.heads=2"))
     return {
         "state_dict": parts.classifier.learned_state_dict(),
-        "eventclip": parts.card,
+        "eventclip": parts.metadata,
         "global_step": 3,
     }
 

@@ -111,7 +111,7 @@ def test_every_choice_in_the_schema_is_one_that_the_code_knows():
     assert choices(schema.Tuning, "lora_targets") == set(LORA)
     assert choices(schema.Classifier, "pooling") == set(POOLINGS)
     assert choices(schema.Classifier, "loss") == set(LOSSES)
-    assert choices(schema.FeatureBank, "dtype") == set(DTYPES)
+    assert choices(schema.FeatureCache, "dtype") == set(DTYPES)
     assert {get_args(one) for one in get_args(kinds_of(schema.Pseudo)["versions"])} == {tuple(TTA)}
 
 

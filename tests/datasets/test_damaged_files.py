@@ -7,12 +7,12 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from eventclip.datasets.journal import journal_of
+from eventclip.datasets.packed import Pack, PackedFolders
 
 from eventclip.datasets import index
 from eventclip.datasets.folder import FolderDataModule
-from eventclip.datasets.journal import journal_of
 from eventclip.datasets.packing import pack_split
-from eventclip.datasets.packed import Pack, PackedFolders
 from eventclip.datasets.recordings import list_recordings, read_class_list
 from eventclip.datasets.split_files import read_split, write_split
 from eventclip.errors import UserError

@@ -13,17 +13,17 @@ from random import Random
 
 import mutators
 import numpy as np
+from eventclip.datasets.pack_format import Listed
+from eventclip.datasets.packed import PackedFolders
+from eventclip.features.blocks import FeatureStore, _checksum, row_key
 from kinds import Prepared
 from reading import read_events
 
 from eventclip.datasets.index import list_kept
-from eventclip.datasets.pack_format import Listed
-from eventclip.datasets.packed import PackedFolders
 from eventclip.datasets.packing import pack_folders
 from eventclip.datasets.recordings import list_recordings, read_class_list
 from eventclip.datasets.split_files import PSEUDO, read_split
 from eventclip.errors import RecordingError
-from eventclip.features.blocks import FeatureStore, _checksum, row_key
 from eventclip.prediction_table import Table, prediction_columns
 from eventclip.reports.collect import collect
 from eventclip.reports.report import make_report

@@ -12,18 +12,18 @@ from random import Random
 import mutators
 import numpy as np
 import torch
+from eventclip.datasets.tta import Shards
+from eventclip.training.guessing import GuessStore
 from kinds import Prepared
 
-from eventclip.training.selection import score_dtype
-from eventclip.datasets.tta import Shards
 from eventclip.inference.api import EventCLIP
 from eventclip.models.architecture import build_clip, find_architecture
 from eventclip.models.building import build_classifier
 from eventclip.models.checkpoint import load_reference_checkpoint, make_metadata
 from eventclip.models.factory import load_clip
 from eventclip.models.weights import load_weights, read_weight_file
-from eventclip.training.guessing import GuessStore
 from eventclip.training.resume import _count_start, _newest
+from eventclip.training.selection import score_dtype
 
 ARCHITECTURE = {
     "embed_dim": 8,

@@ -26,7 +26,7 @@ def made(tmp_path_factory, learnable_root, tiny_clip_json):
     ]  # fmt: skip
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         parts = assemble(compose("train", overrides))
-    return {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.card}
+    return {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.metadata}
 
 
 @pytest.fixture

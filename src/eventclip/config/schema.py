@@ -440,7 +440,7 @@ class Paths:
 class Pseudo:
     """The section pseudo of ``conf/pseudo_label.yaml``."""
 
-    versions: list[Literal["as_is", "mirrored", "flipped", "both"]]
+    tta: list[Literal["as_is", "mirrored", "flipped", "both"]]
     threshold: Fraction | dict[str, Fraction]
     tta_consistent: bool
     tta_min_prob: bool

@@ -126,9 +126,7 @@ def pack_split(
     listed, read = list(data.listed_folders.values()), data.files.read
     workers = cores() if workers is None else workers
     keep, read_as = damaged == "keep", data.files.describe()
-    packed = pack_folders(
-        listed, out, read, read_as=read_as, keep_damaged=keep, workers=workers, progress=progress
-    )
+    packed = pack_folders(listed, out, read, read_as=read_as, keep_damaged=keep, workers=workers, progress=progress)
     yield printable(f"{out}: {packed.summary()}")
     if data.files.reading.sort or data.files.reading.drop_outside:
         yield "events were sorted or left out as asked: python -m eventclip.data_check with the same data= counts them"

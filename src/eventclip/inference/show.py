@@ -38,7 +38,9 @@ def show(settings: dict[str, Any]) -> str:
     return f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}"
 
 
-def save_picture(path: Path, views: RecordingViews, found: Classification | None, *, top: int = 3, gif_ms: int = 500) -> None:
+def save_picture(
+    path: Path, views: RecordingViews, found: Classification | None, *, top: int = 3, gif_ms: int = 500
+) -> None:
     """Write the views of a recording, each with its events, its times and its most probable classes.
 
     Args:

@@ -171,7 +171,9 @@ _TARGETS_OF_1: Mapping[str, str] = {
     "eventclip.data.symbols.SymbolsDataModule": "eventclip.datasets.symbols.SymbolsDataModule",
     "eventclip.data.view_maker.Augmentation": "eventclip.views.augment.Augmentation",
     "eventclip.data.fewshot.draw_few_shot": "eventclip.datasets.sampling.sample_few_shot",
-    "eventclip.training.features.FeatureBank": "eventclip.features.cache.FeatureBank",
+    "eventclip.training.features.FeatureBank": "eventclip.features.cache.FeatureCache",
+    "eventclip.training.diagnostics.Diagnostics": "eventclip.training.callbacks.Diagnostics",
+    "eventclip.training.predictions.PredictionTable": "eventclip.training.callbacks.PredictionTable",
 }
 """Names of code in checkpoints of version 0.1 (format 1) -> what they are called now; other names stay, to be looked at
 as all are. That the gate lets each through is for the tests to say."""

@@ -9,7 +9,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from eventclip.errors import UserError
 from eventclip.events.array import Events
 from eventclip.files import held, open_regular, read_json, whole_file, write_json
+from eventclip.parallel import map_ordered
 from eventclip.rng import generator
 from eventclip.simulation.camera import EventCamera, intensity_from_gray, saccades
 from eventclip.simulation.images import list_images, read_image
@@ -324,12 +324,8 @@ def _claimed(out: Path, header: dict[str, Any]) -> Iterator[None]:
 
 
 def _in_parallel(task: Callable[[T], R], items: Sequence[T], what: str, workers: int, progress: bool) -> list[R]:
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            return list(tqdm(pool.map(task, items), what, len(items), unit="img", disable=not progress))
-        except BaseException:  # also when interrupted: what has not begun shall not hold up the end
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    done = map_ordered(task, items, workers, threads=True)
+    return list(tqdm(done, what, len(items), unit="img", disable=not progress))
 
 
 def _save(events: Events, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from torch import Tensor
 
 from eventclip.datasets.dataset import RecordingDataset
 from eventclip.errors import UserError
-from eventclip.files import whole_file
 from eventclip.plots.diagnostics import draw_confusion, draw_reliability
 from eventclip.plots.predictions import draw_predictions
 from eventclip.plots.style import as_pixels, save_pixels
+from eventclip.prediction_table import label_cells, label_columns, write_csv
 
 
 def log_figure(trainer: Trainer, figure: Figure, tag: str, path: Path | None = None) -> None:
@@ -291,16 +290,17 @@ class PredictionTable(Callback):
 
     def _write(self, rows: Sequence[_Row], trainer: Trainer) -> None:
         recordings = trainer.datamodule.recordings("test")  # type: ignore[attr-defined]
-        places = [f"_{place}" if place > 1 else "" for place in range(1, self.top + 1)]
-        header = [name for place in places for name in (f"label{place}", f"probability{place}")]
-        with (
-            whole_file(self.file) as part,
-            part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            table = csv.writer(file)
-            table.writerow(["recording", "class", "class_probability", *header])
-            for row in rows:
-                found = zip(row.best, row.probabilities, strict=True)
-                listed = [cell for label, value in found for cell in (self.class_names[label], f"{value:.9g}")]
-                true = [self.class_names[row.label], f"{row.label_probability:.9g}"]
-                table.writerow([recordings.relative(row.place), *true, *listed])
+        columns = ["recording", "class", "class_probability", *label_columns(self.top)]
+        cells = (
+            {
+                "recording": recordings.relative(row.place),
+                "class": self.class_names[row.label],
+                "class_probability": f"{row.label_probability:.9g}",
+                **label_cells(
+                    {"label": self.class_names[label], "probability": f"{value:.9g}"}
+                    for label, value in zip(row.best, row.probabilities, strict=True)
+                ),
+            }
+            for row in rows
+        )
+        write_csv(self.file, columns, cells)

@@ -41,7 +41,7 @@ class Parts:
     datamodule: EventDataModule
     classifier: EventClassifier
     lit: LitEventClassifier
-    card: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def build_datamodule(cfg: DictConfig) -> EventDataModule:
@@ -88,7 +88,7 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     data = datamodule.describe(training=evaluated is None and learns(classifier))
     counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
     log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)
-    card = make_metadata(
+    metadata = make_metadata(
         config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         class_names=class_names,
         clip=classifier.encoder.describe(),
@@ -102,9 +102,9 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         clip_factor=cfg.tuning.clip_factor,
         loss=cfg.classifier.loss,
         seed=cfg.seed,
-        card=card,
+        metadata=metadata,
     )
-    return Parts(datamodule, classifier, lit, card)
+    return Parts(datamodule, classifier, lit, metadata)
 
 
 def learns(classifier: EventClassifier) -> bool:
@@ -127,7 +127,7 @@ def run(cfg: DictConfig) -> float | None:
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
     trainer = make_trainer(cfg, parts)
-    resume, restarts = begin(trainer, cfg.resume, output, parts.card, trust=cfg.trust)
+    resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust)
     if learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
@@ -165,10 +165,10 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
         "metrics": metrics,
         **diagnosed(trainer),
         "seed": cfg.seed,
-        "settings": flat_settings(parts.card["config"]),
-        "data": parts.card["data"],
-        "class_names": parts.card["class_names"],
-        "clip": parts.card["clip"],
+        "settings": flat_settings(parts.metadata["config"]),
+        "data": parts.metadata["data"],
+        "class_names": parts.metadata["class_names"],
+        "clip": parts.metadata["clip"],
         "versions": versions(),
     }
     write_json(output / "results.json", results | told)
@@ -180,7 +180,7 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
 def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
     callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
-    class_names = parts.card["class_names"]
+    class_names = parts.metadata["class_names"]
     callbacks = [call_partial(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
     if not loggers:

@@ -74,7 +74,7 @@ PREFERRED = ("last.ckpt", "next.ckpt", "previous.ckpt")
 
 
 def begin(
-    trainer: Trainer, resume: str | None, output: Path, card: dict[str, Any], *, trust: bool = False
+    trainer: Trainer, resume: str | None, output: Path, metadata: dict[str, Any], *, trust: bool = False
 ) -> tuple[Path | None, int]:
     """Choose where a run begins, and make its folder fit for that: no later checkpoints, no later steps in the logs.
 
@@ -83,8 +83,8 @@ def begin(
         resume: "auto" for the run's own newest good checkpoint; a path; None for a fresh start. A job that Slurm has
             requeued takes its own newest whatever was asked for at first.
         output: the run's folder.
-        card: what the checkpoint must fit.
-        trust: let the checkpoint's own card name code outside eventclip that this run does not name.
+        metadata: what the checkpoint must fit.
+        trust: let the checkpoint's own metadata name code outside eventclip that this run does not name.
 
     Returns:
         The checkpoint, known to fit, or None; and how often the run has been started before.
@@ -99,10 +99,10 @@ def begin(
     chosen = _newest(folder) if resume == "auto" else None if resume is None else Path(resume).expanduser()
     step = 0
     if chosen is not None:
-        checkpoint = read_checkpoint(chosen, trust=trust, own=card["config"])
-        check_metadata(chosen, checkpoint, card)
+        checkpoint = read_checkpoint(chosen, trust=trust, own=metadata["config"])
+        check_metadata(chosen, checkpoint, metadata)
         step = _check_state(chosen, checkpoint)
-        _check_course(chosen, checkpoint["eventclip"]["config"], card["config"])
+        _check_course(chosen, checkpoint["eventclip"]["config"], metadata["config"])
         log.info("going on from %s, step %d", chosen, step)
     restarts = 0
     if trainer.is_global_zero:
