@@ -12,8 +12,6 @@ from random import Random
 import mutators
 import numpy as np
 import torch
-from eventclip.datasets.tta import Shards
-from eventclip.training.guessing import GuessStore
 from kinds import Prepared
 
 from eventclip.inference.api import EventCLIP
@@ -23,6 +21,7 @@ from eventclip.models.checkpoint import load_reference_checkpoint, make_metadata
 from eventclip.models.factory import load_clip
 from eventclip.models.weights import load_weights, read_weight_file
 from eventclip.training.resume import _count_start, _newest
+from eventclip.training.scores import ScoreStore
 from eventclip.training.selection import score_dtype
 
 ARCHITECTURE = {
@@ -227,20 +226,25 @@ def _starts(folder: Path) -> Prepared:
     return Prepared(folder / "starts.json", [b'{\n "starts": 3\n}\n'], mutators.retyped, read, always_read=True)
 
 
-def _guesses(folder: Path) -> Prepared:
-    store = GuessStore(folder, {"teacher": "x"}, shards=Shards(6, 6), versions=4)
+def _scores(folder: Path) -> Prepared:
+    paths = np.array([b"a/%d.npy" % number for number in range(6)])
+
+    def store() -> ScoreStore:
+        return ScoreStore(folder, {"teacher": "x"}, paths, shard_size=6, tta=4)
+
     rng = np.random.default_rng(0)
-    guesses = np.zeros(6, score_dtype(4))
-    guesses["probability"], guesses["top"] = rng.random(6), rng.random((6, 4))
-    store.write(0, guesses)
-    (kept,) = store.folder.glob("000000*")
+    scores = np.zeros(6, score_dtype(4))
+    scores["probability"], scores["top"] = rng.random(6), rng.random((6, 4))
+    store().write(0, scores)
+    (kept,) = store().folder.glob("000000*")
 
     def read(path: Path) -> None:
-        if store.missing([0]):
+        found = store()
+        if found.missing([0]):
             return
-        assert store.read().tobytes() == guesses.tobytes(), "other guesses are believed"
+        assert found.read().tobytes() == scores.tobytes(), "other scores are believed"
 
-    return Prepared(kept, [kept.read_bytes()], mutators.npy_retold, read, named=str(folder))
+    return Prepared(kept, [kept.read_bytes()], mutators.damaged, read, named=str(folder))
 
 
 PREPARE: dict[str, Callable[[Path], Prepared]] = {
@@ -252,5 +256,5 @@ PREPARE: dict[str, Callable[[Path], Prepared]] = {
     "torchscript": _torchscript,
     "clip_config": _clip_config,
     "starts": _starts,
-    "guesses": _guesses,
+    "scores": _scores,
 }

@@ -60,7 +60,7 @@ def score(data, classifier, tmp_path):
     recordings = data.split("training")
 
     def run(folder, *fabrics, decides=None):
-        store = ScoreStore(tmp_path / folder, decides or {"teacher": 1}, recordings, shard_size=5, tta=len(KINDS))
+        store = ScoreStore(tmp_path / folder, decides or {"teacher": 1}, recordings.paths, shard_size=5, tta=len(KINDS))
         for fabric in fabrics or (OneOf(),):
             score_all(fabric, classifier, data, recordings, store, tta=KINDS, progress=False)
         return store
@@ -145,7 +145,7 @@ def test_damaged_scores_are_found_and_made_again(score, damage):
 
 def test_a_recording_without_a_shard_is_refused(data, tmp_path):
     with pytest.raises(UserError, match=r"pseudo\.shard_size must be 1"):
-        ScoreStore(tmp_path, {}, data.split("training"), shard_size=0, tta=1)
+        ScoreStore(tmp_path, {}, data.split("training").paths, shard_size=0, tta=1)
 
 
 @pytest.mark.parametrize("kind", TTA)

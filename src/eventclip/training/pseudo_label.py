@@ -93,7 +93,7 @@ def label(cfg: DictConfig) -> None:
         "views": [datamodule.evaluation_views, datamodule.resize_mode, datamodule.image_size],
         "features": cfg.features.dtype if cfg.features else "live",
     }
-    store = ScoreStore(out.with_suffix(".scores"), decides, pool, shard_size=options.shard_size, tta=len(tta))
+    store = ScoreStore(out.with_suffix(".scores"), decides, pool.paths, shard_size=options.shard_size, tta=len(tta))
     log.info("%d of %d training recordings are to be labelled: %s", len(pool), len(everything), store.folder)
     with held(out) if fabric.is_global_zero else contextlib.nullcontext():
         score_all(fabric, teacher.classifier, datamodule, pool, store, tta=tta, progress=options.progress)

@@ -1,21 +1,23 @@
-"""Which checkpoint a run goes on from, and how often it has been started."""
+"""Which checkpoint a run goes on from, how often it has been started, and logs in which no step is twice."""
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from eventclip.errors import UserError
 from eventclip.files import write_json
 from eventclip.models.checkpoint import check_metadata, read_checkpoint
-from eventclip.training.logs import go_on_at
 
 log = logging.getLogger(__name__)
 
@@ -252,3 +254,41 @@ def _is_left_out(key: str) -> bool:
 
 def _without_folder(value: Any) -> Any:
     return value.rpartition("/")[2] if isinstance(value, str) and value.startswith("/") else value
+
+
+def go_on_at(loggers: Sequence[Logger], step: int) -> None:
+    """Take ``step`` and later ones out of the logs; to be called in the main process before anything is logged.
+
+    TensorBoard's files stay as they are and get a mark after which readers forget those steps; the CSV is rewritten.
+
+    Args:
+        loggers: of the Trainer; kinds other than TensorBoard's and CSV are left alone.
+        step: optimizer steps done at the checkpoint that the run goes on from; 0 for a fresh start.
+    """
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+            logger.experiment.file_writer.add_event(start)
+        elif isinstance(logger, CSVLogger):
+            _cut_csv(logger, step)
+
+
+def _cut_csv(logger: CSVLogger, step: int) -> None:
+    """Log the older rows again: the logger deletes the file that it finds."""
+    metrics = Path(logger.log_dir) / "metrics.csv"
+    kept = Path(logger.root_dir) / "kept.csv"  # left over where a run was killed between these lines
+    if metrics.is_file() and not kept.exists():
+        metrics.replace(kept)
+    if not kept.is_file():
+        return
+    with kept.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+    for row in rows:
+        at = int(row.pop("step"))
+        logger.log_metrics({name: _number(text) for name, text in row.items() if text}, step=at)
+    logger.save()
+    kept.unlink()
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Fabric
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from eventclip.blocks import RowStore, row_key
+from eventclip.blocks import KEY, RowStore, row_key
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.dataset import Batch, RecordingDataset, Sample, collate
 from eventclip.datasets.recordings import Recordings
@@ -176,7 +177,7 @@ class ScoreStore:
     Args:
         folder: where such folders lie.
         decides: plain values that decide the scores.
-        recordings: what is scored, each once.
+        paths: (n,) relative paths of what is scored, each once.
         shard_size: recordings in a shard.
         tta: R, kinds of test-time augmentation.
 
@@ -185,13 +186,13 @@ class ScoreStore:
     """
 
     def __init__(
-        self, folder: Path, decides: dict[str, Any], recordings: Recordings, *, shard_size: int, tta: int
+        self, folder: Path, decides: dict[str, Any], paths: NDArray[np.bytes_], *, shard_size: int, tta: int
     ) -> None:
-        self.shards = Shards(len(recordings), shard_size)
-        self.decides = {**decides, "recordings": len(recordings), "shard_size": shard_size}
+        self.shards = Shards(len(paths), shard_size)
+        self.decides = {**decides, "recordings": len(paths), "shard_size": shard_size}
         self.folder = folder / fingerprint(self.decides)
         self.dtype = score_dtype(tta)
-        self._keys = np.array([row_key(path) for path in recordings.paths.tolist()], "S20")
+        self._keys = np.array([row_key(path) for path in paths.tolist()], KEY)
         remedy = "allow reading it, or give another out="
         self._store = RowStore(self.folder, dtype=self.dtype, name="the scores", remedy=remedy)
 
