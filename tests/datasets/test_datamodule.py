@@ -138,7 +138,13 @@ def test_a_sensor_that_nobody_knows_is_asked_for(learnable_root):
 
 @pytest.mark.parametrize(
     "options",
-    [{"selection": "best"}, {"batch_size": 0}, {"num_workers": -1}, {"holdout": 1.0}, {"splits": {"trian": "x"}}],
+    [
+        {"selection": "best"},
+        {"batch_size": 0},
+        {"num_workers": -1},
+        {"split_fraction": 1.0},
+        {"splits": {"trian": "x"}},
+    ],
 )
 def test_impossible_options_are_refused(learnable_root, options):
     with pytest.raises(UserError):

@@ -31,9 +31,13 @@ def build(node: DictConfig, section: str, expected: type[Any] = object, **given:
         UserError: a key the target does not take, a value it refuses, or a target that does not exist.
     """
     try:
-        built = instantiate(node, **given, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
+        # Not handed to instantiate, which makes plain dicts of the dataclasses among them.
+        built = instantiate(node, _convert_="all", **({"_partial_": True} if given else {}))
+        built = built(**given) if given else built
+    except UserError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None
         # Whatever a target raises, it is of the values that it was given: those of ours are checked beforehand.
