@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 import numpy as np
+from eventclip.features.blocks import FeatureStore
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from eventclip.config.composition import CONFIG_DIR, register_schema
 from eventclip.datasets.dataset import RecordingDataset
-from eventclip.features.blocks import FeatureStore
 from eventclip.features.cache import FeatureBank, row_keys, rows_in_block
-from eventclip.inference.loading import clip_options
 from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import clip_options, load_clip
 from eventclip.training.experiment import build_bank, build_datamodule
 
 CLASSES, TRAINING, TESTING, EVENTS, SENSOR, DIFFERENT = 101, 4343, 1700, 225_000, (180, 240), 20
@@ -50,7 +50,7 @@ def write_recordings(root: Path, training: int, testing: int, *, classes: int = 
 
 def build_clip(*, quick: bool) -> ClipEncoder:
     """ViT-B/32 with untrained weights, whose speed is that of trained ones; or a tiny CLIP."""
-    encoder = ClipEncoder(**clip_options("tiny")) if quick else ClipEncoder("ViT-B-32", None)
+    encoder = load_clip(**clip_options("tiny")) if quick else load_clip("ViT-B-32", None)
     encoder.drop_text_tower()
     return encoder
 

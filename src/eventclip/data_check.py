@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     from eventclip.datasets.datamodule import EventDataModule
     from eventclip.errors import UserError
     from eventclip.files import write_json
-    from eventclip.training.building import build
+    from eventclip.models.building import build
 
     datamodule: EventDataModule = build(cfg.data, "data", EventDataModule, renderer=build(cfg.frames, "frames"))
     check = check_data(datamodule, cfg.splits, progress=cfg.progress)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def look(cfg: DictConfig) -> None:
     """Look for the recordings and the model's files, and for settings that do not go together."""
     from eventclip.config.places import check_clip, check_given
-    from eventclip.inference.choices import check_choices, check_recordings, check_table
     from eventclip.inference.listing import find_recordings
+    from eventclip.inference.settings import check_choices, check_recordings, check_table
 
     check_given(cfg, "recordings", ": files, folders or globs to classify")
     settings = _plain(cfg)
@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     """Find the recordings, build the model, classify, and end with an error if any recording could not be."""
     from eventclip.errors import UserError
     from eventclip.inference.listing import find_recordings
-    from eventclip.inference.predicting import Prediction
+    from eventclip.inference.predict import Prediction
     from eventclip.inference.settings import build_model
 
     settings = _plain(cfg)

@@ -15,7 +15,8 @@ def look(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from eventclip.config.places import check_clip, check_given
-    from eventclip.inference.choices import check_choices, check_picture, check_recordings
+    from eventclip.inference.settings import check_choices, check_recordings
+    from eventclip.plots.views import check_picture
 
     check_given(cfg, "recording", ": the file to show")
     check_picture(Path(cfg.out), top=cfg.top, gif_ms=cfg.gif_ms)
@@ -27,27 +28,10 @@ def look(cfg: DictConfig) -> None:
 
 @entry("show", before=look)
 def main(cfg: DictConfig) -> None:
-    """Look at a recording, classify it if a model was asked for, and write the picture."""
-    from pathlib import Path
+    """Hand the composed configuration to :func:`eventclip.inference.show.show`, and say what was done."""
+    from eventclip.inference.show import show
 
-    from eventclip.inference.notes import Notes
-    from eventclip.inference.settings import build_looking, build_model
-    from eventclip.plots.views import save_views
-
-    settings = _plain(cfg)
-    recording, sensor_hw, out = settings["recording"], settings["sensor_hw"], Path(settings["out"]).expanduser()
-    found = None
-    if settings["checkpoint"] is None and settings["classes"] is None:
-        views = build_looking(settings).views(recording, sensor_hw)
-    else:
-        found = build_model(settings).classify(recording, sensor_hw=sensor_hw)
-        views = found.views
-    notes = Notes()
-    notes.add(recording, *views.notes)
-    notes.say()
-    save_views(out, views, found, top=settings["top"], gif_ms=settings["gif_ms"])
-    said = "" if found is None else f": {found.label} {found.probability:.0%}"
-    print(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}")
+    print(show(_plain(cfg)))
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
-from eventclip.datasets.symbols import film_symbol
-from eventclip.inference.rows import Table
+from eventclip.datasets.symbols import simulate_symbol
 from eventclip.io.formats import READABLE_SUFFIXES, read_events
 from eventclip.plots.views import enlargement
 from eventclip.predict import main as predict
+from eventclip.prediction_table import Table
 from eventclip.show import main as show
 
 SENSOR = (128, 128)
@@ -27,7 +27,7 @@ def films(tmp_path):
     """Three recordings in a folder."""
     for name in ("star", "anchor", "umbrella"):
         (tmp_path / "films" / "deep").mkdir(parents=True, exist_ok=True)
-        np.save(tmp_path / "films" / "deep" / f"{name}.npy", film_symbol(name, SENSOR, np.random.default_rng(7)))
+        np.save(tmp_path / "films" / "deep" / f"{name}.npy", simulate_symbol(name, SENSOR, np.random.default_rng(7)))
     return tmp_path / "films"
 
 
@@ -126,7 +126,7 @@ def test_show_draws_every_pixel_of_every_view_as_clip_gets_it(run, films, tmp_pa
         with Image.open(tmp_path / "here" / out) as picture:
             pages = [np.asarray(page.convert("L")) for page in ImageSequence.Iterator(picture)]
         scale, side = enlargement(64), 64 * enlargement(64)
-        for number, frame in enumerate(views.frames[:, 0]):
+        for number, frame in enumerate(views.pixels[:, 0]):
             page = pages[number] if out == "a.gif" else pages[0]
             left = 9 + (0 if out == "a.gif" else number * (side + 2 + 8))
             wanted = np.kron(frame, np.ones((scale, scale), np.uint8))

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from eventclip.config.entry import entry
 from eventclip.config.run_folders import differences, overrides_of, sweep_folder
 from eventclip.errors import UserError
-from eventclip.reports.sweep import SweepTable
+from eventclip.reports.report import SweepTable
 
 NMNIST = [
     *("-m", "experiment=fewshot_folder", "data.root=n-mnist", "data.sensor_hw=[34,34]"),

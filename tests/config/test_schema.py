@@ -90,9 +90,9 @@ def test_every_choice_in_the_schema_is_one_that_the_code_knows():
     from eventclip.events.frames import COLORS
     from eventclip.features.encode import DTYPES
     from eventclip.io.formats import TIME_UNITS
-    from eventclip.models.factory import PRECISIONS
-    from eventclip.models.lora import TARGETS as LORA
+    from eventclip.models.architecture import PRECISIONS
     from eventclip.models.pooling import POOLINGS
+    from eventclip.models.tuning import LORA_TARGETS as LORA
     from eventclip.models.tuning import PARTS
     from eventclip.training.module import LOSSES
     from eventclip.views.resize import RESIZE_MODES
@@ -111,7 +111,7 @@ def test_every_choice_in_the_schema_is_one_that_the_code_knows():
     assert choices(schema.Tuning, "lora_targets") == set(LORA)
     assert choices(schema.Classifier, "pooling") == set(POOLINGS)
     assert choices(schema.Classifier, "loss") == set(LOSSES)
-    assert choices(schema.FeatureBank, "dtype") == set(DTYPES)
+    assert choices(schema.FeatureCache, "dtype") == set(DTYPES)
     assert {get_args(one) for one in get_args(kinds_of(schema.Pseudo)["versions"])} == {tuple(TTA)}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from eventclip.datasets.audit import check_data
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
-from eventclip.datasets.pack_splits import pack_split
+from eventclip.datasets.packing import pack_split
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 

@@ -162,7 +162,7 @@ def _commands(folder: Path) -> dict[str, list[str]]:
         "show": [f"recording={recording}", *looking, "out=s.png"],
         "simulate": [
             f"images={folder / 'images'}",
-            "out=films",
+            "out=recordings",
             "sensor_hw=[20,30]",
             "amplitude_px=2",
             "progress=false",
@@ -192,17 +192,22 @@ class _HeavyWork(BaseException):
 
 
 def _stop_before_heavy_work() -> None:
-    """Let training, testing, guessing, packing and filming raise at their start."""
+    """Let training, testing, guessing, packing and simulating raise at their start."""
 
     def begin(*_: object, **__: object) -> None:
         raise _HeavyWork
 
     import lightning
 
-    from eventclip.simulation.settings import Filming
+    from eventclip.simulation.folder import Simulation
 
     for owner, name in (
-        *((lightning.Trainer, "fit"), (lightning.Trainer, "test"), (lightning.Fabric, "launch"), (Filming, "film")),
+        *(
+            (lightning.Trainer, "fit"),
+            (lightning.Trainer, "test"),
+            (lightning.Fabric, "launch"),
+            (Simulation, "simulate"),
+        ),
         (import_module("eventclip.datasets.packing"), "_fill"),
     ):
         assert hasattr(owner, name), f"{owner} has no {name}"

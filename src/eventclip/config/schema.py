@@ -166,7 +166,7 @@ class Folder(RecordedDataSet):
 
 @dataclass
 class Clip:
-    """Of :class:`eventclip.models.encoder.ClipEncoder`."""
+    """Of :class:`eventclip.models.factory.load_clip`."""
 
     arch: str | None
     pretrained: Path | None
@@ -225,11 +225,11 @@ class Optim:
 
 
 @dataclass
-class FeatureBank:
-    """Of :class:`eventclip.features.cache.FeatureBank`."""
+class FeatureCache:
+    """Of :class:`eventclip.features.cache.FeatureCache`."""
 
     folder: Path
-    passes: Count
+    copies: Count
     dtype: Literal["fp32", "fp16"]
     rebuild: bool
     precision: Precision
@@ -317,7 +317,7 @@ class Pictures:
 
 @dataclass
 class Diagnostics:
-    """Of :class:`eventclip.training.diagnostics.Diagnostics`."""
+    """Of :class:`eventclip.training.callbacks.Diagnostics`."""
 
     folder: Path | None
     bins: Count
@@ -326,7 +326,7 @@ class Diagnostics:
 
 @dataclass
 class PredictionTable:
-    """Of :class:`eventclip.training.predictions.PredictionTable`."""
+    """Of :class:`eventclip.training.callbacks.PredictionTable`."""
 
     file: Path
     top: Count
@@ -341,18 +341,18 @@ TARGETS: dict[str, type] = {
     "eventclip.datasets.nimagenet.NImageNetDataModule": NImageNet,
     "eventclip.datasets.folder.FolderDataModule": Folder,
     "eventclip.datasets.sampling.sample_few_shot": FewShot,
-    "eventclip.models.encoder.ClipEncoder": Clip,
+    "eventclip.models.factory.load_clip": Clip,
     "eventclip.adapters.paper.IdentityAdapter": IdentityAdapter,
     "eventclip.adapters.paper.TextAdapter": TextAdapter,
     "eventclip.adapters.paper.VisualAdapter": TransformerAdapter,
     "eventclip.adapters.paper.JointAdapter": TransformerAdapter,
     "eventclip.training.optim.AdamWarmupCosine": Optim,
-    "eventclip.features.cache.FeatureBank": FeatureBank,
+    "eventclip.features.cache.FeatureCache": FeatureCache,
     "eventclip.training.checkpoints.LastCheckpoint": LastCheckpoint,
     "eventclip.training.requeue.Requeue": Nothing,
     "eventclip.training.callbacks.PredictionPictures": Pictures,
-    "eventclip.training.diagnostics.Diagnostics": Diagnostics,
-    "eventclip.training.predictions.PredictionTable": PredictionTable,
+    "eventclip.training.callbacks.Diagnostics": Diagnostics,
+    "eventclip.training.callbacks.PredictionTable": PredictionTable,
     "lightning.Trainer": DistributedTrainer,
     "lightning.pytorch.loggers.TensorBoardLogger": FileLogger,
     "lightning.pytorch.loggers.CSVLogger": FileLogger,
@@ -368,7 +368,7 @@ FramesGroup = Annotated[Any, Built((Frames,))]
 ClipGroup = Annotated[Any, Built((Clip,))]
 AdapterGroup = Annotated[Any, Built((IdentityAdapter, TextAdapter, TransformerAdapter))]
 FewShotGroup = Annotated[Any, Built((FewShot,))]
-FeaturesGroup = Annotated[Any, Built((FeatureBank,))]
+FeaturesGroup = Annotated[Any, Built((FeatureCache,))]
 OptimGroup = Annotated[Any, Built((Optim,))]
 TrainerGroup = Annotated[Any, Built((DistributedTrainer,))]
 Loggers = Annotated[Any, Collected((("tensorboard", FileLogger), ("csv", FileLogger)))]
@@ -440,7 +440,7 @@ class Paths:
 class Pseudo:
     """The section pseudo of ``conf/pseudo_label.yaml``."""
 
-    versions: list[Literal["as_is", "mirrored", "flipped", "both"]]
+    tta: list[Literal["as_is", "mirrored", "flipped", "both"]]
     threshold: Fraction | dict[str, Fraction]
     tta_consistent: bool
     tta_min_prob: bool

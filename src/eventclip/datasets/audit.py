@@ -18,6 +18,7 @@ from eventclip.datasets.recordings import SPLITS, Recordings
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import UserError
 from eventclip.files import printable
+from eventclip.tables import aligned
 
 _PERCENTILES = (5, 50, 95)
 _CLASSES_SHOWN = 120
@@ -242,12 +243,4 @@ def _remarks(check: DataCheck) -> list[str]:
 
 def _columns(rows: list[list[str]]) -> str:
     """Rows as aligned text: the first column to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *rest = (
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
-        )
-        lines.append("  ".join([first, *rest]).rstrip())
-    return "\n".join(lines)
+    return "\n".join("  ".join(row).rstrip() for row in aligned(rows))

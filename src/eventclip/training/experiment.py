@@ -19,18 +19,17 @@ from omegaconf import DictConfig, OmegaConf
 import eventclip
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.errors import UserError
-from eventclip.features.cache import FeatureBank
+from eventclip.features.cache import FeatureCache
 from eventclip.files import write_json
-from eventclip.models.checkpoint import make_card
+from eventclip.models.building import build, build_classifier, call_partial
+from eventclip.models.checkpoint import make_metadata
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.reports.settings import flat_settings
-from eventclip.training.building import build, build_classifier, call_partial
+from eventclip.training.callbacks import Diagnostics
 from eventclip.training.checkpoints import WholeFileIO
-from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.module import LitEventClassifier
-from eventclip.training.requeue import slurm_environment
-from eventclip.training.resume import begin
+from eventclip.training.requeue import leave_if_asked, slurm_environment
+from eventclip.training.resume import begin, flat_settings
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class Parts:
     datamodule: EventDataModule
     classifier: EventClassifier
     lit: LitEventClassifier
-    card: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def build_datamodule(cfg: DictConfig) -> EventDataModule:
@@ -61,15 +60,16 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
     return datamodule
 
 
-def build_bank(cfg: DictConfig, encoder: ClipEncoder) -> FeatureBank | None:
-    """Build the feature bank of a frozen tower; None where views are encoded online."""
+def build_feature_cache(cfg: DictConfig, encoder: ClipEncoder) -> FeatureCache | None:
+    """Build the feature cache of a frozen tower; None where views are encoded live."""
     if not cfg.features:
         return None
-    bank: FeatureBank = call_partial(build(cfg.features, "features"), "features", encoder=encoder)
+    kept = build(cfg.features, "features")
+    cache: FeatureCache = call_partial(kept, "features", encoder=encoder, between=leave_if_asked)
     epochs = cfg.trainer.max_epochs or -1
     if epochs > 0:
-        bank.passes = min(bank.passes, epochs)  # further ones would never be read
-    return bank
+        cache.copies = min(cache.copies, epochs)  # further ones would never be read
+    return cache
 
 
 def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
@@ -83,11 +83,12 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     datamodule.connect(tested=evaluated or "test")
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
     classifier = build_classifier(cfg, class_names)
-    datamodule.connect(image_size=classifier.encoder.image_size, feature_cache=build_bank(cfg, classifier.encoder))
+    cache = build_feature_cache(cfg, classifier.encoder)
+    datamodule.connect(image_size=classifier.encoder.image_size, feature_cache=cache)
     data = datamodule.describe(training=evaluated is None and learns(classifier))
     counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
     log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)
-    card = make_card(
+    metadata = make_metadata(
         config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         class_names=class_names,
         clip=classifier.encoder.describe(),
@@ -101,9 +102,9 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         clip_factor=cfg.tuning.clip_factor,
         loss=cfg.classifier.loss,
         seed=cfg.seed,
-        card=card,
+        metadata=metadata,
     )
-    return Parts(datamodule, classifier, lit, card)
+    return Parts(datamodule, classifier, lit, metadata)
 
 
 def learns(classifier: EventClassifier) -> bool:
@@ -126,7 +127,7 @@ def run(cfg: DictConfig) -> float | None:
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
     trainer = make_trainer(cfg, parts)
-    resume, restarts = begin(trainer, cfg.resume, output, parts.card, trust=cfg.trust)
+    resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust)
     if learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
@@ -164,10 +165,10 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
         "metrics": metrics,
         **diagnosed(trainer),
         "seed": cfg.seed,
-        "settings": flat_settings(parts.card["config"]),
-        "data": parts.card["data"],
-        "class_names": parts.card["class_names"],
-        "clip": parts.card["clip"],
+        "settings": flat_settings(parts.metadata["config"]),
+        "data": parts.metadata["data"],
+        "class_names": parts.metadata["class_names"],
+        "clip": parts.metadata["clip"],
         "versions": versions(),
     }
     write_json(output / "results.json", results | told)
@@ -179,7 +180,7 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
 def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
     callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
-    class_names = parts.card["class_names"]
+    class_names = parts.metadata["class_names"]
     callbacks = [call_partial(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
     if not loggers:
