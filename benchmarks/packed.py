@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from eventclip.datasets.pack_format import Listed
+from eventclip.datasets.packed import PackedFolders
 from numpy.typing import NDArray
 
 from benchmarks.measure import DifferError, seconds
 from benchmarks.table import Row
-from eventclip.datasets.pack_format import Listed
-from eventclip.datasets.packed import PackedFolders
 from eventclip.datasets.packing import pack_folders
 from eventclip.datasets.recordings import list_recordings
 from eventclip.io.formats import read_events

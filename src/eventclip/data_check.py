@@ -25,12 +25,14 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from eventclip.datasets.audit import check_data
-    from eventclip.datasets.datamodule import EventDataModule
+    from eventclip.datasets.datamodule import EventDataModule, grouped
     from eventclip.errors import UserError
     from eventclip.files import write_json
     from eventclip.models.building import build
 
-    datamodule: EventDataModule = build(cfg.data, "data", EventDataModule, renderer=build(cfg.frames, "frames"))
+    datamodule: EventDataModule = build(
+        cfg.data, "data", EventDataModule, arrange=grouped, renderer=build(cfg.frames, "frames")
+    )
     check = check_data(datamodule, cfg.splits, progress=cfg.progress)
     print(check.table())
     if cfg.out is not None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eventclip.datasets.audit import check_data
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.packing import pack_split
 from eventclip.errors import UserError
@@ -13,8 +14,10 @@ from eventclip.events.frames import FrameRenderer
 
 
 def build(root, **options):
-    given = {"sensor_hw": (60, 80), "p95_events": 500, "image_size": 32, **options}
-    return NCaltech101DataModule(root=root, renderer=FrameRenderer(700), **given)
+    given = {"sensor_hw": (60, 80), "p95_events": 500, "augmentation": None, **options}
+    data = NCaltech101DataModule(root=root, renderer=FrameRenderer(700), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def check(root, splits=None, **options):

@@ -10,7 +10,8 @@ import pytest
 from eventclip.datasets.journal import journal_of
 from eventclip.datasets.packed import Pack, PackedFolders
 
-from eventclip.datasets import index
+from eventclip.datasets import recordings as index
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.packing import pack_split
 from eventclip.datasets.recordings import list_recordings, read_class_list
@@ -54,8 +55,10 @@ def recordings(root):
 
 
 def data_of(root, **options):
-    given = {"sensor_hw": (48, 64), "p95_events": 100, "image_size": 32, "time_unit": "us", **options}
-    return FolderDataModule(root=root, renderer=FrameRenderer(50), **given)
+    given = {"sensor_hw": (48, 64), "p95_events": 100, "augmentation": None, "time_unit": "us", **options}
+    data = FolderDataModule(root=root, renderer=FrameRenderer(50), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.sampling import sample_few_shot
@@ -18,8 +19,10 @@ SENSOR = (60, 80)
 
 def build(kind, root, **options):
     renderer = FrameRenderer(200)
-    given = {"sensor_hw": SENSOR, "p95_events": 600, "image_size": 32, **options}
-    return kind(root=root, renderer=renderer, **given)
+    given = {"sensor_hw": SENSOR, "p95_events": 600, "augmentation": None, **options}
+    data = kind(root=root, renderer=renderer, **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 @pytest.fixture
@@ -138,7 +141,13 @@ def test_a_sensor_that_nobody_knows_is_asked_for(learnable_root):
 
 @pytest.mark.parametrize(
     "options",
-    [{"selection": "best"}, {"batch_size": 0}, {"num_workers": -1}, {"holdout": 1.0}, {"splits": {"trian": "x"}}],
+    [
+        {"selection": "best"},
+        {"batch_size": 0},
+        {"num_workers": -1},
+        {"split_fraction": 1.0},
+        {"splits": {"trian": "x"}},
+    ],
 )
 def test_impossible_options_are_refused(learnable_root, options):
     with pytest.raises(UserError):

@@ -22,9 +22,16 @@ def sample(count, *, name="views", index=0):
 
 @pytest.fixture
 def data(learnable_root):
-    return NCaltech101DataModule(
-        root=learnable_root, renderer=FrameRenderer(200), sensor_hw=SENSOR, p95_events=1000, image_size=32, batch_size=4
+    data = NCaltech101DataModule(
+        learnable_root,
+        renderer=FrameRenderer(200),
+        sensor_hw=SENSOR,
+        p95_events=1000,
+        augmentation=None,
+        batch_size=4,
     )
+    data.connect(image_size=32)
+    return data
 
 
 @pytest.mark.parametrize("name", ["views", "features"])
@@ -81,6 +88,6 @@ def test_the_share_comes_out_of_worker_processes_too(data):
 def test_a_shift_that_leaves_nothing_is_told_with_the_path(data):
     recordings = data.split("training")
     transform = ViewTransform(data.renderer, image_size=32, augmentation=Augmentation(max_shift=30_000))
-    with pytest.raises(RecordingError, match=r"Faces_easy_0\.npy: none of 600 events was left .* max_shift"):
+    with pytest.raises(RecordingError, match=r"Faces_easy_0\.npy: none of 600 events was left .*max_shift"):
         RecordingDataset(recordings, data.files, transform)[0, 0]
     assert np.isin(data.training.paths, recordings.paths).all()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.ncars import NCarsDataModule
 from eventclip.datasets.sampling import read_split, sample_few_shot
 from eventclip.errors import UserError
@@ -11,9 +12,10 @@ from eventclip.events.frames import FrameRenderer
 
 def build(root, **options):
     renderer = FrameRenderer(30_000, count_non_zero=True, white_background=False)
-    return NCarsDataModule(
-        root=root, renderer=renderer, sensor_hw=(100, 120), p95_events=12_500, image_size=32, **options
-    )
+    given = {"sensor_hw": (100, 120), "p95_events": 12_500, "augmentation": None, **options}
+    data = NCarsDataModule(root=root, renderer=renderer, **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def write_dat(path):

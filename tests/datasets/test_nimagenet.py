@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import eventclip
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.nimagenet import NImageNetDataModule, imagenet_names
 from eventclip.datasets.recordings import read_class_list
 from eventclip.datasets.sampling import read_split, sample_few_shot
@@ -27,8 +28,10 @@ PAPER = (
 
 
 def build(root, **options):
-    given = {"sensor_hw": (480, 640), "p95_events": 135_000, "image_size": 32, **options}
-    return NImageNetDataModule(root=root, renderer=FrameRenderer(70_000), **given)
+    given = {"sensor_hw": (480, 640), "p95_events": 135_000, "augmentation": None, **options}
+    data = NImageNetDataModule(root=root, renderer=FrameRenderer(70_000), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def test_all_thousand_names_differ_also_in_lower_case():

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.datasets import packing
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.packing import pack_folders, pack_split, verify_pack
@@ -36,8 +37,10 @@ SENSOR = (60, 80)
 
 
 def build(kind=NCaltech101DataModule, **options):
-    given = {"sensor_hw": SENSOR, "p95_events": 600, "image_size": 32, **options}
-    return kind(renderer=FrameRenderer(200), **given)
+    given = {"sensor_hw": SENSOR, "p95_events": 600, "augmentation": None, **options}
+    data = kind(renderer=FrameRenderer(200), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def pack_all(root, out, kind=NCaltech101DataModule, split="all", time_unit=None, **options):

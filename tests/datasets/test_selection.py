@@ -1,8 +1,11 @@
 """What is trained, validated and tested on: nothing held out unasked, and never a shot among the held-out ones."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.ncars import NCarsDataModule
 from eventclip.datasets.nimagenet import NImageNetDataModule
 from eventclip.datasets.sampling import sample_few_shot
@@ -18,18 +21,11 @@ def build(request, ncars_root, nimagenet_root):
     root = {"ncars": ncars_root, "nimagenet": nimagenet_root}[request.param]
 
     def built(*, selection="validation", shots=None, **options):
-        return kind(
-            root=root,
-            renderer=FrameRenderer(200),
-            sensor_hw=sensor,
-            p95_events=600,
-            image_size=32,
-            selection=selection,
-            few_shot=None
-            if shots is None
-            else lambda recordings: sample_few_shot(recordings, shots=shots, sampling="reference"),
-            **options,
-        )
+        few_shot = None if shots is None else partial(sample_few_shot, shots=shots, sampling="reference")
+        given = {"sensor_hw": sensor, "p95_events": 600, "selection": selection, "few_shot": few_shot, **options}
+        data = kind(root=root, renderer=FrameRenderer(200), **grouped(given))
+        data.connect(image_size=32)
+        return data
 
     return built
 
@@ -61,7 +57,7 @@ def test_the_whole_split_gives_up_what_is_held_out_and_only_then(build):
     assert len(whole.training) == len(whole.split("training"))
     assert "validation" not in whole.describe()["checksums"]
     with pytest.raises(
-        UserError, match=r"has no validation split of its own: selection=validation holds data\.split_fraction"
+        UserError, match=r"has no validation split of its own: selection=validation takes data\.split_fraction"
     ):
         whole.split("validation")
     held = build(split_fraction=0.25)

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from eventclip.blocks import RowStore
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.packing import pack_split
 from eventclip.datasets.sampling import sample_few_shot
@@ -34,17 +36,16 @@ def encoder(tiny_clip_json):
 
 
 def data_module(root, *, shots=None, augmentation=None, seed=0, **options):
-    return NCaltech101DataModule(
-        root=root,
-        renderer=options.pop("renderer", FrameRenderer(200)),
-        few_shot=lambda recordings: sample_few_shot(recordings, shots=shots, seed=seed, repeat=True),
-        sensor_hw=(60, 80),
-        p95_events=600,
-        image_size=32,
-        augmentation=augmentation,
-        seed=seed,
+    given = {
+        "renderer": FrameRenderer(200),
+        "few_shot": partial(sample_few_shot, shots=shots, seed=seed, repeat=True),
+        "sensor_hw": (60, 80),
+        "p95_events": 600,
         **options,
-    )
+    }
+    data = NCaltech101DataModule(root, augmentation=augmentation, seed=seed, **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def cache_in(folder, encoder, **options):
@@ -312,9 +313,9 @@ def slowly(self, *given):
     print("block", flush=True)
 RowStore.write = slowly
 module = NCaltech101DataModule(
-    root=root, renderer=FrameRenderer(200), sensor_hw=(60, 80), p95_events=600, image_size=32,
-    augmentation=Augmentation(max_shift=3),
+    root, renderer=FrameRenderer(200), sensor_hw=(60, 80), p95_events=600, augmentation=Augmentation(max_shift=3),
 )
+module.connect(image_size=32)
 encoder = load_clip(None, None, config=clip)
 print("ready", flush=True)
 features.FeatureCache(encoder, folder=folder, copies=5, progress=False)(module.dataset("fit"))

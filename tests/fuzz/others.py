@@ -19,9 +19,8 @@ from eventclip.features.blocks import FeatureStore, _checksum, row_key
 from kinds import Prepared
 from reading import read_events
 
-from eventclip.datasets.index import list_kept
 from eventclip.datasets.packing import pack_folders
-from eventclip.datasets.recordings import list_recordings, read_class_list
+from eventclip.datasets.recordings import list_kept, list_recordings, read_class_list
 from eventclip.datasets.split_files import PSEUDO, read_split
 from eventclip.errors import RecordingError
 from eventclip.prediction_table import Table, prediction_columns

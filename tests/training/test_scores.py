@@ -38,14 +38,11 @@ class OneOf:
 
 @pytest.fixture
 def data(learnable_root):
-    return NCaltech101DataModule(
-        root=learnable_root,
-        renderer=FrameRenderer(200),
-        sensor_hw=(60, 80),
-        p95_events=600,
-        image_size=32,
-        evaluation_batch_size=6,
+    data = NCaltech101DataModule(
+        learnable_root, renderer=FrameRenderer(200), sensor_hw=(60, 80), p95_events=600, evaluation_batch_size=6
     )
+    data.connect(image_size=32)
+    return data
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -111,7 +111,7 @@ class _Collate:
     def __init__(self, max_views: int) -> None:
         self.max_views = max_views
 
-    def __call__(self, fetched: tuple[Sequence[Sample], tuple[int, int]]) -> Batch:
+    def __call__(self, fetched: Any) -> Batch:
         samples, share = fetched
         return {**collate(samples, max_views=self.max_views), "share": share}
 

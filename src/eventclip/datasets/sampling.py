@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,35 @@ from eventclip.rng import generator
 
 Positions = NDArray[np.int64]
 SAMPLINGS = ("seeded", "reference")
+
+
+FewShot = Callable[[Recordings], Recordings]
+"""The training split -> what to train on, repeats allowed, labels possibly a teacher's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which recordings a run learns from, and which it is selected on.
+
+    Attributes:
+        few_shot: few-shot sampling of the training split, such as ``partial(sample_few_shot, shots=5)``; None trains on
+            all of it.
+        selection: what validation looks at: "validation", "test", or None for no validation at all.
+        split_fraction: fraction of each class split off where a split has no folder of its own, in (0, 1).
+
+    Raises:
+        UserError: an option outside its range.
+    """
+
+    few_shot: FewShot | None = None
+    selection: str | None = None
+    split_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.selection not in (None, "validation", "test"):
+            raise UserError(f"selection must look at 'validation', 'test' or nothing (null), got {self.selection!r}")
+        if not 0.0 < self.split_fraction < 1.0:
+            raise UserError(f"data.split_fraction must lie between 0 and 1, got {self.split_fraction}")
 
 
 def sample_few_shot(
@@ -92,3 +123,39 @@ def seeded_sample(recordings: Recordings, shots: int, seed: int, *, repeat: bool
         order = generator(seed, f"few-shot {folder}").permutation(own)
         drawn.append(np.resize(order, shots))
     return np.concatenate(drawn)
+
+
+def stratified_split(
+    recordings: Recordings, fraction: float, *, seed: int, spared: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Choose a part of each class.
+
+    Which recordings of a class depends on the seed, the class folder's name and its own file names alone: other
+    classes may come and go. ``spared`` ones are taken only where the others do not suffice, and then in the same
+    order, so that few-shot draws of any size leave nearly the same part held out.
+
+    Args:
+        recordings: of one split.
+        fraction: of each class, in (0, 1); at least one recording of a class and never all of them.
+        seed: the run's seed.
+        spared: (n,) True where a recording is wanted elsewhere.
+
+    Returns:
+        (n,) True where a recording is held out.
+
+    Raises:
+        UserError: a class has a single recording.
+    """
+    held_out = np.zeros(len(recordings), dtype=bool)
+    for folder, own in zip(recordings.class_folders, recordings.by_class(), strict=True):
+        if len(own) < 2:
+            raise UserError(
+                f"class {folder!r} of {recordings.root} has {len(own)} recording, where at least 2 are needed to hold "
+                f"one out: add recordings, or make a folder for each split"
+            )
+        count = min(max(1, round(fraction * len(own))), len(own) - 1)
+        order = generator(seed, f"holdout {folder}").permutation(own)
+        if spared is not None:
+            order = order[np.argsort(spared[order], kind="stable")]
+        held_out[order[:count]] = True
+    return held_out

@@ -23,6 +23,7 @@ from eventclip.parallel import cores
 from eventclip.rng import generator
 from eventclip.simulation.camera import EventCamera, saccades
 from eventclip.simulation.drawings import CLASSES, Hand
+from eventclip.views.augment import Augmentation
 
 Job = tuple[str, str, int]  # split, class, number
 
@@ -47,13 +48,16 @@ class SymbolsDataModule(EventDataModule):
     The recordings are simulated the first time a split is asked for, which takes about half a minute.
     """
 
-    own_splits = ("training", "test")
+    sensor_hw = (128, 128)
+    events_per_frame = 12_000
+    p95_events = 53_000
+    augmentation = Augmentation(max_shift=5, mirror=False, image=False)  # most symbols have a right way round
+    folders = {"training": "training", "test": "testing"}  # noqa: RUF012
 
     def list_split(self, split: str) -> Recordings:
         """List the training or the test recordings."""
-        folders = {"training": "training", "test": "testing"}
         made = make_symbols(self.root) if self.packed is None else self.root
-        return self.list_folder(folders[split], suffixes=(".npy",), root=made)
+        return self.list_folder(self.folders[split], suffixes=(".npy",), root=made)
 
 
 def simulate_symbol(name: str, sensor_hw: tuple[int, int], rng: np.random.Generator) -> Events:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eventclip.errors import UserError
+from eventclip.errors import RecordingError, UserError
 from eventclip.events.kernels import kernel
 
 EVENT_DTYPE: np.dtype[Any] = np.dtype([("t", np.int64), ("x", np.int16), ("y", np.int16), ("p", np.uint8)], align=True)
@@ -103,6 +103,43 @@ def check_events(events: Events, sensor_hw: tuple[int, int], *, first: int = 0) 
             f"Event {first + row} at x={x}, y={y} lies outside the sensor of {height} rows and {width} columns: "
             f"give sensor_hw=[H,W] that the recording was made with, or drop_outside=true to leave such events out"
         )
+
+
+def unusable(sensor_hw: tuple[int, int] | None, *, name: str, ask: str) -> RecordingError:
+    """Why nothing can look at a recording without a known sensor, or without events.
+
+    Args:
+        sensor_hw: height and width of the sensor [px], None where nobody has told it.
+        name: of the recording.
+        ask: the argument that tells the sensor ("sensor_hw=[H,W]").
+    """
+    if sensor_hw is None:
+        return RecordingError(f"{name} does not say how large its sensor is: give the height and width, {ask}")
+    return RecordingError(f"{name} holds no events: remove it or record it again")
+
+
+def on_sensor(events: Events, sensor_hw: tuple[int, int] | None, *, name: str, ask: str) -> tuple[int, int]:
+    """Refuse a recording without events, without a known sensor, or with events outside it.
+
+    Args:
+        events: (N,) array of EVENT_DTYPE.
+        sensor_hw: height and width of the sensor [px], None where nobody has told it.
+        name: of the recording, for messages.
+        ask: the argument that tells the sensor, for messages ("sensor_hw=[H,W]").
+
+    Returns:
+        The sensor's height and width.
+
+    Raises:
+        RecordingError: one of the three.
+    """
+    if sensor_hw is None or not len(events):
+        raise unusable(sensor_hw, name=name, ask=ask)
+    try:
+        check_events(events, sensor_hw)
+    except UserError as error:
+        raise RecordingError(f"{name}: {error}") from None
+    return sensor_hw
 
 
 def centre(events: Events, sensor_hw: tuple[int, int], *, must_fit: bool = False) -> Events:

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
-from eventclip.events.array import EVENT_DTYPE, Events
+from eventclip.events.array import EVENT_DTYPE, Events, on_sensor
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
-from eventclip.events.sensor import on_sensor
 from eventclip.files import printable
 from eventclip.inference.result import RecordingViews
 from eventclip.io.columns import table_in_memory

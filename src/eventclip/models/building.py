@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,13 +18,21 @@ if TYPE_CHECKING:  # Hydra is for configurations alone; who builds a classifier 
     from omegaconf import DictConfig
 
 
-def build(node: DictConfig, section: str, expected: type[Any] = object, **given: Any) -> Any:
+def build(
+    node: DictConfig,
+    section: str,
+    expected: type[Any] = object,
+    *,
+    arrange: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    **given: Any,
+) -> Any:
     """Instantiate one section of the configuration.
 
     Args:
         node: the section, with its ``_target_``.
         section: its name, for messages.
         expected: what the result must be.
+        arrange: makes the target's arguments of the section's values and what is given.
         given: objects that the configuration cannot hold.
 
     Raises:
@@ -36,10 +44,10 @@ def build(node: DictConfig, section: str, expected: type[Any] = object, **given:
     try:
         # Not handed to instantiate, which makes plain dicts of the dataclasses among them.
         built = instantiate(node, _convert_="all", **({"_partial_": True} if given else {}))
-        built = built(**given) if given else built
+        built = built.func(**arrange({**built.keywords, **given})) if given else built
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a part makes of its values
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from omegaconf import DictConfig, OmegaConf
 
 import eventclip
-from eventclip.datasets.datamodule import EventDataModule
+from eventclip.datasets.datamodule import EventDataModule, grouped
 from eventclip.errors import UserError
 from eventclip.features.cache import FeatureCache
 from eventclip.files import write_json
@@ -50,6 +50,7 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
         cfg.data,
         "data",
         EventDataModule,
+        arrange=grouped,
         renderer=build(cfg.frames, "frames"),
         few_shot=build(cfg.fewshot, "fewshot"),
         selection=cfg.selection.split,

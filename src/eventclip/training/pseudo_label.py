@@ -17,9 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 
 import eventclip
 from eventclip.datasets.datamodule import EventDataModule
-from eventclip.datasets.links import check_linkable, check_new_folder, link_recordings
 from eventclip.datasets.recordings import Recordings
-from eventclip.datasets.split_files import PSEUDO, check_names, write_split
+from eventclip.datasets.split_files import (
+    PSEUDO,
+    check_linkable,
+    check_names,
+    check_new_folder,
+    link_recordings,
+    write_split,
+)
 from eventclip.errors import UserError
 from eventclip.files import held, write_json
 from eventclip.models.building import build_classifier, call_partial

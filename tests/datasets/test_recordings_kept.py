@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from eventclip.datasets import index, recordings
-from eventclip.datasets.index import list_kept
+from eventclip.datasets import recordings as index
+from eventclip.datasets.recordings import Recordings, list_kept
 
 SUFFIXES = (".npy",)
 
@@ -33,11 +33,11 @@ def settle(root):
 @pytest.fixture
 def listings(monkeypatch):
     """Counts how often a folder was really listed."""
-    done = []
+    done, original = [], index.list_recordings
 
     def counted(*arguments, **options):
         done.append(arguments)
-        return recordings.list_recordings(*arguments, **options)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(index, "list_recordings", counted)
     return done
@@ -45,7 +45,7 @@ def listings(monkeypatch):
 
 def names(root, tmp_path, **options):
     listed = list_kept(root, "train", **{"suffixes": SUFFIXES, "cache": tmp_path / "cache", **options})
-    assert listed.checksum() == recordings.Recordings(root, listed.paths, listed.labels, ()).checksum()
+    assert listed.checksum() == Recordings(root, listed.paths, listed.labels, ()).checksum()
     return [listed.relative(i) for i in range(len(listed))], listed.labels.tolist(), listed.class_folders
 
 

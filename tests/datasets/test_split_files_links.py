@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eventclip.datasets.links import link_recordings
 from eventclip.datasets.recordings import list_recordings
+from eventclip.datasets.split_files import link_recordings
 from eventclip.errors import UserError
 
 

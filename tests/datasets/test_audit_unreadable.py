@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from eventclip.datasets.inspection import find_unreadable, inspect, without
+from eventclip.datasets.audit import find_unreadable, inspect, without
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.nimagenet import NImageNetDataModule
 from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import RecordingError, UserError
@@ -16,8 +17,10 @@ FIELDS = [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")]
 
 
 def build(root, **options):
-    given = {"sensor_hw": (480, 640), "p95_events": 600, "image_size": 32, **options}
-    return NImageNetDataModule(root=root, renderer=FrameRenderer(200), **given)
+    given = {"sensor_hw": (480, 640), "p95_events": 600, "augmentation": None, **options}
+    data = NImageNetDataModule(root=root, renderer=FrameRenderer(200), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 @pytest.fixture
