@@ -34,9 +34,12 @@ def build(node: DictConfig, section: str, expected: type[Any] = object, **given:
     from hydra.utils import instantiate
 
     try:
-        built = instantiate(node, **given, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
+        if given:  # by hand: Hydra would take a dataclass among them for configuration
+            built = instantiate(node, _partial_=True, _convert_="all")(**given)
+        else:
+            built = instantiate(node, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None
         # Whatever a target raises, it is of the values that it was given: those of ours are checked beforehand.
