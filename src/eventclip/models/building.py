@@ -38,7 +38,7 @@ def build(node: DictConfig, section: str, expected: type[Any] = object, **given:
             built = instantiate(node, _partial_=True, _convert_="all")(**given)
         else:
             built = instantiate(node, _convert_="all")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever a target raises)
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None
