@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eventclip.data.symbols import film_symbol
+from eventclip.datasets.symbols import film_symbol
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SENSOR = (128, 128)
