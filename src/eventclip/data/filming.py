@@ -22,6 +22,7 @@ from eventclip.data.stills import list_stills, read_still
 from eventclip.errors import UserError
 from eventclip.events.array import Events
 from eventclip.files import open_regular, read_json, whole_file, write_json
+from eventclip.io.formats import short
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -144,7 +145,9 @@ def _check_out(out: Path, header: dict[str, Any]) -> None:
     made_with, wanted = _flat(read), _flat(header)
     other = sorted(key for key in made_with.keys() | wanted.keys() if made_with.get(key) != wanted.get(key))
     if other:
-        told = ", ".join(f"{key:.60} was {made_with.get(key)!s:.60} and is now {wanted.get(key)}" for key in other[:3])
+        told = ", ".join(
+            f"{short(key)} was {short(str(made_with.get(key)))} and is now {wanted.get(key)}" for key in other[:3]
+        )
         raise UserError(f"{out} was filmed from other images or in another way ({told}): give another out=")
 
 
