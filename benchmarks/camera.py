@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks.measure import DifferError, medians
 from benchmarks.table import Row
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.events.camera import EventCamera, intensity_from_gray, saccades
+from eventclip.simulation.camera import EventCamera, intensity_from_gray, saccades
 
 SENSOR, SCENE = (180, 240), (187, 245)
 NOISY = EventCamera(threshold_on=0.4, threshold_off=0.4, threshold_spread=0.05)

@@ -29,9 +29,9 @@ from benchmarks.ncaltech import (
     write_recordings,
 )
 from benchmarks.table import Row
-from eventclip.data.dataset import RecordingDataset
+from eventclip.datasets.dataset import RecordingDataset
+from eventclip.features.encode import encode_in_batches
 from eventclip.models.encoder import ClipEncoder
-from eventclip.training.encoding import encode_in_batches
 
 
 def rows(*, quick: bool) -> Iterator[Row]:

@@ -20,11 +20,11 @@ from PIL import Image
 
 from benchmarks.measure import DifferError, medians
 from benchmarks.table import Row
-from eventclip.data.event_files import EventFiles
-from eventclip.data.view_maker import ViewMaker
-from eventclip.data.views import choose_windows, views_per_recording
+from eventclip.datasets.sources import EventFiles
 from eventclip.events.array import events_from_columns
 from eventclip.events.frames import FrameRenderer
+from eventclip.views.square import choose_windows, views_per_recording
+from eventclip.views.transform import ViewMaker
 
 SIDE, VIEWS = 224, 10
 

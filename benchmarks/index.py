@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import DifferError, seconds
 from benchmarks.table import Row
-from eventclip.data import index
-from eventclip.data.index import list_kept
-from eventclip.data.loading import EvaluationBatches
-from eventclip.data.recordings import Recordings, list_recordings
+from eventclip.datasets import index
+from eventclip.datasets.index import list_kept
+from eventclip.datasets.recordings import Recordings, list_recordings
+from eventclip.datasets.samplers import EvaluationBatches
 
 CLASSES, SUFFIXES = 1000, (".npz",)
 

@@ -9,13 +9,13 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from eventclip.config import CONFIG_DIR, register_schema
-from eventclip.data.dataset import RecordingDataset
+from eventclip.config.composition import CONFIG_DIR, register_schema
+from eventclip.datasets.dataset import RecordingDataset
+from eventclip.features.blocks import FeatureStore
+from eventclip.features.cache import FeatureBank, row_keys, rows_in_block
 from eventclip.inference.loading import clip_options
 from eventclip.models.encoder import ClipEncoder
-from eventclip.run import build_bank, build_datamodule
-from eventclip.training.bank_file import FeatureStore
-from eventclip.training.features import FeatureBank, row_keys, rows_in_block
+from eventclip.training.experiment import build_bank, build_datamodule
 
 CLASSES, TRAINING, TESTING, EVENTS, SENSOR, DIFFERENT = 101, 4343, 1700, 225_000, (180, 240), 20
 BATCH = 64

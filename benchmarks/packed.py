@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import DifferError, seconds
 from benchmarks.table import Row
-from eventclip.data.pack_format import Listed
-from eventclip.data.packed import PackedFolders
-from eventclip.data.packing import pack_folders
-from eventclip.data.recordings import list_recordings
-from eventclip.events.camera import EventCamera, intensity_from_gray, saccades
+from eventclip.datasets.pack_format import Listed
+from eventclip.datasets.packed import PackedFolders
+from eventclip.datasets.packing import pack_folders
+from eventclip.datasets.recordings import list_recordings
 from eventclip.io.formats import read_events
+from eventclip.simulation.camera import EventCamera, intensity_from_gray, saccades
 
 SENSOR, SCENE = (480, 640), (500, 660)
 CAMERA = EventCamera(threshold_on=0.4, threshold_off=0.4, threshold_spread=0.05)

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from eventclip.config import CONFIG_DIR, register_schema
+from eventclip.config.composition import CONFIG_DIR, register_schema
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -130,7 +130,7 @@ def run_experiment(compose_experiment: Callable[..., DictConfig]) -> Callable[..
     """Run an experiment on the learnable data set with the tiny CLIP, in this process; gives the run's folder."""
 
     def run_with(*overrides: str, folder: str = "run", experiment: str = "fewshot_ncaltech") -> Path:
-        from eventclip.run import run
+        from eventclip.training.experiment import run
 
         cfg = compose_experiment(*overrides, folder=folder, experiment=experiment)
         run(cfg)

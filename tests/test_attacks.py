@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 
 from eventclip import EventCLIP, evaluate, predict, pseudo_label, show
-from eventclip.config import CONFIG_DIR
+from eventclip.config.composition import CONFIG_DIR, register_checkpoint
 from eventclip.errors import UserError
-from eventclip.training.cards import read_checkpoint
-from eventclip.training.trust import SHIPPED
+from eventclip.models.checkpoint import read_checkpoint
+from eventclip.models.trust import SHIPPED
 
 SECTIONS = (
     *("clip", "tuning", "frames", "views", "data", "fewshot", "adapter", "classifier", "optim", "features"),
@@ -83,12 +84,12 @@ ATTACKS = {
     "get_method": lambda: {"_target_": "hydra.utils.get_method", "path": "os.system"},
     "instantiate": lambda: {"_target_": "hydra.utils.instantiate", "_args_": [copying()]},
     "instantiate as a name": lambda: {"_target_": "hydra._internal.instantiate._instantiate2.instantiate"},
-    "our own instantiate": lambda: {"_target_": "eventclip.building.build", "node": copying(), "section": "x"},
+    "our own instantiate": lambda: {"_target_": "eventclip.training.building.build", "node": copying(), "section": "x"},
     "our own function": lambda: {"_target_": "eventclip.files.write_json", "path": "PWNED", "value": {}},
     "import": lambda: {"_target_": "importlib.import_module", "name": "antigravity"},
     "no target at all": lambda: {"_target_": None},
     "target in pieces": lambda: {"_target_": ["shutil", "copyfile"]},
-    "target with a space": lambda: copying(_target_=" eventclip.models.adapters.TextAdapter"),
+    "target with a space": lambda: copying(_target_=" eventclip.adapters.paper.TextAdapter"),
     "torch.load": torch_load,
     "os.system": lambda: {"_target_": "os.system", "command": "touch PWNED"},
     "further configuration": lambda: {"defaults": [{"/views@hydra.run": "checkpoint"}]},
@@ -98,7 +99,7 @@ ATTACKS = {
 @pytest.fixture
 def honest(compose_experiment, tmp_path):
     """A checkpoint as eventclip writes it, untrained."""
-    from eventclip.run import assemble
+    from eventclip.training.experiment import assemble
 
     parts = assemble(compose_experiment("adapter=joint", "adapter.width=16", "adapter.heads=2"))
     return {
@@ -295,3 +296,10 @@ def test_a_command_of_its_own_process_refuses_unrun(honest, pwned, tmp_path, lea
     assert done.stderr.startswith("eventclip: ")
     assert not pwned.exists()
     shutil.rmtree("outputs", ignore_errors=True)
+
+
+def test_a_data_set_that_is_made_is_made_where_this_run_says(tmp_path):
+    register_checkpoint({"data": {"_target_": "eventclip.datasets.symbols.SymbolsDataModule", "root": "/anywhere"}})
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("evaluate", ["checkpoint=a.ckpt", f"paths.cache={tmp_path}"])
+    assert cfg.data.root == str(tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from eventclip.config import CONFIG_DIR, register_schema
+from eventclip.config.composition import CONFIG_DIR, register_schema
 
 TOWERS = {
     "rn50": "RN50",

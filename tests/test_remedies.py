@@ -14,7 +14,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from eventclip.config import CONFIG_DIR, PseudoLabelConfig, TrainConfig, register_checkpoint, register_schema
+from eventclip.config.composition import (
+    CONFIG_DIR,
+    PseudoLabelConfig,
+    TrainConfig,
+    register_checkpoint,
+    register_schema,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "eventclip"

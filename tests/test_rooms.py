@@ -59,7 +59,7 @@ def test_the_sensors_world_needs_no_torch():
 
 
 def test_a_report_needs_no_torch():
-    code = "import sys, eventclip.reporting.report, eventclip.reporting.curve; sys.exit('torch' in sys.modules)"
+    code = "import sys, eventclip.reports.report, eventclip.plots.curve; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -38,11 +38,13 @@ def main() -> None:
         _run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--quiet", wheel, cwd=away)
         own = _run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=away).strip()
         (Path(own) / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-        config_dir = _run(python, "-c", "import eventclip.config as c; print(c.CONFIG_DIR)", cwd=away).strip()
+        config_dir = _run(
+            python, "-c", "import eventclip.config.composition as c; print(c.CONFIG_DIR)", cwd=away
+        ).strip()
         if Path(config_dir) != Path(own) / "eventclip" / "conf":
             raise SystemExit(f"wheel-check: the configuration came from {config_dir}, not from the wheel")
         composed = _run(python, "-m", "eventclip.train", "--cfg", "job", "experiment=fewshot_ncaltech", cwd=away)
-        if "eventclip.data.ncaltech101.NCaltech101DataModule" not in composed:
+        if "eventclip.datasets.ncaltech101.NCaltech101DataModule" not in composed:
             raise SystemExit(f"wheel-check: experiment=fewshot_ncaltech composed to something else\n{composed}")
         sys.stdout.write(f"wheel-check: {wheel.name} works outside the checkout\n")
 

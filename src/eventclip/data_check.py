@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from eventclip.data.datamodule import EventDataModule
+    from eventclip.datasets.datamodule import EventDataModule
 
 
 def look(cfg: DictConfig) -> None:
     """Look for the data set."""
-    from eventclip.settings.places import check_data
+    from eventclip.config.places import check_data
 
     check_data(cfg)
 
@@ -24,11 +24,11 @@ def main(cfg: DictConfig) -> None:
     """Build the data set from the composed configuration, read it, print the table; damage is an error."""
     from pathlib import Path
 
-    from eventclip.building import build
-    from eventclip.data.check import check_data
-    from eventclip.data.datamodule import EventDataModule
+    from eventclip.datasets.audit import check_data
+    from eventclip.datasets.datamodule import EventDataModule
     from eventclip.errors import UserError
     from eventclip.files import write_json
+    from eventclip.training.building import build
 
     datamodule: EventDataModule = build(cfg.data, "data", EventDataModule, renderer=build(cfg.frames, "frames"))
     check = check_data(datamodule, cfg.splits, progress=cfg.progress)

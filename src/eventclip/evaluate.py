@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 def offer_checkpoint() -> None:
     """Let the configuration of the checkpoint named on the command line stand behind what else is said there."""
-    from eventclip.config import register_checkpoint
-    from eventclip.settings.command_line import value_of
-    from eventclip.settings.places import check_checkpoint
+    from eventclip.config.command_line import value_of
+    from eventclip.config.composition import register_checkpoint
+    from eventclip.config.places import check_checkpoint
 
     arguments = sys.argv[1:]
     path = value_of(arguments, "checkpoint", "checkpoints, and each brings its own configuration")
@@ -23,14 +23,14 @@ def offer_checkpoint() -> None:
         register_checkpoint({})
         return
     check_checkpoint(path)
-    from eventclip.evaluation import config_of_checkpoint
+    from eventclip.training.evaluate import config_of_checkpoint
 
     register_checkpoint(config_of_checkpoint(arguments))
 
 
 def look(cfg: DictConfig) -> None:
     """Look for the checkpoint, the data set and CLIP's files."""
-    from eventclip.settings.places import check_clip, check_data, check_given
+    from eventclip.config.places import check_clip, check_data, check_given
 
     check_given(cfg, "checkpoint", ": give the path of a .ckpt file that eventclip.train wrote")
     check_data(cfg)
@@ -39,8 +39,8 @@ def look(cfg: DictConfig) -> None:
 
 @entry("evaluate", begin=offer_checkpoint, before=look)
 def main(cfg: DictConfig) -> None:
-    """Hand the composed configuration to :func:`eventclip.evaluation.evaluate`."""
-    from eventclip.evaluation import evaluate
+    """Hand the composed configuration to :func:`eventclip.training.evaluate.evaluate`."""
+    from eventclip.training.evaluate import evaluate
 
     evaluate(cfg)
 

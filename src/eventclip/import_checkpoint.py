@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -15,7 +15,7 @@ def take_path_alone() -> None:
     """Take a first argument that is a file's path alone for the checkpoint to read."""
     from pathlib import Path
 
-    from eventclip.settings.command_line import quote
+    from eventclip.config.command_line import quote
 
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     if first.endswith(".pth") and ("=" not in first or Path(first).is_file()):
@@ -26,8 +26,8 @@ def look(cfg: DictConfig) -> None:
     """Look for the checkpoint, the data set and CLIP's files."""
     from pathlib import Path
 
+    from eventclip.config.places import check_clip, check_data, check_given
     from eventclip.errors import UserError
-    from eventclip.settings.places import check_clip, check_data, check_given
 
     check_given(cfg, "reference", ": give the .pth file to read")
     check_given(cfg, "out", ": give the .ckpt file to write")
@@ -41,8 +41,8 @@ def look(cfg: DictConfig) -> None:
 
 @entry("import_checkpoint", begin=take_path_alone, before=look)
 def main(cfg: DictConfig) -> None:
-    """Hand the composed configuration to :func:`eventclip.evaluation.import_reference`."""
-    from eventclip.evaluation import import_reference
+    """Hand the composed configuration to :func:`eventclip.training.evaluate.import_reference`."""
+    from eventclip.training.evaluate import import_reference
 
     import_reference(cfg)
 

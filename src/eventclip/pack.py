@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """Look for the data set."""
-    from eventclip.settings.places import check_data, check_given
+    from eventclip.config.places import check_data, check_given
 
     check_given(cfg, "out", ", the file to pack into: python -m eventclip.pack data=... out=FILE.h5")
     check_data(cfg)
@@ -21,8 +21,8 @@ def look(cfg: DictConfig) -> None:
 @entry("pack", before=look)
 def main(cfg: DictConfig) -> None:
     """Build the data module, pack the folders of the splits asked for, and say what was made."""
-    from eventclip.data.pack_splits import pack_split
-    from eventclip.run import build_datamodule
+    from eventclip.datasets.pack_splits import pack_split
+    from eventclip.training.experiment import build_datamodule
 
     told = pack_split(
         build_datamodule(cfg),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """Look for the recordings and the model's files, and for settings that do not go together."""
+    from eventclip.config.places import check_clip, check_given
     from eventclip.inference.choices import check_choices, check_recordings, check_table
     from eventclip.inference.listing import find_recordings
-    from eventclip.settings.places import check_clip, check_given
 
     check_given(cfg, "recordings", ": files, folders or globs to classify")
     settings = _plain(cfg)

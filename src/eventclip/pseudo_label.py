@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """Look for the files that the teacher and its recordings are in."""
-    from eventclip.settings.places import check_checkpoint, check_clip, check_data, check_given
+    from eventclip.config.places import check_checkpoint, check_clip, check_data, check_given
 
     check_given(cfg, "out", ", the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json")
     if cfg.checkpoint is not None:
@@ -23,8 +23,8 @@ def look(cfg: DictConfig) -> None:
 
 @entry("pseudo_label", before=look)
 def main(cfg: DictConfig) -> None:
-    """Hand the composed configuration to :func:`eventclip.labelling.label`."""
-    from eventclip.labelling import label
+    """Hand the composed configuration to :func:`eventclip.training.pseudo_label.label`."""
+    from eventclip.training.pseudo_label import label
 
     label(cfg)
 

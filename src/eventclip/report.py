@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from eventclip.config.sentences import command
 from eventclip.errors import UserError
-from eventclip.settings.telling import command
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,7 +43,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 
 
 def _report(folders: list[Path], out: Path | None, mix: bool) -> None:
-    from eventclip.reporting.report import make_report, write_report
+    from eventclip.reports.report import make_report, write_report
 
     report = make_report(folders, mix=mix)
     print(report.markdown, end="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -14,8 +14,8 @@ def look(cfg: DictConfig) -> None:
     """Look for the recording and the model's files, and for settings that do not go together."""
     from pathlib import Path
 
+    from eventclip.config.places import check_clip, check_given
     from eventclip.inference.choices import check_choices, check_picture, check_recordings
-    from eventclip.settings.places import check_clip, check_given
 
     check_given(cfg, "recording", ": the file to show")
     check_picture(Path(cfg.out), top=cfg.top, gif_ms=cfg.gif_ms)
@@ -31,8 +31,8 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from eventclip.inference.notes import Notes
-    from eventclip.inference.pictures import save_views
     from eventclip.inference.settings import build_looking, build_model
+    from eventclip.plots.views import save_views
 
     settings = _plain(cfg)
     recording, sensor_hw, out = settings["recording"], settings["sensor_hw"], Path(settings["out"]).expanduser()

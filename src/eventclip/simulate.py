@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """See whether both folders were given."""
-    from eventclip.settings.places import check_given
+    from eventclip.config.places import check_given
 
     for key, meaning in (("images", "folder of class folders of images"), ("out", "folder for the recordings")):
         check_given(cfg, key, f", the {meaning}: python -m eventclip.simulate images=DIR out=DIR")
@@ -25,11 +25,11 @@ def main(cfg: DictConfig) -> None:
 
     from omegaconf import OmegaConf
 
-    from eventclip.data.film_settings import Filming
-    from eventclip.data.filming import film_folder
     from eventclip.errors import UserError
-    from eventclip.events.camera import EventCamera
     from eventclip.files import printable
+    from eventclip.simulation.camera import EventCamera
+    from eventclip.simulation.folder import film_folder
+    from eventclip.simulation.settings import Filming
 
     settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     camera = settings.pop("camera")

@@ -9,7 +9,7 @@ from eventclip import cluster
 if __name__ == "__main__" and cluster.slurm_job():
     cluster.watch()  # a signal must not be lost, nor kill, during the imports that follow
 
-from eventclip.entry import entry
+from eventclip.config.entry import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """Look for the files that the run needs."""
-    from eventclip.settings.places import check_training
+    from eventclip.config.places import check_training
 
     cluster.watch()
     check_training(cfg)
@@ -25,8 +25,8 @@ def look(cfg: DictConfig) -> None:
 
 @entry("train", before=look)
 def main(cfg: DictConfig) -> float | None:
-    """Hand the composed configuration to :func:`eventclip.run.run`."""
-    from eventclip.run import run
+    """Hand the composed configuration to :func:`eventclip.training.experiment.run`."""
+    from eventclip.training.experiment import run
 
     return run(cfg)
 

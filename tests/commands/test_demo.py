@@ -5,9 +5,9 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 
-from eventclip.config import CONFIG_DIR, register_schema
-from eventclip.data.symbols import make_symbols
-from eventclip.run import run
+from eventclip.config.composition import CONFIG_DIR, register_schema
+from eventclip.datasets.symbols import make_symbols
+from eventclip.training.experiment import run
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def top1(tmp_path_factory):
         overrides = [
             "experiment=demo",
             f"adapter={adapter}",
-            "data._target_=eventclip.data.folder.FolderDataModule",
+            "data._target_=eventclip.datasets.folder.FolderDataModule",
             f"data.root={root}",
             "data.num_workers=0",
             "fewshot.shots=3",

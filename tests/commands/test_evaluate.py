@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from eventclip import evaluate as command_line
-from eventclip.config import CONFIG_DIR, command, register_checkpoint
-from eventclip.evaluation import config_of_checkpoint, evaluate
+from eventclip.config.composition import CONFIG_DIR, command, register_checkpoint
+from eventclip.training.evaluate import config_of_checkpoint, evaluate
 
 JOINT = ("adapter=joint", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2")
 LORA = ("tuning=lora", "tuning.lora_rank=2", "clip.init_seed=3")

@@ -9,8 +9,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from eventclip import import_checkpoint
-from eventclip.config import CONFIG_DIR, register_checkpoint
-from eventclip.evaluation import config_of_checkpoint, load
+from eventclip.config.composition import CONFIG_DIR, register_checkpoint
+from eventclip.training.evaluate import config_of_checkpoint, load
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SMALL = ("adapter.width=64", "adapter.heads=2", "adapter.mlp_width=128")

@@ -63,5 +63,5 @@ def test_it_starts_without_its_heavy_imports():
 
 
 def test_worker_processes_do_not_wait_for_torch():
-    code = "import sys, eventclip.data.pack_splits; sys.exit('torch' in sys.modules)"
+    code = "import sys, eventclip.datasets.pack_splits; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
-from eventclip.data.symbols import film_symbol
-from eventclip.inference.pictures import enlargement
+from eventclip.datasets.symbols import film_symbol
 from eventclip.inference.rows import Table
 from eventclip.io.formats import READABLE_SUFFIXES, read_events
+from eventclip.plots.views import enlargement
 from eventclip.predict import main as predict
 from eventclip.show import main as show
 

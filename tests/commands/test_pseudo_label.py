@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from eventclip.config import CONFIG_DIR, PseudoLabelConfig, command, register_schema
-from eventclip.data.split_files import read_split
+from eventclip.config.composition import CONFIG_DIR, PseudoLabelConfig, command, register_schema
+from eventclip.datasets.split_files import read_split
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def label(learnable_root, tiny_clip_json, tmp_path):
     """Run eventclip.pseudo_label on the learnable data set with the tiny CLIP, in this process."""
 
     def run(*overrides):
-        from eventclip.labelling import label
+        from eventclip.training.pseudo_label import label
 
         register_schema(PseudoLabelConfig)
         small = [

@@ -9,10 +9,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from eventclip.config import CONFIG_DIR
-from eventclip.data.film_settings import Filming
-from eventclip.events.camera import EventCamera
+from eventclip.config.composition import CONFIG_DIR
 from eventclip.simulate import main
+from eventclip.simulation.camera import EventCamera
+from eventclip.simulation.settings import Filming
 
 SMALL = ("sensor_hw=[30,40]", "amplitude_px=4", "saccade_us=20_000")
 

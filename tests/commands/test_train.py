@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from eventclip.config import command
+from eventclip.config.composition import command
 
 
 @pytest.fixture

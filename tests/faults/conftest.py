@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eventclip.data.symbols import film_symbol
+from eventclip.datasets.symbols import film_symbol
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SENSOR = (128, 128)
@@ -216,7 +216,7 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
                 f"paths.cache={cache}",
                 f"out={place / 'p.json'}",
                 f"links={place / 'links'}",
-            ),  # fmt: skip
+            ),
             ("p.json", "p.report.json", "p.reliability.png", "links/training"),
         ),
         "simulate": Job(

@@ -35,8 +35,10 @@ def test_a_command_that_is_ended_goes_on_to_the_same_end(jobs, tmp_path, name, n
             assert "Traceback" not in ended.err
             assert ended.err.rstrip().endswith("eventclip: interrupted")
         for file, content in job.left(place).items():
-            if not file.endswith((".json", ".jsonl")):  # the order of windows' rows does not change, but a place may
+            if file != "p.json":  # tells when
                 assert content == expected[file], file
+        if job.is_whole(place):
+            continue
         again = job.run(place, tmp_path / "here")
         assert again.status == 0, again.err
         left = job.left(place)

@@ -16,19 +16,19 @@ import numpy as np
 from kinds import Prepared
 from reading import read_events
 
-from eventclip.data.filming import HEADER, _check_out
-from eventclip.data.index import list_kept
-from eventclip.data.pack_format import Listed
-from eventclip.data.packed import PackedFolders
-from eventclip.data.packing import pack_folders
-from eventclip.data.recordings import list_recordings, read_class_list
-from eventclip.data.split_files import PSEUDO, read_split
-from eventclip.data.stills import read_still
+from eventclip.datasets.index import list_kept
+from eventclip.datasets.pack_format import Listed
+from eventclip.datasets.packed import PackedFolders
+from eventclip.datasets.packing import pack_folders
+from eventclip.datasets.recordings import list_recordings, read_class_list
+from eventclip.datasets.split_files import PSEUDO, read_split
 from eventclip.errors import RecordingError
+from eventclip.features.blocks import FeatureStore, _checksum, row_key
 from eventclip.inference.rows import Table, csv_columns
-from eventclip.reporting.collect import collect
-from eventclip.reporting.report import make_report
-from eventclip.training.bank_file import FeatureStore, _checksum, row_key
+from eventclip.reports.collect import collect
+from eventclip.reports.report import make_report
+from eventclip.simulation.folder import HEADER, _check_out
+from eventclip.simulation.images import read_still
 
 CLASSES = ("ant", "bee", "cat")
 

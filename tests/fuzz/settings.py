@@ -21,7 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from weights import SENSOR, _card_and_state
 
-from eventclip.config import CONFIG_DIR, PseudoLabelConfig, TrainConfig, register_checkpoint, register_schema
+from eventclip.config.composition import (
+    CONFIG_DIR,
+    PseudoLabelConfig,
+    TrainConfig,
+    register_checkpoint,
+    register_schema,
+)
 from eventclip.errors import UserError
 
 VALUES = (
@@ -193,11 +199,11 @@ def _stop_before_heavy_work() -> None:
 
     import lightning
 
-    from eventclip.data.film_settings import Filming
+    from eventclip.simulation.settings import Filming
 
     for owner, name in (
         *((lightning.Trainer, "fit"), (lightning.Trainer, "test"), (lightning.Fabric, "launch"), (Filming, "film")),
-        (import_module("eventclip.data.packing"), "_fill"),
+        (import_module("eventclip.datasets.packing"), "_fill"),
     ):
         assert hasattr(owner, name), f"{owner} has no {name}"
         setattr(owner, name, begin)

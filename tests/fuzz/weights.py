@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from kinds import Prepared
 
-from eventclip.building import build_classifier
-from eventclip.data.pseudo_labels import guess_dtype
-from eventclip.data.versions import Shards
+from eventclip.datasets.pseudo_labels import guess_dtype
+from eventclip.datasets.tta import Shards
 from eventclip.inference.api import EventCLIP
-from eventclip.models.architecture import build_clip, find_architecture
+from eventclip.models.checkpoint import make_card
 from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import build_clip, find_architecture
 from eventclip.models.reference import load_reference_checkpoint
 from eventclip.models.weights import fill, read_weight_file
-from eventclip.training.cards import make_card
+from eventclip.training.building import build_classifier
 from eventclip.training.guessing import GuessStore
 from eventclip.training.resume import _count_start, _newest
 
@@ -85,7 +85,7 @@ def _card_and_state(folder: Path) -> dict[str, object]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from eventclip.config import CONFIG_DIR, register_schema
+    from eventclip.config.composition import CONFIG_DIR, register_schema
 
     config, _ = _encoder(folder)
     register_schema()

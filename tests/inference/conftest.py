@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eventclip.data.symbols import film_symbol
+from eventclip.datasets.symbols import film_symbol
 
 SENSOR = (128, 128)
 NAMES = ("star", "anchor", "umbrella")

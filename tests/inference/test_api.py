@@ -12,7 +12,7 @@ from eventclip import EventCLIP
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE
 from eventclip.events.frames import events_per_frame_for
-from eventclip.training.cards import read_checkpoint
+from eventclip.models.checkpoint import read_checkpoint
 
 SENSOR = (128, 128)
 
@@ -93,8 +93,8 @@ def trained(tmp_path_factory, learnable_root):
     """A joint adapter trained on N-Caltech101's layout; its folder and the probabilities of its own test."""
     from hydra import compose, initialize_config_dir
 
-    from eventclip.config import CONFIG_DIR, register_schema
-    from eventclip.run import run
+    from eventclip.config.composition import CONFIG_DIR, register_schema
+    from eventclip.training.experiment import run
 
     output = tmp_path_factory.mktemp("trained")
     register_schema()
@@ -110,7 +110,7 @@ def trained(tmp_path_factory, learnable_root):
 
 
 def test_a_checkpoint_says_what_the_test_of_its_training_said(trained, learnable_root):
-    from eventclip.run import assemble
+    from eventclip.training.experiment import assemble
 
     model = EventCLIP.from_checkpoint(trained / "checkpoints" / "last.ckpt", device="cpu")
     files = sorted((learnable_root / "testing").glob("*/*.npy"))

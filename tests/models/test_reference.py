@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from eventclip.adapters.paper import JointAdapter, TextAdapter, VisualAdapter
 from eventclip.errors import UserError
-from eventclip.models.adapters import JointAdapter, TextAdapter, VisualAdapter
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.reference import from_reference, load_reference_checkpoint
 

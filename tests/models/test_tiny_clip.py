@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import eventclip
-from eventclip.data.glyphs import fill, outline
-from eventclip.data.randomness import generator
-from eventclip.data.sketches import CLASSES, FONT
-from eventclip.data.symbols import film_symbol
-from eventclip.data.views import clip_resize
+from eventclip.datasets.symbols import film_symbol
 from eventclip.events.frames import FrameRenderer
 from eventclip.models.encoder import ClipEncoder
+from eventclip.rng import generator
+from eventclip.simulation.glyphs import fill, outline
+from eventclip.simulation.sketches import CLASSES, FONT
+from eventclip.views.square import clip_resize
 
 FILES = Path(eventclip.__file__).parent / "assets" / "tiny_clip"
 RECORD = json.loads((FILES / "record.json").read_text())

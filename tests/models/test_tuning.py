@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from eventclip.adapters.paper import IdentityAdapter, TextAdapter
 from eventclip.errors import UserError
-from eventclip.models.adapters import IdentityAdapter, TextAdapter
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.lora import merge_lora

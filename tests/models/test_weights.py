@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from eventclip.adapters.paper import IdentityAdapter
 from eventclip.errors import UserError
 from eventclip.models.activation import needs_quick_gelu
-from eventclip.models.adapters import IdentityAdapter
-from eventclip.models.architecture import find_architecture
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import find_architecture
 from eventclip.models.reference import load_reference_checkpoint
 from eventclip.models.weights import find_weight_file, read_weight_file
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eventclip.settings.run_folders import overrides_of
+from eventclip.config.run_folders import overrides_of
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from eventclip.errors import UserError
-from eventclip.training.diagnostic_pictures import draw_confusion, draw_reliability
+from eventclip.plots.diagnostics import draw_confusion, draw_reliability
 from eventclip.training.diagnostics import (
     Confusion,
     Diagnostics,

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from eventclip.config import command
-from eventclip.run import assemble, make_trainer, quieten
+from eventclip.config.composition import command
+from eventclip.training.experiment import assemble, make_trainer, quieten
 
 # A resumed run of these tests has a folder of its own, where "best.ckpt" begins anew.
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")

@@ -7,15 +7,15 @@ import pytest
 import torch
 from lightning import Fabric
 
-from eventclip.data.ncaltech101 import NCaltech101DataModule
-from eventclip.data.pseudo_labels import summarise
-from eventclip.data.versions import Shards
+from eventclip.adapters.paper import IdentityAdapter
+from eventclip.datasets.ncaltech101 import NCaltech101DataModule
+from eventclip.datasets.pseudo_labels import summarise
+from eventclip.datasets.tta import Shards
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
-from eventclip.models.adapters import IdentityAdapter
+from eventclip.features.cache import FeatureBank
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.training.features import FeatureBank
 from eventclip.training.guessing import GuessStore, guess_all
 
 VERSIONS = ("as_is", "mirrored")

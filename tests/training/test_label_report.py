@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eventclip.data.pseudo_labels import summarise
+from eventclip.datasets.pseudo_labels import summarise
 from eventclip.training.label_report import draw_reliability, label_report, told
 
 PROBABILITIES = [[0.9, 0.06, 0.04], [0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.5, 0.3, 0.2]]  # guessed 0, 0, 1, 0

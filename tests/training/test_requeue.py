@@ -14,10 +14,11 @@ from lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eventclip import cluster
-from eventclip.config import run_id
-from eventclip.data.event_files import EventFiles
+from eventclip.config.composition import run_id
+from eventclip.datasets.sources import EventFiles
 from eventclip.errors import UserError
-from eventclip.training import features, requeue
+from eventclip.features import cache as features
+from eventclip.training import requeue
 from eventclip.training.resume import by_step
 
 SMALL = (
@@ -169,8 +170,11 @@ def test_a_requeued_job_takes_its_own_checkpoint_whatever_was_asked_for_at_first
     assert results["restarts"] == 1
 
 
-def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_intact(run_experiment):
-    folder = run_experiment(*SMALL, "trainer.max_epochs=1", "selection=last")
+def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_intact(run_experiment, strike, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        run_experiment(*SMALL, *strike("step", 3), "selection=last")
+    cluster._received.clear()
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))

@@ -29,8 +29,8 @@ from pictures import FONTS, OUTLINE_TEMPLATES, SIDE, TEMPLATES, Pictures
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from eventclip.data.randomness import generator
-from eventclip.data.sketches import CLASSES, MARGIN, Hand
+from eventclip.rng import generator
+from eventclip.simulation.sketches import CLASSES, MARGIN, Hand
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "eventclip" / "assets" / "tiny_clip"
 UNSEEN_FONT = "DejaVuSansMono"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from eventclip.data.sketches import CLASSES
+from eventclip.simulation.sketches import CLASSES
 
 # Arrows, letters, mathematics and box drawing are left out: they are not things that a picture shows.
 RANGES = (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eventclip.errors import UserError
-from eventclip.events.kernel import kernel
+from eventclip.events.kernels import kernel
 
 EVENT_DTYPE: np.dtype[Any] = np.dtype([("t", np.int64), ("x", np.int16), ("y", np.int16), ("p", np.uint8)], align=True)
 """t [µs], x to the right and y downwards [px], p 1 = ON (brighter) or 0 = OFF; 16 bytes an event.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eventclip.errors import UserError
 from eventclip.events.array import Events, check_events
-from eventclip.events.kernel import kernel
+from eventclip.events.kernels import kernel
 
 COLORS = ("gray", "rgb")
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eventclip.adapters.paper import IdentityAdapter
 from eventclip.class_names import check_class_names
-from eventclip.data.views import views_per_recording
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.inference.looking import Looking
-from eventclip.models.adapters import IdentityAdapter
+from eventclip.models.checkpoint import check_card, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.prompts import encode_classes
-from eventclip.training.cards import check_card, read_checkpoint
+from eventclip.views.square import views_per_recording
 
 Clip = str | Mapping[str, Any]
 """Which CLIP: "tiny", an architecture of open_clip and a tag of its weights ("ViT-L-14/openai"), or arguments of
@@ -96,7 +96,7 @@ def _built(
 ) -> tuple[EventClassifier, list[str], Looking]:
     from omegaconf import OmegaConf
 
-    from eventclip.building import build, build_classifier  # Hydra, which nothing else here needs
+    from eventclip.training.building import build, build_classifier  # Hydra, which nothing else here needs
 
     names = list(checkpoint["eventclip"]["class_names"])
     cfg = OmegaConf.create({key: config[key] for key in ("clip", "tuning", "frames", "adapter", "classifier", "seed")})

@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.data.view_maker import ViewMaker
-from eventclip.data.views import FITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
@@ -30,6 +28,8 @@ from eventclip.io.formats import (
     open_stream,
     together,
 )
+from eventclip.views.square import FITS
+from eventclip.views.transform import ViewMaker
 
 Recording: TypeAlias = str | Path | NDArray[Any]
 """A file in any readable format; or events: structured with fields t, x, y, p (t in µs, p 0 and 1 or -1 and 1), or

@@ -6,6 +6,8 @@ import re
 import sys
 from dataclasses import dataclass
 
+from eventclip.files import printable
+
 _NUMBER = re.compile(r"\d[\d,.]*")
 
 
@@ -32,5 +34,5 @@ class Notes:
         for said in self._said.values():
             more = said.recordings - 1
             others = "" if not more else f" (and of {more} other recording{'s' * (more > 1)} alike)"
-            print(f"eventclip: {said.name}: {said.note}{others}", file=sys.stderr)
+            print(printable(f"eventclip: {said.name}: {said.note}{others}"), file=sys.stderr)
         self._said.clear()

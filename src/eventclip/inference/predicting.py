@@ -88,7 +88,7 @@ class Prediction:
         return errors
 
     def _windows(self, model: EventCLIP, path: Path) -> list[str]:
-        from eventclip.inference.timeline import Timeline
+        from eventclip.plots.timeline import Timeline
 
         picture = self._pictures.get(path)
         timeline = None if picture is None else Timeline(model.class_names)

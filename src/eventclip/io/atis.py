@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.events.kernel import kernel
+from eventclip.events.kernels import kernel
 from eventclip.io.evt_kernels import halves, place
 from eventclip.io.formats import Opened, ReadOptions
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import Events, check_events
-from eventclip.events.kernel import kernel
+from eventclip.events.kernels import kernel
 
 _LITTLE = sys.byteorder == "little"
 _FLAWS = np.int64(0xFE << 32 | 1 << 31 | 1 << 15)  # in an event's second half: p above 1, y or x below 0

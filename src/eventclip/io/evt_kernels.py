@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.events.array import Events
-from eventclip.events.kernel import kernel
+from eventclip.events.kernels import kernel
 
 HIGH, LOOPS, LOW, ROW, BASE, POLARITY, UNTIMED, UNKNOWN = range(8)
 """Places in ``state``: the clock's upper bits (−1 before the first time word), how often it has run over, its lower

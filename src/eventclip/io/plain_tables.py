@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.events.kernel import kernel
+from eventclip.events.kernels import kernel
 
 LONGEST_S = 10_000.0
 """Times with fractions are taken for seconds in recordings shorter than this."""

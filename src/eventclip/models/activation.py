@@ -15,7 +15,7 @@ import open_clip
 from torch import Tensor
 
 from eventclip.errors import UserError
-from eventclip.models.architecture import Architecture, read_config
+from eventclip.models.factory import Architecture, read_config
 from eventclip.models.torchscript import activation, is_torchscript
 
 # Together only in CLIPs of OpenAI's layout: timm towers and separate text towers name them otherwise.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from eventclip.errors import UserError
 from eventclip.models.activation import needs_quick_gelu
-from eventclip.models.architecture import (
+from eventclip.models.factory import (
     PRECISIONS,
     Tokenizer,
     build_clip,

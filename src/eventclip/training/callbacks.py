@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from eventclip.data.dataset import RecordingDataset
-from eventclip.data.views import as_image
+from eventclip.datasets.dataset import RecordingDataset
 from eventclip.files import whole_file
+from eventclip.views.square import as_image
 
 _WRONG, _RIGHT = "#b3261e", "#1b6e3c"
 

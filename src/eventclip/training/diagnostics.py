@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eventclip.errors import UserError
+from eventclip.plots.diagnostics import draw_confusion, draw_reliability
 from eventclip.training.callbacks import show
-from eventclip.training.diagnostic_pictures import draw_confusion, draw_reliability
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import torch
 from lightning import Fabric
 from tqdm import tqdm
 
-from eventclip.data.datamodule import EventDataModule
-from eventclip.data.pseudo_labels import Guesses, guess_dtype, summarise
-from eventclip.data.recordings import Recordings
-from eventclip.data.versions import Shards, versions_loader
+from eventclip.datasets.datamodule import EventDataModule
+from eventclip.datasets.pseudo_labels import Guesses, guess_dtype, summarise
+from eventclip.datasets.recordings import Recordings
+from eventclip.datasets.tta import Shards, versions_loader
 from eventclip.errors import UserError
 from eventclip.files import printable, read_regular, whole_file, write_json
 from eventclip.models.classifier import EventClassifier
@@ -119,7 +119,7 @@ def guess_all(
         datamodule: how recordings are read and viewed.
         recordings: all that are to be guessed.
         store: where the guesses go; killed at any moment, the next call goes on after the last whole shard.
-        versions: of each recording, see :data:`eventclip.data.view_maker.VERSIONS`.
+        versions: of each recording, see :data:`eventclip.views.transform.VERSIONS`.
         progress: show a bar on the first process.
     """
     own = store.shards.of_rank(fabric.global_rank, fabric.world_size)

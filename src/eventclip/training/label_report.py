@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from eventclip.data.pseudo_labels import Guesses
+from eventclip.datasets.pseudo_labels import Guesses
 
 _BINS = 15
 _FEW = 120  # classes that a terminal shows at once
@@ -22,7 +22,7 @@ def label_report(
     """Measure guesses and what was selected of them.
 
     Args:
-        guesses: (n,) of :func:`eventclip.data.pseudo_labels.guess_dtype`.
+        guesses: (n,) of :func:`eventclip.datasets.pseudo_labels.guess_dtype`.
         chosen: (m,) positions that were selected.
         labels: (n,) true labels.
         class_names: K names.

@@ -13,8 +13,8 @@ from lightning import Trainer
 
 from eventclip.errors import UserError
 from eventclip.files import write_json
-from eventclip.reporting.settings import flat_settings
-from eventclip.training.cards import check_card, read_checkpoint
+from eventclip.models.checkpoint import check_card, read_checkpoint
+from eventclip.reports.settings import flat_settings
 from eventclip.training.logs import go_on_at
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""What turns view features into view logits."""

@@ -1,1 +1,0 @@
-"""What to learn from: recordings, few-shot draws, views, data modules."""

@@ -1,0 +1,1 @@
+"""Data sets of recordings: listing, sampling, samples, loaders."""

@@ -1,1 +1,0 @@
-"""What runs left behind, put side by side: no torch, no Lightning."""

@@ -1,0 +1,81 @@
+"""From folders to a report: collect, refuse what does not belong together, tabulate, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from eventclip.config.run_folders import differences
+from eventclip.errors import UserError
+from eventclip.files import printable, whole_file
+from eventclip.reports.collect import Collection, Run, collect, mixtures
+from eventclip.reports.render import to_csv, to_latex, to_markdown
+from eventclip.reports.table import Table, make_table
+
+
+@dataclass(frozen=True)
+class Report:
+    """A table and its Markdown, title and notes included."""
+
+    table: Table
+    markdown: str
+
+
+def make_report(folders: Sequence[Path], *, mix: bool = False) -> Report:
+    """Collect the runs below folders into a table.
+
+    Args:
+        folders: searched with all below them.
+        mix: take runs with different test splits, classes, or weights chosen on the test split into one table.
+
+    Raises:
+        UserError: no finished run, or runs that do not belong together where ``mix`` was not asked for.
+    """
+    collection = collect(folders)
+    left_out = _left_out(collection)
+    if not collection.runs:
+        raise UserError(f"no run can be reported: {' '.join(left_out)}")
+    mixed = mixtures(collection.runs)
+    if mixed and not mix:
+        raise UserError(f"{'; and '.join(mixed)}: report them apart, or give --mix to have them in one table")
+    table = make_table(collection.runs, mixed=bool(mixed))
+    table = replace(table, notes=[*(f"Mixed: {reason}." for reason in mixed), *table.notes, *left_out])
+    return Report(table, printable(to_markdown(table, title=_title(collection.runs))))
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write ``report.md``, ``report.tex``, ``report.csv`` and, where runs have shots, ``report.png``.
+
+    Returns:
+        The files written.
+    """
+    from eventclip.plots.curve import draw_curve
+
+    texts = {"md": report.markdown, "tex": to_latex(report.table), "csv": to_csv(report.table)}
+    written = []
+    for suffix, text in texts.items():
+        written.append(folder / f"report.{suffix}")
+        with whole_file(written[-1]) as part:
+            part.write_text(printable(text), encoding="utf-8")
+    figure = draw_curve(report.table)
+    if figure is not None:
+        written.append(folder / "report.png")
+        with whole_file(written[-1]) as part:
+            figure.savefig(part, format="png")
+    return written
+
+
+def _title(runs: Sequence[Run]) -> str:
+    names = ", ".join(dict.fromkeys(run.name for run in runs))
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return f"{names}: {count}, test accuracy [%], mean ± 95 % interval over seeds (Student t)"
+
+
+def _left_out(collection: Collection) -> list[str]:
+    notes = []
+    if collection.unfinished:
+        typed = differences(collection.unfinished)
+        named = ", ".join(f"{folder} ({said})" if said else str(folder) for folder, said in typed.items())
+        notes.append(f"Left out, without results.json as if not finished ({len(collection.unfinished)}): {named}.")
+    return notes + [f"Left out: {sentence}." for sentence in collection.damaged]

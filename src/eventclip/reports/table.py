@@ -1,0 +1,176 @@
+"""Runs -> rows: what differs between them names a row, what differs only in the seed is averaged in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eventclip.reports.collect import SHOTS, Run
+from eventclip.reports.estimate import Estimate, estimate
+
+METRICS = {
+    "test/top1_probabilities": "top-1",
+    "test/top1_logits": "top-1 (logits)",
+    "test/top5_probabilities": "top-5",
+    "test/top5_logits": "top-5 (logits)",
+}
+"""Metric in ``results.json`` -> heading. Plain top-1 and top-5 are of the probabilities."""
+_ALWAYS = ("clip.arch", "data.variant", "tuning.parts", SHOTS)  # shown wherever they differ, as is every _target_
+_TARGET = "._target_"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Stands for a setting that a run does not have."""
+
+
+MISSING = Missing()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        settings: column -> plain value or MISSING.
+        shots: recordings per class; None: all of them.
+        seeds: the different ones.
+        estimates: metric -> mean and interval over the seeds, of what all its runs have.
+    """
+
+    settings: dict[str, Any]
+    shots: int | None
+    seeds: tuple[int, ...]
+    estimates: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What can be printed or drawn.
+
+    Attributes:
+        columns: the settings that tell the rows apart; ``<section>._target_`` and dotted keys.
+        metrics: keys of METRICS that some row has.
+        rows: sorted by their settings.
+        notes: sentences that belong below the table.
+    """
+
+    columns: list[str]
+    metrics: list[str]
+    rows: list[Row]
+    notes: list[str]
+
+
+def make_table(runs: Sequence[Run], *, mixed: bool = False) -> Table:
+    """Group runs by what differs between them and average each group over its seeds.
+
+    A setting that follows from those already shown (the width of an adapter from the adapter) has no column. Runs of
+    one group with the same seed are no independent runs: their mean counts as one value, and a note says so.
+
+    Args:
+        runs: at least one.
+        mixed: they may have different test splits or classes; different data sets are not averaged even then.
+    """
+    described = [_described(run, mixed=mixed) for run in runs]
+    for key in {key for settings in described for key in settings if key.endswith(".seed")}:
+        if all(settings.get(key, run.seed) == run.seed for run, settings in zip(runs, described, strict=True)):
+            for settings in described:  # it follows the seed, as the few-shot draw does
+                settings.pop(key, None)
+    columns, notes = _columns(described)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, settings in enumerate(described):
+        groups.setdefault(_values(settings, columns), []).append(index)
+    rows = []
+    for members in groups.values():
+        settings = {column: described[members[0]].get(column, MISSING) for column in columns}
+        row, remarks = _row(settings, [runs[index] for index in members])
+        rows.append(row)
+        notes += remarks
+    rows.sort(key=lambda row: [_order(row.settings[column]) for column in columns])
+    metrics = [metric for metric in METRICS if any(metric in row.estimates for row in rows)]
+    return Table(columns, metrics, rows, notes)
+
+
+def heading(column: str) -> str:
+    """A column's name: the dotted key one types, and for a ``_target_`` its section."""
+    return column.removesuffix(_TARGET)
+
+
+def shown(column: str, value: Any) -> str:
+    """A setting as people write it: the class of a ``_target_`` without what its section says already."""
+    if isinstance(value, Missing):
+        return "–"
+    if value is None:
+        return "all" if column == SHOTS else "null"
+    if isinstance(value, list):
+        return f"[{', '.join(shown(column, item) for item in value)}]"
+    if column.endswith(_TARGET):
+        return _short(str(value).rpartition(".")[2], heading(column).rpartition(".")[2])
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _short(name: str, section: str) -> str:
+    """``JointAdapter`` of the section adapter -> joint; NCarsDataModule -> NCars."""
+    own = name.removesuffix(section.capitalize())
+    return own.lower() if own not in ("", name) else name.removesuffix("DataModule")
+
+
+def _described(run: Run, *, mixed: bool) -> dict[str, Any]:
+    """All that may tell a run from another but its seed."""
+    settings = {**run.settings, "clip.weights": run.clip_sha256[:12], "name": run.name}
+    if mixed:
+        settings |= {"data.root": run.root, "classes": len(run.class_names)}
+    return settings
+
+
+def _columns(described: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The keys that tell runs apart, and a note of those that differ but follow from them."""
+    keys = list(dict.fromkeys(key for settings in described for key in settings))
+    for settings in described:  # a section set to null differs from a built one in what is built
+        for key in [key for key in settings if settings[key] is None and f"{key}{_TARGET}" in keys]:
+            settings[f"{key}{_TARGET}"] = settings.pop(key)
+    differing = [key for key in keys if len({_values(settings, [key]) for settings in described}) > 1]
+    targets = [key for key in differing if key.endswith(_TARGET)]
+    columns = targets + [key for key in _ALWAYS if key in differing]
+    following = []
+    for key in (key for key in differing if key not in columns):
+        apart = {_values(settings, columns) for settings in described}
+        if len({_values(settings, [*columns, key]) for settings in described}) > len(apart):
+            columns.append(key)
+        elif not any(key.startswith(f"{heading(target)}.") for target in targets) and key != "clip.weights":
+            found = sorted({shown(key, settings.get(key, MISSING)) for settings in described})
+            following.append(f"{key} ({', '.join(found)})")
+    if SHOTS in columns:
+        columns.append(columns.pop(columns.index(SHOTS)))
+    return columns, [f"Differs as well, along with the columns: {', '.join(following)}."] if following else []
+
+
+def _values(settings: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(json.dumps(settings[key], sort_keys=True) if key in settings else "" for key in columns)
+
+
+def _row(settings: dict[str, Any], runs: list[Run]) -> tuple[Row, list[str]]:
+    by_seed: dict[int, list[Run]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    remarks = []
+    for seed, same in sorted(by_seed.items()):
+        if len(same) > 1:
+            equal = all(run.metrics == same[0].metrics for run in same)
+            numbers = "the same numbers" if equal else "DIFFERENT numbers"
+            where = ", ".join(str(run.folder) for run in same)
+            remarks.append(f"Seed {seed} was run {len(same)} times with {numbers}, counted once by its mean: {where}.")
+    estimates = {
+        metric: estimate([estimate([run.metrics[metric] for run in same]).mean for same in by_seed.values()])
+        for metric in METRICS
+        if all(metric in run.metrics for run in runs)
+    }
+    return Row(settings, runs[0].settings.get(SHOTS), tuple(sorted(by_seed)), estimates), remarks
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, float(value), "")
+    return (2 if isinstance(value, Missing) or value is None else 1, 0.0, str(value))

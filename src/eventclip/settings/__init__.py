@@ -1,1 +1,0 @@
-"""What users type: which settings there are, what they may be, and how a mistake is told. No torch in here."""

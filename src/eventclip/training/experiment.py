@@ -1,0 +1,239 @@
+"""Composed configuration -> built parts -> fit -> test -> results.json."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import open_clip
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, Timer
+from omegaconf import DictConfig, OmegaConf
+
+import eventclip
+from eventclip.datasets.datamodule import EventDataModule
+from eventclip.errors import UserError
+from eventclip.features.cache import FeatureBank
+from eventclip.files import write_json
+from eventclip.models.checkpoint import make_card
+from eventclip.models.classifier import EventClassifier
+from eventclip.models.encoder import ClipEncoder
+from eventclip.reports.settings import flat_settings
+from eventclip.training.building import build, build_classifier, call_partial
+from eventclip.training.checkpoints import WholeFileIO
+from eventclip.training.diagnostics import Diagnostics
+from eventclip.training.module import LitEventClassifier
+from eventclip.training.requeue import slurm_environment
+from eventclip.training.resume import begin
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration describes, built and connected."""
+
+    datamodule: EventDataModule
+    classifier: EventClassifier
+    lit: LitEventClassifier
+    card: dict[str, Any]
+
+
+def build_datamodule(cfg: DictConfig) -> EventDataModule:
+    """Build the data set's module; its views get their size once CLIP is known."""
+    datamodule: EventDataModule = build(
+        cfg.data,
+        "data",
+        EventDataModule,
+        renderer=build(cfg.frames, "frames"),
+        draw=build(cfg.fewshot, "fewshot"),
+        selection=cfg.selection.split,
+        seed=cfg.seed,
+        cache=cfg.paths.cache,
+        **cfg.views,
+    )
+    return datamodule
+
+
+def build_bank(cfg: DictConfig, encoder: ClipEncoder) -> FeatureBank | None:
+    """Build the feature bank of a frozen tower; None where views are encoded online."""
+    if not cfg.features:
+        return None
+    bank: FeatureBank = call_partial(build(cfg.features, "features"), "features", encoder=encoder)
+    epochs = cfg.trainer.max_epochs or -1
+    if epochs > 0:
+        bank.passes = min(bank.passes, epochs)  # further ones would never be read
+    return bank
+
+
+def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
+    """Build data module, CLIP, adapter and Lightning module from a composed configuration.
+
+    Args:
+        cfg: the configuration.
+        evaluated: the one split that is looked at; None for a run that trains, if anything learns, and tests.
+    """
+    datamodule = build_datamodule(cfg)
+    datamodule.tested = evaluated or "test"
+    class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
+    classifier = build_classifier(cfg, class_names)
+    datamodule.image_size = classifier.encoder.image_size
+    datamodule.bank = build_bank(cfg, classifier.encoder)
+    data = datamodule.describe(training=evaluated is None and learns(classifier))
+    counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
+    log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)
+    card = make_card(
+        config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
+        class_names=class_names,
+        clip=classifier.encoder.describe(),
+        data=data,
+        version=eventclip.__version__,
+    )
+    lit = LitEventClassifier(
+        classifier,
+        build(cfg.optim, "optim"),
+        num_classes=len(class_names),
+        clip_factor=cfg.tuning.clip_factor,
+        loss=cfg.classifier.loss,
+        seed=cfg.seed,
+        card=card,
+    )
+    return Parts(datamodule, classifier, lit, card)
+
+
+def learns(classifier: EventClassifier) -> bool:
+    """Whether anything learns from training recordings; zero-shot needs none."""
+    return any(parameter.requires_grad for parameter in classifier.parameters())
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Fit, test and write ``results.json`` into the run's folder.
+
+    Returns:
+        The best validation accuracy for sweepers to maximise; None where selection looks at no validation split.
+        The test accuracy is never returned: a sweep over it would choose on the test split.
+    """
+    started = time.monotonic()
+    quieten()
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    if cfg.selection.split == "test":
+        log.warning("selection=test chooses the weights on the test split itself: its accuracy is too optimistic")
+    output = Path(cfg.paths.output)
+    parts = assemble(cfg)
+    trainer = make_trainer(cfg, parts)
+    resume, restarts = begin(trainer, cfg.resume, output, parts.card, trust=cfg.trust)
+    if learns(parts.classifier):
+        trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
+    validation = trainer.callback_metrics.get("val/top1_probabilities")
+    best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+    chosen = None
+    if best is not None and best.best_model_path:
+        chosen, validation = best.best_model_path, best.best_model_score
+    trainer.test(parts.lit, datamodule=parts.datamodule, ckpt_path=chosen, verbose=False, weights_only=True)
+    told = {
+        "validation": None if validation is None else float(validation),
+        "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
+        "resumed": resume is not None,
+        "restarts": restarts,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_results(cfg, parts, trainer, told)
+    return None if validation is None else float(validation)
+
+
+def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[str, Any]) -> None:
+    """Write ``results.json`` of a test that has just ended, and log its metrics; only the first process does.
+
+    Args:
+        cfg: the configuration, whose ``paths.output`` is the run's folder.
+        parts: what was tested.
+        trainer: that tested it.
+        told: what this kind of run has to tell beside what every test does.
+    """
+    if not trainer.is_global_zero:
+        return
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    output = Path(cfg.paths.output)
+    results = {
+        "name": cfg.name,
+        "metrics": metrics,
+        **diagnosed(trainer),
+        "seed": cfg.seed,
+        "settings": flat_settings(parts.card["config"]),
+        "data": parts.card["data"],
+        "class_names": parts.card["class_names"],
+        "clip": parts.card["clip"],
+        "versions": versions(),
+    }
+    write_json(output / "results.json", results | told)
+    for name, value in sorted(metrics.items()):
+        log.info("%-28s %.4f", name, value)
+    log.info("results and pictures: %s", output)
+
+
+def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
+    """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
+    callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
+    class_names = parts.card["class_names"]
+    callbacks = [call_partial(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
+    loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
+    if not loggers:
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+    trainer: Trainer = build(
+        cfg.trainer,
+        "trainer",
+        Trainer,
+        callbacks=callbacks,
+        logger=loggers or False,
+        plugins=[WholeFileIO(), *slurm_environment()],
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+    )
+    if any(isinstance(c, Timer) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        raise UserError(
+            "trainer.max_time ends training as if it had finished, and counts the time of earlier turns too: leave it "
+            "out, a run goes on by itself after Slurm's time limit"
+        )
+    return trainer
+
+
+def diagnosed(trainer: Trainer) -> dict[str, Any]:
+    """What the test's diagnostics tell in ``results.json``; nothing where they are left out."""
+    found = [callback.results() for callback in trainer.callbacks if isinstance(callback, Diagnostics)]  # type: ignore[attr-defined]
+    return found[0] if found else {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes a result."""
+    modules = (eventclip, torch, lightning, open_clip)
+    return {module.__name__: str(module.__version__) for module in modules}
+
+
+def _is_partial(part: Any) -> bool:
+    return hasattr(part, "func") and hasattr(part, "keywords")
+
+
+def quieten() -> None:
+    """Silence remarks that do not apply here, and Lightning's own handlers beside the ones Hydra set up."""
+    for message in (
+        ".*module\\(s\\) in eval mode.*",  # the frozen tower is
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists.*",
+        ".*Experiment logs directory .* exists.*",  # what it held has been taken over
+        ".*`srun` command is available.*",  # a cluster's login node
+        ".*Total length of `list` across ranks is zero.*",  # no validation split is looked at
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+    # open_clip narrates its tokenizer and configuration on the root logger itself.
+    logging.getLogger().addFilter(lambda record: record.name != "root" or record.levelno >= logging.WARNING)
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""From events to the views that CLIP looks at."""

@@ -1,0 +1,123 @@
+"""Every experiment composes and names things that exist; a typo is told, not swallowed."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from eventclip.config.composition import (
+    CONFIG_DIR,
+    PseudoLabelConfig,
+    TrainConfig,
+    command,
+    innermost_sentence,
+    register_schema,
+)
+from eventclip.errors import RecordingError, UserError
+
+EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
+
+
+@pytest.fixture
+def composed():
+    def compose_with(*overrides: str, command: str = "train") -> DictConfig:
+        register_schema(PseudoLabelConfig if command == "pseudo_label" else TrainConfig)
+        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+            return compose(command, list(overrides))
+
+    return compose_with
+
+
+def targets(node: object) -> list[tuple[str, dict[str, object]]]:
+    if isinstance(node, dict):
+        own = (
+            [(node["_target_"], {k: v for k, v in node.items() if not k.startswith("_")})] if "_target_" in node else []
+        )
+        return own + [found for value in node.values() for found in targets(value)]
+    return []
+
+
+def check_targets(cfg: DictConfig) -> None:
+    found = targets(OmegaConf.to_container(cfg))
+    assert found
+    for target, options in found:
+        module, _, name = target.rpartition(".")
+        accepted = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        assert set(options) <= set(accepted), target
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_its_targets_take_its_keys(composed, experiment):
+    text = Path(CONFIG_DIR, "experiment", f"{experiment}.yaml").read_text()
+    first = re.search(r"python -m eventclip\.(\w+)", text)  # the header's first command is the one it is for
+    cfg = composed(f"experiment={experiment}", command=first[1] if first else "train")
+    check_targets(cfg)
+    assert cfg.name == experiment
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        f"{group.name}={option.stem}"
+        for group in sorted(Path(CONFIG_DIR).iterdir())
+        if group.is_dir() and group.name not in ("experiment", "hydra")
+        for option in sorted(group.glob("*.yaml"))
+        if option.stem != "openai"
+    ],
+)
+def test_every_option_of_every_group_composes(composed, choice):
+    check_targets(composed(choice))
+
+
+def test_an_unknown_root_key_in_an_experiment_file_is_named(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrianer: {max_epochs: 1}\n")
+    register_schema()
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"), pytest.raises(HydraException, match="trianer"):
+        compose("train", ["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+
+
+def test_an_unknown_key_on_the_command_line_is_named(composed):
+    with pytest.raises(HydraException, match="shotz"):
+        composed("fewshot.shotz=1")
+
+
+def test_labelling_knows_its_own_root_keys_and_an_experiment_overrules_them(composed):
+    cfg = composed("experiment=demo_pseudo", "out=x.json", command="pseudo_label")
+    assert cfg.pseudo.threshold == 0.7
+    assert cfg.pseudo.topk == 30
+    with pytest.raises(HydraException, match="linkz"):
+        composed("linkz=there", command="pseudo_label")
+    with pytest.raises(HydraException, match="pseudo"):
+        composed("pseudo.topk=3")
+
+
+def test_a_users_mistake_ends_in_one_sentence():
+    @command
+    def task() -> None:
+        raise UserError("the folder /x is missing: give data.root")
+
+    with pytest.raises(SystemExit, match=r"^eventclip: the folder /x is missing: give data\.root$"):
+        task()
+
+
+def test_a_mistake_in_our_code_keeps_its_traceback():
+    @command
+    def task() -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        task()
+
+
+def test_the_sentence_is_found_inside_a_workers_traceback():
+    error = RecordingError("/d/x.npy is empty: expected events")
+    wrapped = 'Caught RecordingError in DataLoader worker process 0.\nOriginal Traceback:\n  File "x"\n'
+    wrapped += f"eventclip.errors.RecordingError: {error}\n"
+    assert innermost_sentence(wrapped) == str(error)
+    assert innermost_sentence(str(error)) == str(error)

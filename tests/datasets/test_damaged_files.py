@@ -1,0 +1,358 @@
+"""Files that say how a data set is read: whatever is in them, it is right or it is told in a sentence."""
+
+import json
+import os
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from eventclip.datasets import index
+from eventclip.datasets.folder import FolderDataModule
+from eventclip.datasets.journal import journal_of
+from eventclip.datasets.pack_splits import pack_split
+from eventclip.datasets.packed import Pack, PackedFolders
+from eventclip.datasets.recordings import list_recordings, read_class_list
+from eventclip.datasets.split_files import read_split, write_split
+from eventclip.errors import UserError
+from eventclip.events.frames import FrameRenderer
+from eventclip.files import plain_name
+from eventclip.simulation.camera import EventCamera
+from eventclip.simulation.folder import HEADER, film_folder
+from eventclip.simulation.settings import Filming
+
+CLASSES = ("ant", "bee")
+
+
+def told(action):
+    """What an action gives, or None where a sentence is told; anything else it raises fails the test."""
+    try:
+        return action()
+    except UserError as error:
+        if "\n" in str(error) or len(str(error)) > 2000:
+            raise AssertionError("no sentence") from error
+        return None
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two classes of three recordings each, of a hundred events, in class folders right below the root."""
+    root = tmp_path_factory.mktemp("set") / "set"
+    rng = np.random.default_rng(0)
+    for name in CLASSES:
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            t = np.sort(rng.integers(0, 10**5, 100))
+            table = np.stack([rng.integers(0, 64, 100), rng.integers(0, 48, 100), t, rng.integers(0, 2, 100)], axis=1)
+            np.savetxt(root / name / f"{number}.csv", table, "%d", delimiter=",", header="x,y,t,p", comments="")
+    return root
+
+
+@pytest.fixture(scope="module")
+def recordings(root):
+    return list_recordings(root, ".", suffixes=(".csv",))
+
+
+def data_of(root, **options):
+    given = {"sensor_hw": (48, 64), "percentile_events": 100, "image_size": 32, "time_unit": "us", **options}
+    return FolderDataModule(root=root, renderer=FrameRenderer(50), **given)
+
+
+@pytest.fixture(scope="module")
+def pack(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pack") / "set.h5"
+    list(pack_split(data_of(root), "all", out, workers=1, progress=False))
+    return out
+
+
+def content_of(path):
+    """All that a pack holds."""
+    opened = Pack(path)
+    listed = opened.listing(path, ".", suffixes=(".csv",))
+    events = [opened.read(opened.find(bytes(one))) for one in listed.paths]
+    return listed.paths.tolist(), listed.labels.tolist(), listed.class_folders, [(e.tobytes(), hw) for e, hw in events]
+
+
+@pytest.mark.parametrize("head", [4096, None])
+def test_a_damaged_pack_gives_what_was_packed_or_a_sentence(pack, damage, tmp_path, head):
+    whole, path = content_of(pack), tmp_path / "set.h5"
+    for number, content in enumerate(damage.mutants(pack.read_bytes(), 60, seed=1, head=head)):
+        path.write_bytes(content)
+        assert told(lambda: content_of(path)) in (None, whole), number
+
+
+def rewritten(pack, path, change):
+    """A pack with another header."""
+    shutil.copy(pack, path)
+    with h5py.File(path, "r+") as file:
+        header = json.loads(file["header"][()].tobytes())
+        change(header)
+        del file["header"]
+        file["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["../../escape", "/etc", "..", ".", "", "a/b", "a\\b", "a\nb", "a\0", "\x1b[2J", "\ud800", 7, None, []]
+)
+def test_a_packs_odd_class_and_folder_names_are_refused(pack, tmp_path, name):
+    def rename_class(header):
+        header["folders"][0]["class_folders"][0] = name
+
+    def rename_folder(header):
+        header["folders"][0]["folder"] = name
+
+    for number, change in enumerate((rename_class, rename_folder)):
+        if change is rename_folder and name in (".", "a/b"):
+            continue  # which a folder may be called
+        path = rewritten(pack, tmp_path / f"changed{number}.h5", change)
+        with pytest.raises(UserError, match=r"changed\d\.h5 is a "):
+            Pack(path).listing(path, ".", suffixes=(".csv",))
+
+
+def test_a_packs_class_cannot_be_renamed_in_silence(pack, tmp_path):
+    def rename(header):
+        header["folders"][0]["class_folders"][0] = "ape"
+
+    path = rewritten(pack, tmp_path / "changed.h5", rename)
+    with pytest.raises(UserError, match=r"holds 'ant/0\.csv' as a recording of class 'ape', which is refused"):
+        Pack(path).listing(path, ".", suffixes=(".csv",))
+
+
+@pytest.mark.parametrize(
+    "name", [b"../ant/0.csv", b"/etc/0.csv", b"ant/../0.csv", b"ant//0.csv", b"ant/..", b"ant/a\n.csv", b"ant/a\\b.csv"]
+)
+def test_a_packs_odd_paths_are_refused_though_their_checksum_fits(pack, tmp_path, recordings, name):
+    paths = np.array([name, *recordings.paths[1:].tolist()])
+    forged = recordings.__class__(recordings.root, paths, recordings.labels, recordings.class_folders)
+
+    def change(header):
+        header["folders"][0]["checksum"] = forged.checksum()
+
+    path = rewritten(pack, tmp_path / "changed.h5", change)
+    with h5py.File(path, "r+") as file:
+        del file["paths"]
+        file["paths"] = paths
+    with pytest.raises(UserError, match=r"which is refused"):
+        Pack(path).listing(path, ".", suffixes=(".csv",))
+
+
+def test_every_header_with_an_odd_value_is_told_or_harmless(pack, damage, tmp_path):
+    whole = content_of(pack)
+    with h5py.File(pack) as file:
+        header = json.loads(file["header"][()].tobytes())
+    path = tmp_path / "changed.h5"
+    for changed in damage.with_values(header):
+        rewritten(pack, path, lambda header, to=changed: (header.clear(), header.update(to)))
+        found = told(lambda: content_of(path))
+        assert found in (None, whole)
+
+
+def test_a_pack_of_a_few_kilobytes_takes_no_more_memory_than_it_holds(pack, tmp_path):
+    for name, shape, kind in (("rows", (1 << 40,), None), ("t", (1 << 38,), "<u2"), ("header", (1 << 40,), "u1")):
+        path = tmp_path / f"{name}.h5"
+        shutil.copy(pack, path)
+        with h5py.File(path, "r+") as file:
+            dtype = file[name].dtype if kind is None else kind
+            del file[name]
+            file.create_dataset(name, shape, dtype, chunks=None if name != "t" else (32_768,))
+        with pytest.raises(UserError, match=rf"damaged pack, its {name} cannot be what was packed"):
+            Pack(path)
+
+
+def test_a_pack_takes_nothing_out_of_other_files(pack, tmp_path):
+    path = tmp_path / "linked.h5"
+    shutil.copy(pack, path)
+    with h5py.File(path, "r+") as file:
+        del file["labels"]
+        file["labels"] = h5py.ExternalLink(str(pack), "labels")
+    with pytest.raises(UserError, match="its labels cannot be what was packed"):
+        Pack(path)
+
+
+def test_what_cannot_be_packed_is_told_before_it_is(tmp_path):
+    for name in ("a\nb.csv", "a\\b.csv"):
+        root = tmp_path / str(len(name)) / name
+        for kind in CLASSES:
+            (root / kind).mkdir(parents=True)
+            (root / kind / name).write_text("x,y,t,p\n1,1,1,1\n")
+            (root / kind / "z.csv").write_text("x,y,t,p\n1,1,1,1\n")
+        with pytest.raises(UserError, match=r"which is refused .*: rename it"):
+            list(pack_split(data_of(root), "all", tmp_path / "out.h5", workers=1, progress=False))
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_damaged_unfinished_pack_is_told_with_a_way_on(root, damage, tmp_path, monkeypatch):
+    out, part = tmp_path / "set.h5", tmp_path / ".set.h5.part"
+    monkeypatch.setattr("eventclip.datasets.packing.encode", lambda events: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(pack_split(data_of(root), "all", out, workers=1, progress=False))
+    monkeypatch.undo()
+    begun, journal = part.read_bytes(), journal_of(part).read_bytes()
+    sentences = []
+    for content in damage.mutants(begun, 40, seed=2, head=2048):
+        part.write_bytes(content)
+        journal_of(part).write_bytes(journal)
+        out.unlink(missing_ok=True)
+        if told(lambda: list(pack_split(data_of(root), "all", out, workers=1, progress=False))) is None:
+            sentences.append(content)
+    part.write_bytes(sentences[0])
+    journal_of(part).write_bytes(journal)
+    out.unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"set\.h5\.part is damaged .*: remove it to begin anew"):
+        list(pack_split(data_of(root), "all", out, workers=1, progress=False))
+    part.unlink()
+    list(pack_split(data_of(root), "all", out, workers=1, progress=False))
+    assert out.is_file()
+
+
+def test_packs_are_named_by_a_number_or_a_list(pack, tmp_path, monkeypatch):
+    shutil.copy(pack, tmp_path / "5")
+    monkeypatch.chdir(tmp_path)
+    assert PackedFolders(5).folders == PackedFolders(["5"]).folders == (".",)
+    for wrong in (os.devnull, tmp_path):
+        with pytest.raises(UserError, match=r"it is a .* and no file"):
+            PackedFolders(wrong)
+
+
+def test_a_damaged_split_file_gives_true_labels_or_a_sentence(recordings, damage, tmp_path):
+    path = tmp_path / "split.json"
+    published = {recordings.relative(i): int(label) for i, label in enumerate(recordings.labels)}
+    for content in (*damage.mutants(json.dumps(published).encode(), 60), *damage.ODD_JSON):
+        path.write_bytes(content)
+        found = told(lambda: read_split(path).find_in(recordings))
+        assert found is None or all(published[found.relative(i)] == label for i, label in enumerate(found.labels))
+
+
+def test_every_odd_value_in_guessed_labels_is_told_or_harmless(recordings, damage, tmp_path):
+    path = tmp_path / "split.json"
+    head = {"kind": "pseudo", "class_folders": list(CLASSES), "checksums": {"training": recordings.checksum()}}
+    guessed = recordings.relabelled([0, 0, 1, 1, 1, 0], [True] * 5 + [False]).subset(range(5))
+    write_split(path, guessed, head=head, probabilities=[0.5] * 5)
+    sound = json.loads(path.read_text())
+    files = [json.dumps(changed).encode() for changed in damage.with_values(sound)]
+    for content in (*files, *damage.mutants(path.read_bytes(), 60)):
+        path.write_bytes(content)
+        found = told(lambda: read_split(path).find_in(recordings))
+        assert found is None or set(found.labels.tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize("name", ["../ant/0.csv", "/ant/0.csv", "ant/../0.csv", "", "ant//0.csv", "ant\\0.csv", "a\n"])
+def test_a_path_out_of_the_data_set_is_refused_in_split_files(tmp_path, name):
+    path = tmp_path / "split.json"
+    for content in ({name: 0}, {"recordings": [["ant/0.csv", 0], [name, 0]]}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match="no path below the data set's folder"):
+            read_split(path)
+
+
+@pytest.mark.parametrize("content", ['{"a/b.npy": 1' + "0" * 400 + "}", '{"a/b.npy": 0, "a/b.npy": 1}', "[" * 2000])
+def test_json_that_no_program_should_take_is_no_split(tmp_path, content):
+    (tmp_path / "split.json").write_text(content)
+    with pytest.raises(UserError, match=r"split\.json is not JSON \(.*\): expected JSON"):
+        read_split(tmp_path / "split.json")
+
+
+def test_a_pipe_is_no_split_file_and_no_class_list(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_split, read_class_list):
+        with pytest.raises(UserError, match="it is a pipe and no file"):
+            read(tmp_path / "pipe")
+
+
+def test_a_damaged_class_list_gives_plain_names_or_a_sentence(damage, tmp_path):
+    path = tmp_path / "classes.txt"
+    sound = b"# classes\nn01440764 tench\nn01443537 goldfish\nn01484850 shark\n"
+    odd = (b"../a", b"/etc", b"..", b"a/b", b"a\\b", b"\x1b[2J", b"a\x00b", b"a\na", b"\xff", b"#\n")
+    for content in (*damage.mutants(sound, 60), *odd, *damage.ODD_JSON):
+        path.write_bytes(content)
+        names = told(lambda: read_class_list(path))
+        assert names is None or (all(map(plain_name, names)) and len(set(names)) == len(names) > 0)
+    for content in odd:
+        path.write_bytes(content)
+        assert told(lambda: read_class_list(path)) is None
+
+
+def test_a_damaged_kept_listing_is_listed_anew(root, damage, tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "SETTLED_S", -1)
+
+    def names():
+        listed = index.list_kept(root, ".", suffixes=(".csv",), cache=tmp_path)
+        return listed.paths.tolist(), listed.labels.tolist(), listed.class_folders, listed.checksum()
+
+    sound = names()
+    (kept,) = (tmp_path / "index").iterdir()
+    for number, content in enumerate(damage.mutants(kept.read_bytes(), 120)):
+        kept.write_bytes(content)
+        assert names() == sound, number
+    kept.unlink()
+    os.mkfifo(kept)
+    assert names() == sound
+
+
+def test_a_kept_listing_that_unpacks_to_more_is_not_read(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "SETTLED_S", -1)
+    sound = index.list_kept(root, ".", suffixes=(".csv",), cache=tmp_path)
+    (kept,) = (tmp_path / "index").iterdir()
+    members = dict(np.load(kept))
+    np.savez_compressed(kept, **{**members, "paths": np.repeat(members["paths"], 1000)})
+    found = index.list_kept(root, ".", suffixes=(".csv",), cache=tmp_path)
+    assert found.paths.tolist() == sound.paths.tolist()
+
+
+@pytest.fixture
+def filmed(tmp_path):
+    """Images, a folder that was filmed from them, and how."""
+    from PIL import Image
+
+    for name in CLASSES:
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(3):
+            noise = np.random.default_rng(number).integers(0, 255, (24, 24), np.uint8)
+            Image.fromarray(noise).resize((48, 48)).save(tmp_path / "images" / name / f"{number}.png")
+    filming = Filming(camera=EventCamera(), sensor_hw=(32, 32), amplitude_px=2.0, saccade_us=2000)
+    film_folder(tmp_path / "images", tmp_path / "out", filming, progress=False)
+    return tmp_path / "images", tmp_path / "out", filming
+
+
+def test_a_damaged_simulation_record_is_the_same_or_told(filmed, damage):
+    images, out, filming = filmed
+    record = out / HEADER
+    sound = json.loads(record.read_bytes())
+    files = [json.dumps(changed).encode() for changed in damage.with_values(sound)]
+    for content in (*files, *damage.mutants(record.read_bytes(), 60), *damage.ODD_JSON):
+        record.write_bytes(content)
+        made = told(lambda: film_folder(images, out, filming, progress=False))
+        assert made is None or json.loads(record.read_bytes()) == sound
+
+
+def test_a_recording_that_is_not_whole_is_told_before_filming(filmed):
+    images, out, filming = filmed
+    recording = next(out.glob("training/*/*.npy"))
+    whole = recording.read_bytes()
+    for content in (b"", whole[:-1], whole[:60], whole + b"\0", b"rubbish" * 30):
+        recording.write_bytes(content)
+        with pytest.raises(UserError, match=r"\.npy is there already and no whole recording: remove it and run this"):
+            film_folder(images, out, filming, progress=False)
+    recording.unlink()  # as the sentence says
+    assert film_folder(images, out, filming, progress=False).filmed == 1
+    assert recording.read_bytes() == whole
+
+
+def test_recordings_are_not_written_through_a_link(filmed, tmp_path):
+    images, out, filming = filmed
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.rmtree(out / "training" / "ant")
+    (out / "training" / "ant").symlink_to(elsewhere)
+    with pytest.raises(UserError, match=r"training/ant is a link"):
+        film_folder(images, out, filming, progress=False)
+    assert not any(elsewhere.iterdir())
+
+
+def test_a_pipe_among_the_images_is_told(filmed):
+    images, out, filming = filmed
+    os.mkfifo(images / "ant" / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png cannot be read as an image \(it is a pipe and no file\)"):
+        film_folder(images, out.with_name("new"), filming, progress=False)

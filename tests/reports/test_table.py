@@ -1,0 +1,146 @@
+"""What differs names a row; what differs only in the seed is averaged."""
+
+import pytest
+
+from eventclip.reports.collect import collect
+from eventclip.reports.estimate import estimate
+from eventclip.reports.table import MISSING, heading, make_table, shown
+
+TEXT = {"adapter._target_": "eventclip.adapters.paper.TextAdapter"}
+JOINT = {"adapter._target_": "eventclip.adapters.paper.JointAdapter", "adapter.width": 256, "adapter.heads": 4}
+
+
+@pytest.fixture
+def tabled(tmp_path):
+    def table(*, mixed=False):
+        return make_table(collect([tmp_path]).runs, mixed=mixed)
+
+    return table
+
+
+def cells(table):
+    return [tuple(shown(column, row.settings[column]) for column in table.columns) for row in table.rows]
+
+
+def test_runs_of_equal_settings_are_one_row_averaged_over_their_seeds(write_run, tabled):
+    for seed, accuracy in enumerate((0.70, 0.72, 0.74)):
+        write_run(f"run_{seed}", seed=seed, accuracy=accuracy)
+    table = tabled()
+    assert table.columns == []
+    assert len(table.rows) == 1
+    assert table.rows[0].seeds == (0, 1, 2)
+    assert table.rows[0].estimates["test/top1_probabilities"] == estimate([0.70, 0.72, 0.74])
+    assert table.notes == []
+
+
+def test_rows_that_differ_in_two_keys_are_sorted_by_both_with_shots_last(write_run, tabled):
+    for shots in (10, 1, 3):
+        for adapter in (TEXT, JOINT):
+            write_run(f"{shots}{len(adapter)}", settings={**adapter, "fewshot.shots": shots})
+    table = tabled()
+    assert [heading(column) for column in table.columns] == ["adapter", "fewshot.shots"]
+    assert cells(table) == [(a, s) for a in ("joint", "text") for s in ("1", "3", "10")]
+
+
+def test_what_follows_from_a_column_has_none_but_is_told(write_run, tabled):
+    write_run("a", settings={**TEXT, "optim.lr": 1e-3})
+    write_run("b", settings={**JOINT, "optim.lr": 1e-4})
+    table = tabled()
+    assert cells(table) == [("joint",), ("text",)]
+    assert table.notes == ["Differs as well, along with the columns: optim.lr (0.0001, 0.001)."]
+
+
+def test_an_option_that_differs_beside_its_adapter_has_a_column(write_run, tabled):
+    write_run("a", settings=TEXT)
+    write_run("b", settings=JOINT)
+    write_run("c", settings={**JOINT, "adapter.width": 128})
+    table = tabled()
+    assert table.columns == ["adapter._target_", "adapter.width"]
+    assert cells(table) == [("joint", "128"), ("joint", "256"), ("text", "–")]
+
+
+def test_a_nested_section_set_to_null_differs_from_one_that_is_built(write_run, tabled):
+    write_run("a", settings={"data.augmentation._target_": "x.Augmentation", "data.augmentation.max_shift": 5})
+    write_run("b", settings={"data.augmentation": None})
+    table = tabled()
+    assert [heading(column) for column in table.columns] == ["data.augmentation"]
+    assert cells(table) == [("Augmentation",), ("null",)]
+
+
+def test_lists_and_strings_of_the_same_look_are_told_apart(write_run, tabled):
+    write_run("a", settings={"tuning.parts": ["bias", "conv1"]})
+    write_run("b", settings={"tuning.parts": "full"})
+    assert cells(tabled()) == [("[bias, conv1]",), ("full",)]
+
+
+def test_another_clip_of_the_same_name_and_another_experiments_name_have_columns(write_run, tabled):
+    write_run("a")
+    write_run("b", clip={"weights_sha256": "d" * 64})
+    write_run("c", name="other")
+    assert cells(tabled()) == [("cccccccccccc", "made_up"), ("cccccccccccc", "other"), ("dddddddddddd", "made_up")]
+
+
+def test_a_draw_that_follows_the_seed_is_no_difference_and_a_fixed_one_is_none_either(write_run, tabled):
+    for seed in (0, 1):
+        write_run(f"fixed/{seed}", seed=seed, settings={"fewshot.seed": 0})
+    assert cells(tabled()) == [()]
+    write_run("following", seed=1)
+    assert tabled().columns == ["fewshot.seed"]
+    assert [row.seeds for row in tabled().rows] == [(0, 1), (1,)]
+
+
+def test_the_same_seed_twice_counts_once_by_its_mean_and_is_told(write_run, tabled, tmp_path):
+    write_run("a", seed=0, accuracy=0.6)
+    write_run("b", seed=0, accuracy=0.8)
+    write_run("c", seed=1, accuracy=0.9)
+    table = tabled()
+    assert table.rows[0].seeds == (0, 1)
+    assert table.rows[0].estimates["test/top1_probabilities"] == pytest.approx(estimate([0.7, 0.9]))
+    assert table.notes == [
+        f"Seed 0 was run 2 times with DIFFERENT numbers, counted once by its mean: {tmp_path}/a, {tmp_path}/b."
+    ]
+
+
+def test_the_same_run_twice_has_no_interval(write_run, tabled):
+    write_run("a")
+    write_run("b")
+    assert tabled().rows[0].estimates["test/top1_logits"].half_width is None
+    assert "with the same numbers" in tabled().notes[0]
+
+
+def test_a_metric_that_only_some_rows_have_is_missing_in_the_others(write_run, tabled):
+    five = {"test/top1_probabilities": 0.5, "test/top5_probabilities": 0.9}
+    write_run("a", metrics=five)
+    write_run("b", settings=JOINT)
+    table = tabled()
+    assert table.metrics == ["test/top1_probabilities", "test/top1_logits", "test/top5_probabilities"]
+    assert [set(row.estimates) == set(five) for row in table.rows] == [False, True]
+
+
+def test_different_data_sets_are_not_averaged_even_where_they_may_be_mixed(write_run, tabled):
+    write_run("a", seed=0)
+    write_run("b", seed=1, data={"checksums": {"test": "b"}, "root": "/elsewhere"})
+    assert cells(tabled(mixed=True)) == [("/data",), ("/elsewhere",)]
+
+
+def test_a_test_split_drawn_by_the_seed_is_averaged_where_it_may_be_mixed(write_run, tabled):
+    write_run("a", seed=0)
+    write_run("b", seed=1, data={"checksums": {"test": "b"}, "root": "/data"})
+    assert [row.seeds for row in tabled(mixed=True).rows] == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("adapter._target_", "eventclip.adapters.paper.JointAdapter", "joint"),
+        ("data._target_", "eventclip.datasets.ncars.NCarsDataModule", "NCars"),
+        ("optim._target_", "eventclip.training.optim.AdamWarmupCosine", "AdamWarmupCosine"),
+        ("fewshot.shots", None, "all"),
+        ("fewshot.split_file", None, "null"),
+        ("fewshot.repeat", True, "true"),
+        ("optim.lr", 2e-5, "2e-05"),
+        ("optim.lr", MISSING, "–"),
+    ],
+)
+def test_settings_read_as_people_write_them(column, value, text):
+    assert shown(column, value) == text
