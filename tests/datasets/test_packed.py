@@ -229,7 +229,7 @@ def test_a_flipped_bit_in_a_pause_is_told_and_moves_no_event(tmp_path):
     content = bytearray(out.read_bytes())
     content[place + 8] ^= 1
     out.write_bytes(content)
-    with pytest.raises(RecordingError, match="damaged where training/ant/a.npy lies"):
+    with pytest.raises(RecordingError, match=r"damaged where training/ant/a\.npy lies"):
         PackedFolders(out).read(b"training/ant/a.npy")
 
 

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from eventclip.errors import UserError
 from eventclip.events.array import Events
 from eventclip.files import open_regular, read_json, whole_file, write_json
-from eventclip.io.formats import short
 from eventclip.rng import generator
 from eventclip.simulation.images import list_stills, read_still
 from eventclip.simulation.settings import Filming
@@ -85,8 +84,8 @@ def film_folder(
         What was made.
 
     Raises:
-        UserError: bad images (see :mod:`eventclip.simulation.images`), or a folder that cannot be written to, lies within
-            the images, holds something else, was made with other settings or is being filmed into.
+        UserError: bad images (see :mod:`eventclip.simulation.images`), or a folder that cannot be written to, lies
+            within the images, holds something else, was made with other settings or is being filmed into.
     """
     images, out = Path(str(images)).expanduser(), Path(str(out)).expanduser()
     if not isinstance(workers, int) or workers < 1:
@@ -146,7 +145,7 @@ def _check_out(out: Path, header: dict[str, Any]) -> None:
     other = sorted(key for key in made_with.keys() | wanted.keys() if made_with.get(key) != wanted.get(key))
     if other:
         told = ", ".join(
-            f"{short(key)} was {short(str(made_with.get(key)))} and is now {wanted.get(key)}" for key in other[:3]
+            f"{_in_a_line(key)} was {_in_a_line(made_with.get(key))} and is now {wanted.get(key)}" for key in other[:3]
         )
         raise UserError(f"{out} was filmed from other images or in another way ({told}): give another out=")
 
@@ -161,6 +160,12 @@ def _check_folders(out: Path, recordings: Iterable[Path]) -> None:
     link = next((folder for folder in sorted(classes | {one.parent for one in classes}) if folder.is_symlink()), None)
     if link is not None:
         raise UserError(f"{link} is a link, and recordings are written to {out} alone: remove it or give another out=")
+
+
+def _in_a_line(said: object) -> str:
+    """What a header says, cut, and with escapes where a terminal would act on it."""
+    text = str(said)
+    return (text if text.isprintable() else repr(text))[:60]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
