@@ -214,6 +214,7 @@ class Table:
                     row = json.loads(line)
                     if not isinstance(row, dict) or not {"recording", "error"} <= set(row):
                         return
+                    self._line(row)  # no NaN, which JSON does not have
                     yield row
                 return
             table = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -223,7 +224,7 @@ class Table:
                 if len(cells) != len(self.columns):
                     return
                 yield dict(zip(self.columns, cells, strict=True))
-        except (ValueError, csv.Error):
+        except (ValueError, RecursionError, csv.Error):
             return
 
 
