@@ -53,7 +53,7 @@ def main(cfg: DictConfig) -> None:
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 
 
 if __name__ == "__main__":

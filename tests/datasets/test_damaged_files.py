@@ -14,7 +14,8 @@ import pytest
 from eventclip.datasets import index
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.packing import pack_split
-from eventclip.datasets.packs import HEADER, Pack, PackedFolders
+from eventclip.datasets.packs import HEADER as PACK_HEADER
+from eventclip.datasets.packs import Pack, PackedFolders
 from eventclip.datasets.recordings import list_recordings, read_class_list
 from eventclip.datasets.split_files import read_split, write_split
 from eventclip.errors import RecordingError, UserError
@@ -76,7 +77,7 @@ def content_of(path):
     return listed.paths.tolist(), listed.labels.tolist(), listed.class_folders, [(e.tobytes(), hw) for e, hw in events]
 
 
-@pytest.mark.parametrize("file", ["0*.h5", "index-*.h5", HEADER])
+@pytest.mark.parametrize("file", ["0*.h5", "index-*.h5", PACK_HEADER])
 @pytest.mark.parametrize("head", [4096, None])
 def test_a_damaged_pack_gives_what_was_packed_or_a_sentence(pack, damage, tmp_path, head, file):
     whole, out = content_of(pack), shutil.copytree(pack, tmp_path / "set")
@@ -90,10 +91,10 @@ def rewritten(pack, out, change):
     """A pack with another header, and the fingerprint that belongs to it."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(pack, out)
-    header = json.loads((out / HEADER).read_text())
+    header = json.loads((out / PACK_HEADER).read_text())
     del header["fingerprint"]
     change(header)
-    (out / HEADER).write_text(json.dumps({**header, "fingerprint": fingerprint(header)}))
+    (out / PACK_HEADER).write_text(json.dumps({**header, "fingerprint": fingerprint(header)}))
     return out
 
 
@@ -156,7 +157,7 @@ def test_odd_paths_are_refused_though_their_checksum_fits(pack, tmp_path, record
 
 def test_every_header_with_an_odd_value_is_told_or_harmless(pack, damage, tmp_path):
     whole = content_of(pack)
-    header = json.loads((pack / HEADER).read_text())
+    header = json.loads((pack / PACK_HEADER).read_text())
     path = tmp_path / "changed"
     for changed in damage.with_values(header):
         rewritten(pack, path, lambda header, to=changed: (header.clear(), header.update(to)))
@@ -241,7 +242,7 @@ def test_a_damaged_unfinished_pack_ends_as_the_sound_one(pack, root, damage, tmp
     out = shutil.copytree(pack, tmp_path / "set")
     (block,) = out.glob("0*.h5")
     for content in damage.mutants(block.read_bytes(), 10, seed=2, head=2048):
-        (out / HEADER).unlink()
+        (out / PACK_HEADER).unlink()
         block.write_bytes(content)
         list(pack_split(data_of(root), "all", out, workers=1, progress=False))
         assert content_of(out)[3] == whole
