@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """Look for the recordings and the model's files, and for settings that do not go together."""
-    from eventclip.config.places import check_clip, check_given
+    from eventclip.config.inputs import check_clip, check_given
     from eventclip.inference.choices import check_choices, check_recordings, check_table
     from eventclip.inference.listing import find_recordings
 

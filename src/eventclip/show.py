@@ -14,7 +14,7 @@ def look(cfg: DictConfig) -> None:
     """Look for the recording and the model's files, and for settings that do not go together."""
     from pathlib import Path
 
-    from eventclip.config.places import check_clip, check_given
+    from eventclip.config.inputs import check_clip, check_given
     from eventclip.inference.choices import check_choices, check_picture, check_recordings
 
     check_given(cfg, "recording", ": the file to show")
