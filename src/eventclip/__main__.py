@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import os
 import re
 import runpy
@@ -76,9 +78,8 @@ def _complete(arguments: Sequence[str]) -> None:
     found: Any = Plugins.instance().discover(CompletionPlugin)
     plugins = {plugin.provides(): plugin for plugin in found}
     if asked not in ("install", "uninstall") or shell not in plugins:
-        sys.exit(
-            f"eventclip: --shell-completion takes install=SHELL or uninstall=SHELL, of {', '.join(sorted(plugins))}"
-        )
+        shells = " or ".join(sorted(plugins))
+        sys.exit(f"eventclip: --shell-completion takes install=SHELL or uninstall=SHELL, where SHELL is {shells}")
     sys.argv = ["eventclip"]  # what is completed, wherever it lies
     plugin = plugins[shell](None)
     getattr(plugin, asked)()
@@ -91,9 +92,8 @@ def _suggest(line: str, arguments: Sequence[str]) -> None:
         print(" ".join(COMMANDS))
     elif words[1] in COMMANDS and words[1] != "report":
         os.environ["COMP_LINE"] = re.sub(r"^\s*\S+\s+\S+\s*", "eventclip ", line)
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-            sys.stderr = nowhere  # a mistake in what is typed so far is not told in the midst of it
-            _run(words[1], ["--shell-completion", *arguments])
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
+            _run(words[1], ["--shell-completion", *arguments])  # mistakes in what is typed so far are not told
 
 
 if __name__ == "__main__":

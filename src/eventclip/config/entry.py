@@ -94,11 +94,8 @@ def help_of(name: str, arguments: Sequence[str] = ()) -> str:
     width = max(map(len, groups), default=0)
     lines = [f"eventclip {name} GROUP=OPTION ... KEY=VALUE ...", "", *header, ""]
     if groups:
-        lines += [
-            "Groups and their options:",
-            *(f"  {group:{width}}  {', '.join(groups[group])}" for group in groups),
-            "",
-        ]
+        listed = [_wrapped(f"  {group:{width}}  ", ", ".join(options)) for group, options in groups.items()]
+        lines += ["Groups and their options:", *listed, ""]
     lines += [
         *("Settings at the root:", *(f"  {line}".rstrip() for line in settings), ""),
         "--cfg job          print the whole configuration, the settings of each group among them, and run nothing",

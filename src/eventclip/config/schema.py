@@ -420,6 +420,7 @@ TARGETS: dict[str, type] = {
     "lightning.Trainer": DistributedTrainer,
     "lightning.pytorch.loggers.TensorBoardLogger": FileLogger,
     "lightning.pytorch.loggers.CSVLogger": FileLogger,
+    "eventclip.training.progress.progress": Nothing,
     "lightning.pytorch.callbacks.TQDMProgressBar": Nothing,
     "lightning.pytorch.callbacks.LearningRateMonitor": LearningRate,
     "lightning.pytorch.callbacks.ModelCheckpoint": BestCheckpoint,

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from eventclip.datasets.pack_format import Listed
 from eventclip.datasets.packed import Pack
 from eventclip.datasets.packing import Read, pack_folders, paths_of
@@ -17,6 +15,7 @@ from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.files import printable
 from eventclip.parallel import cores, in_order
+from eventclip.progress import tqdm
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
     from eventclip.datasets.datamodule import EventDataModule

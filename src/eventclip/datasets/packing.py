@@ -13,7 +13,6 @@ from typing import Any
 import h5py
 import numpy as np
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 import eventclip
 from eventclip.datasets.journal import journal_of
@@ -23,6 +22,7 @@ from eventclip.datasets.packed import Pack
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.parallel import in_order
+from eventclip.progress import tqdm
 
 Read = Callable[[Path], tuple[Events, tuple[int, int] | None]]
 """Path -> events, and the sensor's (height, width) where the file knows it."""

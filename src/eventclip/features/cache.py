@@ -28,7 +28,6 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from eventclip.datasets.dataset import RecordingDataset, Sample
 from eventclip.datasets.samplers import heed_parent_only
@@ -38,6 +37,7 @@ from eventclip.features.dataset import BankedDataset
 from eventclip.features.encode import DTYPES, encode_in_batches
 from eventclip.files import write_json
 from eventclip.models.encoder import ClipEncoder
+from eventclip.progress import tqdm
 from eventclip.training.requeue import leave_if_asked
 
 log = logging.getLogger(__name__)

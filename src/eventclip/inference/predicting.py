@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.windows import SlidingWindow
 from eventclip.files import whole_file
 from eventclip.inference.listing import Found
 from eventclip.inference.notes import Notes
 from eventclip.inference.rows import Table, recording_row, window_row
+from eventclip.progress import tqdm
 
 if TYPE_CHECKING:  # a wrong setting is told before torch is there
     from eventclip.inference.api import EventCLIP
