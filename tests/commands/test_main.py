@@ -58,7 +58,7 @@ def test_the_version_is_that_of_the_package(eventclip):
 )
 def test_help_needs_nothing_heavy_and_is_there_at_once(words):
     code = (
-        f"import sys; sys.argv = {['eventclip', *words]!r}\n"
+        f"import sys; sys.argv = {['eventclip', *words.split()]!r}\n"
         "from eventclip.__main__ import main\n"
         "try:\n"
         "    main()\n"

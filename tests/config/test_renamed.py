@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
 from eventclip.config.checking import check_config, settings_of
 from eventclip.config.composition import CONFIG_DIR, register_schema
@@ -48,7 +49,7 @@ def typed(old, sign):
     """What an old setting ends in on the command line; None where it is a setting still."""
     try:
         composed("data=folder", f"{sign}{old}={'[as_is]' if old.startswith('pseudo') else 'x'}")
-    except Exception as error:
+    except (HydraException, UserError) as error:
         return hydra_sentence(error, settings_of("train"))
     return None
 
