@@ -30,9 +30,11 @@ COMMANDS = (
 RICHEST = {"train": ("features=bank", "tuning=lora", "adapter=visual"), "data_check": ("data=folder",)}
 NAMED = re.compile(r"(?<![\w./{<'\"-])([a-z][a-z_]*(?:\.[a-z_]+)*)=([^\s,;:)]*)")
 LITERAL = re.compile(r"[a-z0-9_-]+")
-ARGUMENTS = {  # of functions, in errors that no setting of a command leads to
+ARGUMENTS = {  # of functions, in errors that no setting of a command leads to, and Hydra's own
     *("fill", "heads", "layers", "mlp_width", "magnitude_bins", "operations", "kind", "views", "x", "y", "launcher"),
     *("percentile_events", "events_per_frame"),
+    *("embed_dim", "patch_size", "quick_gelu"),  # of an architecture's file
+    "hydra.run.dir",
 }
 
 

@@ -19,7 +19,7 @@ ROOMS = {  # what each room may import from, besides itself
     "data": {"errors", "files", "events", "io", "class_names"},
     "models": {"errors", "class_names"},
     "reporting": {"errors", "files", "settings"},
-    "training": {"errors", "files", "cluster", "events", "io", "data", "models"},
+    "training": {"errors", "files", "cluster", "events", "io", "data", "models", "reporting"},
     "building": {"errors", "models"},
     "inference": {"errors", "class_names", "files", "events", "io", "data", "models", "building", "training"},
     "config": {"cluster", "settings"},

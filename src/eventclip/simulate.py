@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
     from eventclip.simulation.folder import film_folder
     from eventclip.simulation.settings import Filming
 
-    settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     camera = settings.pop("camera")
     where = {key: settings.pop(key) for key in ("images", "out")}
     how = {key: settings.pop(key) for key in ("leave_out", "workers", "progress")}

@@ -170,6 +170,7 @@ def test_every_shared_real_recording_passes_through_predict_and_show(run, shared
         (predict, ("recordings=a.npy", *MODEL, "trust=true"), "trust=true is for checkpoints"),
         (predict, ("recordings=a.npy", *MODEL, "window_us=5", "step_us=6", "out=o.csv"), "step no longer"),
         (predict, ("recordings={star}", *MODEL, "out=o.csv"), "does not say how large its sensor is"),
+        (predict, ("recordings={star}", *MODEL, "top=???"), "wrong at 'top': Missing mandatory value"),
         (show, (), "recording= is missing"),
         (show, ("recording={star}", KNOWN, "out=a.jpg"), "must end in .png or .gif"),
         (show, ("recording={star}",), "does not say how large its sensor is"),

@@ -27,7 +27,7 @@ from eventclip.datasets.packing import pack_folders
 from eventclip.datasets.recordings import list_recordings
 from eventclip.datasets.sampling import draw_few_shot
 from eventclip.errors import RecordingError, UserError
-from eventclip.events.array import events_from_columns
+from eventclip.events.array import EVENT_DTYPE, events_from_columns
 from eventclip.events.frames import FrameRenderer
 from eventclip.io.formats import read_events
 from eventclip.parallel import in_order
@@ -214,6 +214,23 @@ def test_a_flipped_bit_is_found(learnable_root, tmp_path, name):
     out.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
         verify_pack([listed], out, read_events, progress=False)
+
+
+def test_a_flipped_bit_in_a_pause_is_told_and_moves_no_event(tmp_path):
+    path = tmp_path / "set" / "training" / "ant" / "a.npy"
+    path.parent.mkdir(parents=True)
+    pauses = np.array([(t, 3, 4, 1) for t in (0, 1_000_000, 5_000_000)], EVENT_DTYPE)
+    np.save(path, pauses)
+    listed, out = listed_in(tmp_path / "set"), tmp_path / "pack.h5"
+    pack_listed(listed, out)
+    np.testing.assert_array_equal(PackedFolders(out).read(b"training/ant/a.npy")[0], pauses)
+    with h5py.File(out) as file:
+        place = file["gaps"].id.get_chunk_info(0).byte_offset
+    content = bytearray(out.read_bytes())
+    content[place + 8] ^= 1
+    out.write_bytes(content)
+    with pytest.raises(RecordingError, match=r"damaged where training/ant/a\.npy lies"):
+        PackedFolders(out).read(b"training/ant/a.npy")
 
 
 def test_a_damaged_recording_is_told_by_its_name_when_it_is_read(learnable_root, tmp_path):

@@ -103,7 +103,8 @@ def _become(
     except BaseException:  # noqa: BLE001  (as the interpreter does)
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
         os._exit(status)
 
 
@@ -194,7 +195,7 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
                 *data,
                 *small,
                 "features=bank",
-                f"hydra.run.dir={trained / 'banked'}",
+                f"hydra.run.dir={place / 'run'}",
                 f"paths.cache={place / 'c'}",
             ),
             ("c/features/*/bank.json",),

@@ -291,7 +291,7 @@ def _predicted(folder: Path, suffix: str) -> Prepared:
         try:
             with table.writing():
                 table.add([row for row in rows if row["recording"] not in table.done])
-            lines = out.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = out.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
             if suffix == ".csv":
                 assert lines[0] == ",".join(csv_columns(2, windows=False)), "another header"
                 found = [row["recording"] for row in csv.DictReader(lines)]

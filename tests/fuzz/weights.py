@@ -21,7 +21,7 @@ from eventclip.models.checkpoint import make_card
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.factory import build_clip, find_architecture
 from eventclip.models.reference import load_reference_checkpoint
-from eventclip.models.weights import load_weights, read_weight_file
+from eventclip.models.weights import fill, read_weight_file
 from eventclip.training.building import build_classifier
 from eventclip.training.guessing import GuessStore
 from eventclip.training.resume import _count_start, _newest
@@ -154,8 +154,7 @@ def _reference(folder: Path) -> Prepared:
 
 def _read_into(model: torch.nn.Module) -> Callable[[Path], None]:
     def read(path: Path) -> None:
-        file = read_weight_file(path)
-        load_weights(model, getattr(file, "tensors", file), arch="small", source=path)
+        fill(model, path, read_weight_file(path), arch="small")
         assert all(bool(value.isfinite().all()) for value in model.parameters()), "weights that are no numbers"
 
     return read

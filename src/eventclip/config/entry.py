@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from eventclip.config import CONFIG_DIR
 
@@ -74,10 +74,10 @@ def entry(
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """A configuration as plain values, interpolations filled in."""
+    """A configuration as plain values, interpolations filled in; none may be missing."""
     from omegaconf import OmegaConf
 
-    return {str(key): value for key, value in OmegaConf.to_container(cfg, resolve=True).items()}  # type: ignore[union-attr]
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 
 
 def help_of(name: str, arguments: Sequence[str] = ()) -> str:

@@ -6,6 +6,7 @@ ctrl-C ends a command in one line from its first moment on.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import functools
@@ -49,7 +50,9 @@ def command(task: Callable[..., T]) -> Callable[..., T]:
         if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks is shown escaped
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return task(*args)
+            done = task(*args)
+            sys.stdout.flush()  # what is wrong with it is told here, not by the interpreter as it ends
+            return done
         except KeyboardInterrupt:
             interrupted()
         except SystemExit as leaving:
@@ -88,7 +91,11 @@ def end_with(sentence: str) -> NoReturn:
     Raises:
         SystemExit: or, in a job that somebody waits for, what submitit can bring to them.
     """
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left in its buffer goes nowhere, or the interpreter would try again, and tell, as it ends
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if "SUBMITIT_EXECUTOR" in os.environ:  # an exit would leave the process that waits for this job without a word
         from hydra.errors import CompactHydraException
 
@@ -151,6 +158,8 @@ def _about_the_disk(error: BaseException) -> str | None:
     name = getattr(error, "filename", None)
     what = _some_file() if name is None else str(name)
     reason = os.strerror(number)
+    if number == errno.EPIPE:
+        return f"nobody reads on what this prints ({reason}): let its reader take all of it, or print into a file"
     if number in _NO_ROOM:
         return f"{what} cannot be written ({reason}): make room, then give the same command again"
     if number in _NO_ENTRY:

@@ -86,7 +86,8 @@ def _find(path: Path, root: Path, folder: str) -> Recordings | None:
                 names = tuple(os.fsdecode(name) for name in kept["class_folders"].tolist())
                 if kept["stamp"].tolist() != _stamp(root / folder, names):
                     return None
-                listed = Recordings(root, kept["paths"], kept["labels"], names)
+                paths, labels = np.asarray(kept["paths"]), np.asarray(kept["labels"])  # bytes, where one is no .npy
+                listed = Recordings(root, paths, labels, names)
                 listed.checksum_is(str(kept["checksum"]))
     except Exception:  # noqa: BLE001  (whatever numpy, zipfile and their parsers make of damage: it is listed anew)
         return None

@@ -95,8 +95,8 @@ class PackWriter:
             file["labels"] = np.concatenate([one.recordings.labels for one in listed]).astype("<i8")
             file["rows"] = np.zeros(len(paths), ROW)
             create_columns(file, 0)
-            file.create_dataset("gaps", (0, 2), "<i8", maxshape=(None, 2), chunks=(1024, 2))
-            file.create_dataset("damage", (0,), "u1", maxshape=(None,), chunks=(4096,))
+            file.create_dataset("gaps", (0, 2), "<i8", maxshape=(None, 2), chunks=(1024, 2), fletcher32=True)
+            file.create_dataset("damage", (0,), "u1", maxshape=(None,), chunks=(4096,), fletcher32=True)
         self._journaled.commit()
 
     def __enter__(self) -> PackWriter:  # noqa: PYI034  (Self is not in Python 3.10)

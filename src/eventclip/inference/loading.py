@@ -80,8 +80,10 @@ def trained_classifier(
         config = {**config, "clip": {**config["clip"], **clip_options(clip)}}
     try:
         return _built(path, checkpoint, config, other_sensors=other_sensors)
-    except UserError:
-        raise
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path} cannot be built again from its card: {error}") from error
     except Exception as error:  # whatever a part of ours makes of a value that it would never have stored
         reason = " ".join(str(error).split()) or "no reason given"
         raise UserError(

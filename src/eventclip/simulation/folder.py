@@ -84,8 +84,8 @@ def film_folder(
         What was made.
 
     Raises:
-        UserError: bad images (see :mod:`eventclip.simulation.images`), or a folder that cannot be written to, lies within
-            the images, holds something else, was made with other settings or is being filmed into.
+        UserError: bad images (see :mod:`eventclip.simulation.images`), or a folder that cannot be written to, lies
+            within the images, holds something else, was made with other settings or is being filmed into.
     """
     images, out = Path(str(images)).expanduser(), Path(str(out)).expanduser()
     if not isinstance(workers, int) or workers < 1:
@@ -144,7 +144,9 @@ def _check_out(out: Path, header: dict[str, Any]) -> None:
     made_with, wanted = _flat(read), _flat(header)
     other = sorted(key for key in made_with.keys() | wanted.keys() if made_with.get(key) != wanted.get(key))
     if other:
-        told = ", ".join(f"{key:.60} was {made_with.get(key)!s:.60} and is now {wanted.get(key)}" for key in other[:3])
+        told = ", ".join(
+            f"{_in_a_line(key)} was {_in_a_line(made_with.get(key))} and is now {wanted.get(key)}" for key in other[:3]
+        )
         raise UserError(f"{out} was filmed from other images or in another way ({told}): give another out=")
 
 
@@ -158,6 +160,12 @@ def _check_folders(out: Path, recordings: Iterable[Path]) -> None:
     link = next((folder for folder in sorted(classes | {one.parent for one in classes}) if folder.is_symlink()), None)
     if link is not None:
         raise UserError(f"{link} is a link, and recordings are written to {out} alone: remove it or give another out=")
+
+
+def _in_a_line(said: object) -> str:
+    """What a header says, cut, and with escapes where a terminal would act on it."""
+    text = str(said)
+    return (text if text.isprintable() else repr(text))[:60]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from lightning import Trainer
 from eventclip.errors import UserError
 from eventclip.files import write_json
 from eventclip.models.checkpoint import check_card, read_checkpoint
-from eventclip.reports.settings import flat_settings
 from eventclip.training.logs import go_on_at
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def _check_state(path: Path, checkpoint: dict[str, Any]) -> int:
 
 def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """Refuse to go on with other settings than a training began with: it would be neither that run nor a new one."""
-    there, here = ({"seed": config["seed"], **flat_settings(config)} for config in (theirs, ours))
+    there, here = dict(_leaves(theirs)), dict(_leaves(ours))
     for key in sorted(there.keys() | here.keys()):
         decides = any(key == name or key.startswith(f"{name}.") for name in DECIDE_THE_COURSE)
         # What only one of them has may be new to a later version; of the trainer's, which are Lightning's, null is so.
@@ -118,6 +118,15 @@ def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> N
                 f"{path} was trained with {key}={began} and this run has {now}, which would change the course of the "
                 f"training: give {plus}{key}={began} to go on, or resume=null for a fresh start"
             )
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and plain values of a nested configuration."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def _typed(value: Any) -> str:
