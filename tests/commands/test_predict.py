@@ -135,6 +135,7 @@ def test_show_draws_every_pixel_of_every_view_as_clip_gets_it(run, films, tmp_pa
         assert len(pages) == (len(views) if out == "a.gif" else 1)
 
 
+@pytest.mark.shared
 def test_every_shared_real_recording_passes_through_predict_and_show(run, shared, tmp_path):
     folder = shared / "data" / "recordings"
     files = [p for p in folder.rglob("*") if p.suffix in READABLE_SUFFIXES]
