@@ -60,6 +60,19 @@ def test_a_stage_that_lasts_has_ever_fewer_lines(stderr, monkeypatch):
     assert len(lines) == 7
 
 
+def test_a_stage_waits_where_something_else_has_told_of_it(stderr, monkeypatch):
+    log, now = stderr(io.StringIO()), [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = tqdm(desc="training", unit="batches")
+    for _ in range(300):
+        now[0] += 1
+        bar.postpone()
+        bar.update()
+    assert log.getvalue() == ""
+    bar.close()
+    assert log.getvalue() == "training: 300 batches in 300.0 s\n"
+
+
 def test_an_end_by_an_error_says_how_far_it_came(stderr):
     log = stderr(io.StringIO())
 

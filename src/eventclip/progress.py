@@ -57,6 +57,10 @@ class tqdm(terminal_bar):  # type: ignore[misc]  # noqa: N801  (it takes what tq
             self._say(f"after {seconds:,.0f} s")
         return None
 
+    def postpone(self) -> None:
+        """Say nothing for a while: something else has just told how far the stage is."""
+        self._next_s = time.monotonic() - self._start + FIRST_LINE_S
+
     def close(self) -> None:
         """Take the bar away, or say how far the stage came and how long it took."""
         if self._logs and self.n > self._first:

@@ -54,10 +54,12 @@ class EpochLines(Callback):
         every = max(1, math.ceil(total / self.lines)) if total else 2 ** (epoch.bit_length() - 1)
         if trainer.is_global_zero and (epoch % every == 0 or epoch == total):
             metrics = trainer.callback_metrics
-            told = [f"loss {float(metrics['fit/loss']):.4f}"] if "fit/loss" in metrics else []
+            parts = [f"loss {float(metrics['fit/loss']):.4f}"] if "fit/loss" in metrics else []
             if self._validated and "val/top1_probabilities" in metrics:
-                told.append(f"validation accuracy {float(metrics['val/top1_probabilities']):.4f}")
-            log.info("epoch %d%s: %s", epoch, f" of {total}" if total else "", ", ".join(told))
+                parts.append(f"validation accuracy {float(metrics['val/top1_probabilities']):.4f}")
+            log.info("epoch %d%s: %s", epoch, f" of {total}" if total else "", ", ".join(parts))
+            if self._bar is not None:
+                self._bar.postpone()
         self._validated = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
