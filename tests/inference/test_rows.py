@@ -151,7 +151,7 @@ def test_a_probability_that_is_no_number_is_never_written_as_json(tmp_path):
 @pytest.mark.parametrize("to", ["/dev/full", "names"])
 def test_stdout_takes_any_name_and_a_full_one_is_one_sentence(tmp_path, to):
     code = (
-        "from eventclip.settings.telling import command; from eventclip.inference.rows import Table\n"
+        "from eventclip.config.sentences import command; from eventclip.inference.rows import Table\n"
         "def write():\n"
         "    table = Table(None, top=1, windows=False, stamp='')\n"
         "    with table.writing(): table.add([{'recording': 'é' + chr(0xdcff), 'error': 'x'}])\n"
@@ -171,7 +171,7 @@ def test_stdout_takes_any_name_and_a_full_one_is_one_sentence(tmp_path, to):
 
 @pytest.mark.parametrize("to", ["full", "nobody"])
 def test_what_is_printed_to_nobody_or_a_full_disk_is_one_sentence(to):
-    code = "from eventclip.settings.telling import command; command(lambda: print('a' * 100))()"
+    code = "from eventclip.config.sentences import command; command(lambda: print('a' * 100))()"
     with Path("/dev/full").open("wb") as full:
         out = full if to == "full" else subprocess.PIPE
         running = subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True)
