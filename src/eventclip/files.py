@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
 import stat
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -88,22 +90,41 @@ def _about(path: Path, error: OSError) -> OSError:
     return OSError(errno.EIO, str(error), str(path))
 
 
+def fingerprint(value: Any, *, length: int = 16) -> str:
+    """Hexadecimal digits that change with anything in plain values: what made a file decides its name.
+
+    Args:
+        value: what JSON holds; the order of names in objects decides nothing.
+        length: number of digits, at most 64.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
+
+
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Keep other processes from writing ``path`` meanwhile, by a lock beside it that dies with its owner.
+
+    Args:
+        path: what is to be written.
+        waiting: called twice a second while another process holds it; None does not wait.
 
     Raises:
         UserError: another process holds it.
         OSError: the folder cannot be made or written to.
     """
     lock = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _locked(lock)
-    except BlockingIOError:
-        raise UserError(f"another process is writing {path}: wait for it, or give another out=") from None
-    except OSError as error:
-        raise _about(path, error) from error
+    handle = None
+    while handle is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = _locked(lock)
+        except BlockingIOError:
+            if waiting is None:
+                raise UserError(f"another process is writing {path}: wait for it, or give another out=") from None
+            waiting()
+            time.sleep(0.5)
+        except OSError as error:
+            raise _about(path, error) from error
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""``eventclip pack data=... out=FILE.h5``: one file in place of a folder of recordings."""
+"""``eventclip pack data=... out=FOLDER``: a pack in place of a folder of recordings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def look(cfg: DictConfig) -> None:
     """Look for the data set."""
     from eventclip.config.inputs import check_data, check_given
 
-    check_given(cfg, "out", ", the file to pack into: eventclip pack data=... out=FILE.h5")
+    check_given(cfg, "out", ", the folder to pack into: eventclip pack data=... out=FOLDER")
     check_data(cfg)
 
 
 @entry("pack", before=look)
 def main(cfg: DictConfig) -> None:
     """Build the data module, pack the folders of the splits asked for, and say what was made."""
-    from eventclip.datasets.pack_splits import pack_split
+    from eventclip.datasets.packing import pack_split
     from eventclip.training.experiment import build_datamodule
 
     how = {name: cfg[name] for name in ("damaged", "verify", "workers", "progress")}

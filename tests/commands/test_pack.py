@@ -8,14 +8,12 @@ import pytest
 from eventclip.pack import main
 
 
-def test_a_run_on_the_pack_has_the_results_of_a_run_on_the_folder(
-    learnable_root, tmp_path, monkeypatch, capsys, run_experiment
-):
+def test_a_run_on_the_pack_is_the_run_on_the_folder(learnable_root, tmp_path, monkeypatch, capsys, run_experiment):
     import json
 
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    command = ["pack", "data=ncaltech101", f"data.root={learnable_root}", "out=../n.h5", "workers=1", "verify=true"]
+    command = ["pack", "data=ncaltech101", f"data.root={learnable_root}", "out=../n", "workers=1", "verify=true"]
     monkeypatch.setattr(sys, "argv", command)
     main()
     told = capsys.readouterr()
@@ -24,24 +22,24 @@ def test_a_run_on_the_pack_has_the_results_of_a_run_on_the_folder(
     assert "packing: 100%" in told.err
     assert not list((tmp_path / "here").iterdir())
 
-    both = [(), (f"data.packed={tmp_path / 'n.h5'}", "data.root=/nowhere", "data.num_workers=1")]
+    both = [(), (f"data.packed={tmp_path / 'n'}", "data.root=/nowhere", "data.num_workers=1")]
     folder, packed = (
         json.loads((run_experiment(*options, folder=f"run{i}") / "results.json").read_text())
         for i, options in enumerate(both)
     )
     assert packed["metrics"] == folder["metrics"]
     assert packed["data"]["checksums"] == folder["data"]["checksums"]
-    assert (packed["data"]["packed"], folder["data"]["packed"]) == ([str(tmp_path / "n.h5")], None)
+    assert (packed["data"]["packed"], folder["data"]["packed"]) == ([str(tmp_path / "n")], None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("data=ncaltech101",), "eventclip: out= is missing, "),
-        (("data=ncaltech101", "data.root=nowhere", "out=made.h5"), "eventclip: there is no folder nowhere"),
-        (("data=folder", "out=made.h5"), "eventclip: data.root is missing"),
+        (("data=ncaltech101", "data.root=nowhere", "out=made"), "eventclip: there is no folder nowhere"),
+        (("data=folder", "out=made"), "eventclip: data.root is missing"),
         (
-            ("data=ncaltech101", "out=made.h5", "split=train"),
+            ("data=ncaltech101", "out=made", "split=train"),
             "eventclip: split must be one of training, validation, test, all, got",
         ),
     ],
@@ -63,5 +61,5 @@ def test_it_starts_without_its_heavy_imports():
 
 
 def test_worker_processes_do_not_wait_for_torch():
-    code = "import sys, eventclip.datasets.pack_splits; sys.exit('torch' in sys.modules)"
+    code = "import sys, eventclip.datasets.packing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,7 +7,7 @@ import pytest
 
 from eventclip.datasets.audit import check_data
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
-from eventclip.datasets.pack_splits import pack_split
+from eventclip.datasets.packing import pack_split
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 
@@ -115,7 +115,7 @@ def test_workers_change_nothing(root):
 
 def test_a_pack_is_checked_like_the_folder_it_was_made_of(root, tmp_path):
     shutil.copy(root / "training" / "airplanes" / "airplanes_1.npy", root / "testing" / "airplanes" / "airplanes_9.npy")
-    out = tmp_path / "packed.h5"
+    out = tmp_path / "packed"
     list(pack_split(build(root), "all", out, workers=1, progress=False))
     folder, packed = check(root).as_dict(), check(None, packed=str(out)).as_dict()
     assert len(packed["alike"]) == 1

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 JOBS = (
-    "csv", "timeline", "png", "gif", "evaluate", "pseudo_label", "report", "train", "bank", "simulate", "pack",
+    "csv", "timeline", "png", "gif", "evaluate", "pseudo_label", "report", "train", "features", "simulate", "pack",
     "data_check", "import",
 )  # fmt: skip
 APPENDED = (".log", "metrics.csv", "hparams.yaml", ".tfevents")

@@ -1,4 +1,4 @@
-"""The feature bank: the same run as online, built once, whole again after any interruption."""
+"""The feature cache: the same run as live, filled once, whole again after any interruption."""
 
 import csv
 import json
@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from eventclip.blocks import RowStore
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
-from eventclip.datasets.pack_splits import pack_split
+from eventclip.datasets.packing import pack_split
 from eventclip.datasets.sampling import draw_few_shot
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.features import cache as features
-from eventclip.features.blocks import FeatureStore
-from eventclip.features.cache import FeatureBank
+from eventclip.features.cache import FeatureCache
 from eventclip.models.encoder import ClipEncoder
 from eventclip.views.transform import Augmentation
 
@@ -47,8 +47,8 @@ def data_module(root, *, shots=None, augmentation=None, seed=0, **options):
     )
 
 
-def bank_in(folder, encoder, **options):
-    return FeatureBank(encoder, folder=folder, progress=False, **options)
+def cache_in(folder, encoder, **options):
+    return FeatureCache(encoder, folder=folder, progress=False, **options)
 
 
 @pytest.fixture
@@ -79,48 +79,53 @@ def metrics(folder):
     return json.loads((folder / "results.json").read_text())["metrics"]
 
 
-def test_without_augmentation_the_bank_gives_the_online_runs_losses_and_predictions(run_experiment, tmp_path):
+def test_without_augmentation_a_cached_run_is_the_live_run(run_experiment, tmp_path):
     same = ("data.augmentation=null", "adapter=joint", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2")
-    online = run_experiment(*same, folder="online")
+    live = run_experiment(*same, folder="live")
     for dtype, tolerance in (("fp32", 1e-6), ("fp16", 1e-3)):
-        banked = run_experiment(
-            *same, "features=bank", f"features.dtype={dtype}", f"paths.cache={tmp_path}", folder=dtype
+        cached = run_experiment(
+            *same, "features=cached", f"features.dtype={dtype}", f"paths.cache={tmp_path}", folder=dtype
         )
-        np.testing.assert_allclose(curve(banked), curve(online), atol=tolerance)
-        assert metrics(banked)["test/top1_probabilities"] == metrics(online)["test/top1_probabilities"]
-        assert metrics(banked)["test/loss"] == pytest.approx(metrics(online)["test/loss"], abs=tolerance)
+        np.testing.assert_allclose(curve(cached), curve(live), atol=tolerance)
+        assert metrics(cached)["test/top1_probabilities"] == metrics(live)["test/top1_probabilities"]
+        assert metrics(cached)["test/loss"] == pytest.approx(metrics(live)["test/loss"], abs=tolerance)
 
 
-def test_with_a_pass_for_every_epoch_the_bank_run_is_the_online_run_to_the_last_bit(run_experiment, tmp_path):
+def test_a_copy_for_every_epoch_is_the_live_run_to_the_last_bit(run_experiment, tmp_path):
     # batches of 16 views and more, below which matrix kernels round differently
     same = ("data.batch_size=9", "trainer.max_epochs=3", "fewshot.shots=6", "fewshot.repeat=true", "seed=3")
-    online = run_experiment(*same, folder="online")
-    banked = run_experiment(
-        *same, "features=bank", "features.passes=3", "features.dtype=fp32", f"paths.cache={tmp_path}", folder="bank"
+    live = run_experiment(*same, folder="live")
+    cached = run_experiment(
+        *same,
+        "features=cached",
+        "features.copies=3",
+        "features.dtype=fp32",
+        f"paths.cache={tmp_path}",
+        folder="features",
     )
-    theirs = learned(banked)
-    assert all(torch.equal(value, theirs[name]) for name, value in learned(online).items())
-    assert metrics(online) == metrics(banked)
+    theirs = learned(cached)
+    assert all(torch.equal(value, theirs[name]) for name, value in learned(live).items())
+    assert metrics(live) == metrics(cached)
 
 
-def test_the_picture_stays_in_a_bank_run(run_experiment, tmp_path):
-    run = run_experiment("features=bank", "features.passes=1", f"paths.cache={tmp_path}")
-    online = run_experiment("trainer.max_epochs=1", folder="online")
-    assert (run / "pictures" / "test.png").stat().st_size > 0.5 * (online / "pictures" / "test.png").stat().st_size
+def test_the_picture_stays_in_a_cached_run(run_experiment, tmp_path):
+    run = run_experiment("features=cached", "features.copies=1", f"paths.cache={tmp_path}")
+    live = run_experiment("trainer.max_epochs=1", folder="live")
+    assert (run / "pictures" / "test.png").stat().st_size > 0.5 * (live / "pictures" / "test.png").stat().st_size
 
 
-def test_epochs_go_round_the_passes(learnable_root, tmp_path, encoder):
-    banked = bank_in(tmp_path, encoder, passes=2)(data_module(learnable_root, augmentation=PLAIN).dataset("fit"))
-    assert torch.equal(banked[0, 4]["features"], banked[2, 4]["features"])
-    assert not torch.equal(banked[0, 4]["features"], banked[1, 4]["features"])
+def test_epochs_go_round_the_copies(learnable_root, tmp_path, encoder):
+    cached = cache_in(tmp_path, encoder, copies=2)(data_module(learnable_root, augmentation=PLAIN).dataset("fit"))
+    assert torch.equal(cached[0, 4]["features"], cached[2, 4]["features"])
+    assert not torch.equal(cached[0, 4]["features"], cached[1, 4]["features"])
 
 
-def test_a_sample_of_the_bank_is_the_encoded_sample_with_its_padding_marked(learnable_root, tmp_path, encoder):
+def test_a_cached_sample_is_the_encoded_sample(learnable_root, tmp_path, encoder):
     dataset = data_module(learnable_root, evaluation_views=10).dataset("test")
     dataset.make_views.max_views = 5  # recordings have 3 views
-    banked = bank_in(tmp_path, encoder, dtype="fp32")(dataset)
-    assert len(banked) == len(dataset) == 12
-    ours, theirs = banked[0, 7], dataset[0, 7]
+    cached = cache_in(tmp_path, encoder, dtype="fp32")(dataset)
+    assert len(cached) == len(dataset) == 12
+    ours, theirs = cached[0, 7], dataset[0, 7]
     assert torch.equal(ours["valid"], theirs["valid"])
     assert ours["valid"].tolist() == [True, True, True, False, False]
     assert (ours["label"], ours["index"]) == (theirs["label"], theirs["index"])
@@ -128,35 +133,31 @@ def test_a_sample_of_the_bank_is_the_encoded_sample_with_its_padding_marked(lear
     assert not ours["features"][3:].any()
 
 
-def test_more_shots_encode_only_the_recordings_that_are_new(learnable_root, tmp_path, encoder, encoded):
+def test_more_shots_encode_only_recordings_that_are_new(learnable_root, tmp_path, encoder, encoded):
     for shots, views in ((1, 12), (1, 0), (3, 24)):  # 3 classes, 2 views, 2 passes
         encoded.clear()
         module = data_module(learnable_root, shots=shots, augmentation=PLAIN)
-        bank_in(tmp_path, encoder, passes=2)(module.dataset("fit"))
+        cache_in(tmp_path, encoder, copies=2)(module.dataset("fit"))
         assert sum(encoded) == views, shots
     encoded.clear()
-    bank_in(tmp_path, encoder, passes=3)(data_module(learnable_root, shots=3, augmentation=PLAIN).dataset("fit"))
+    cache_in(tmp_path, encoder, copies=3)(data_module(learnable_root, shots=3, augmentation=PLAIN).dataset("fit"))
     assert sum(encoded) == 18  # the third pass
 
 
-def test_seeds_share_the_evaluation_views_and_repeats_differ_only_where_augmented(
-    learnable_root, tmp_path, encoder, encoded
-):
+def test_seeds_share_views_and_repeats_differ_where_augmented(learnable_root, tmp_path, encoder, encoded):
     for seed in (0, 1):
-        bank_in(tmp_path, encoder)(data_module(learnable_root, seed=seed).dataset("test"))
+        cache_in(tmp_path, encoder)(data_module(learnable_root, seed=seed).dataset("test"))
     assert sum(encoded) == 36
     for augmentation, distinct in ((None, 18), (PLAIN, 21)):
         encoded.clear()
         module = data_module(learnable_root, shots=7, augmentation=augmentation)  # 6 recordings per class
-        bank_in(tmp_path, encoder, passes=1)(module.dataset("fit"))
+        cache_in(tmp_path, encoder, copies=1)(module.dataset("fit"))
         assert sum(encoded) == 2 * distinct
 
 
-def test_everything_that_shapes_a_feature_changes_the_bank(
-    learnable_root, tmp_path, encoder, tiny_clip_json, monkeypatch
-):
-    def place(*, clip=encoder, bank=None, **data):
-        return bank_in(tmp_path, clip, **(bank or {})).place(data_module(learnable_root, **data).dataset("fit"))
+def test_all_that_shapes_a_feature_changes_its_folder(learnable_root, tmp_path, encoder, tiny_clip_json, monkeypatch):
+    def place(*, clip=encoder, cache=None, **data):
+        return cache_in(tmp_path, clip, **(cache or {})).place(data_module(learnable_root, **data).dataset("fit"))
 
     places = [
         place(),
@@ -173,8 +174,8 @@ def test_everything_that_shapes_a_feature_changes_the_bank(
         place(augmentation=PLAIN, seed=1),
         place(augmentation=Augmentation(max_shift=4)),
         place(augmentation=Augmentation(max_shift=3, image=False)),
-        place(bank={"dtype": "fp16"}),
-        place(bank={"precision": "bf16-mixed"}),
+        place(cache={"dtype": "fp16"}),
+        place(cache={"precision": "bf16-mixed"}),
         place(clip=ClipEncoder(None, None, config=tiny_clip_json, init_seed=1)),
         place(clip=ClipEncoder(None, None, config=tiny_clip_json, mean=[0.5, 0.5, 0.5])),
         place(clip=ClipEncoder(None, None, config=tiny_clip_json, quick_gelu=True)),
@@ -185,77 +186,79 @@ def test_everything_that_shapes_a_feature_changes_the_bank(
     assert len(set(places)) == len(places)
 
 
-def test_neither_seed_nor_passes_nor_place_change_the_bank_of_plain_views(learnable_root, tmp_path, encoder):
+def test_seed_copies_and_place_leave_plain_views_their_folder(learnable_root, tmp_path, encoder):
     def place(seed, passes, root):
-        return bank_in(tmp_path, encoder, passes=passes).place(data_module(root, seed=seed).dataset("test"))
+        return cache_in(tmp_path, encoder, copies=passes).place(data_module(root, seed=seed).dataset("test"))
 
     moved = shutil.copytree(learnable_root, tmp_path / "moved")
     assert place(0, 1, learnable_root) == place(1, 9, moved)
 
 
-def test_weights_that_changed_after_loading_have_a_bank_of_their_own(learnable_root, tmp_path, tiny_clip_json):
+def test_weights_changed_after_loading_have_their_own_folder(learnable_root, tmp_path, tiny_clip_json):
     tuned = ClipEncoder(None, None, config=tiny_clip_json)
     dataset = data_module(learnable_root).dataset("test")
-    before = bank_in(tmp_path, tuned).place(dataset)
+    before = cache_in(tmp_path, tuned).place(dataset)
     with torch.no_grad():
         next(tuned.visual.parameters()).add_(1e-3)
-    assert bank_in(tmp_path, tuned).place(dataset) != before
+    assert cache_in(tmp_path, tuned).place(dataset) != before
 
 
 def test_a_recording_that_changed_is_encoded_again(learnable_root, tmp_path, encoder, encoded):
     root = shutil.copytree(learnable_root, tmp_path / "data")
-    bank_in(tmp_path / "bank", encoder)(data_module(root).dataset("test"))
+    cache_in(tmp_path / "features", encoder)(data_module(root).dataset("test"))
     changed = root / "testing" / "airplanes" / "airplanes_1.npy"
     np.save(changed, np.load(changed)[:500])
     encoded.clear()
-    bank_in(tmp_path / "bank", encoder)(data_module(root).dataset("test"))
+    cache_in(tmp_path / "features", encoder)(data_module(root).dataset("test"))
     assert sum(encoded) == 3 - 1  # 500 events are two windows and one remainder of half a window, which is none
 
 
 def test_damage_is_found_and_mended(learnable_root, tmp_path, encoder, caplog):
     dataset = data_module(learnable_root).dataset("test")
-    bank = bank_in(tmp_path, encoder)
-    whole = [bank(dataset)[0, i]["features"] for i in range(12)]
-    block = next(bank.place(dataset).glob("*.h5"))
+    cache = cache_in(tmp_path, encoder)
+    whole = [cache(dataset)[0, i]["features"] for i in range(12)]
+    block = next(cache.place(dataset).glob("*.h5"))
     content = bytearray(block.read_bytes())
     content[len(content) // 2] ^= 4
     block.write_bytes(content)
-    again = bank_in(tmp_path, encoder)(dataset)
+    again = cache_in(tmp_path, encoder)(dataset)
     assert "1 damaged blocks" in caplog.text
     assert all(torch.equal(again[0, i]["features"], whole[i]) for i in range(12))
 
 
 def test_rebuild_encodes_everything_again_once(learnable_root, tmp_path, encoder, encoded):
     dataset = data_module(learnable_root).dataset("test")
-    bank_in(tmp_path, encoder)(dataset)
-    bank = bank_in(tmp_path, encoder, rebuild=True)
-    bank(dataset)
-    bank(dataset)
+    cache_in(tmp_path, encoder)(dataset)
+    cache = cache_in(tmp_path, encoder, rebuild=True)
+    cache(dataset)
+    cache(dataset)
     assert encoded == [36, 36]
-    assert len(list(bank.place(dataset).glob("*.h5"))) == 1
+    assert len(list(cache.place(dataset).glob("*.h5"))) == 1
 
 
 def test_workers_change_no_bit(learnable_root, tmp_path, encoder):
     kept = []
     for workers in (0, 2):
-        bank = bank_in(tmp_path / str(workers), encoder, num_workers=workers, passes=2)
+        cache = cache_in(tmp_path / str(workers), encoder, num_workers=workers, copies=2)
         dataset = data_module(learnable_root, augmentation=PLAIN).dataset("fit")
-        bank(dataset)
-        kept.append({path.name: path.read_bytes() for path in bank.place(dataset).glob("*.h5")})
+        cache(dataset)
+        kept.append({path.name: path.read_bytes() for path in cache.place(dataset).glob("*.h5")})
     assert kept[0] == kept[1]
 
 
-def test_a_complete_bank_needs_no_writing(learnable_root, tmp_path, encoder, monkeypatch):
+def test_a_complete_cache_needs_no_writing(learnable_root, tmp_path, encoder, monkeypatch):
     dataset = data_module(learnable_root).dataset("test")
-    bank_in(tmp_path, encoder)(dataset)
-    monkeypatch.setattr(features, "FileLock", None)  # whoever wants to write needs it
-    assert len(bank_in(tmp_path, encoder)(dataset)) == 12
+    cache_in(tmp_path, encoder)(dataset)
+    monkeypatch.setattr(features, "held", None)  # whoever wants to write needs it
+    assert len(cache_in(tmp_path, encoder)(dataset)) == 12
 
 
 def test_a_folder_that_cannot_be_written_is_told(learnable_root, tmp_path, encoder):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written to .*file/bank \(Not a directory\): set features\.folder"):
-        bank_in(tmp_path / "file" / "bank", encoder)(data_module(learnable_root).dataset("test"))
+    with pytest.raises(
+        UserError, match=r"cannot be written to .*file/features \(Not a directory\): set features\.folder"
+    ):
+        cache_in(tmp_path / "file" / "features", encoder)(data_module(learnable_root).dataset("test"))
 
 
 def test_a_full_disk_is_told_and_leaves_no_half_block(learnable_root, tmp_path, encoder, monkeypatch):
@@ -264,26 +267,26 @@ def test_a_full_disk_is_told_and_leaves_no_half_block(learnable_root, tmp_path, 
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     dataset = data_module(learnable_root).dataset("test")
-    bank = bank_in(tmp_path, encoder)
+    cache = cache_in(tmp_path, encoder)
     with pytest.raises(UserError, match="No space left on device"):
-        bank(dataset)
-    assert list(bank.place(dataset).glob("*.h5")) == []
+        cache(dataset)
+    assert list(cache.place(dataset).glob("*.h5")) == []
 
 
 def test_a_tower_that_learns_is_refused(learnable_root, tmp_path, tiny_clip_json):
     tuned = ClipEncoder(None, None, config=tiny_clip_json)
     next(tuned.visual.parameters()).requires_grad_()
-    with pytest.raises(UserError, match=r"here it learns: set features\.?=online"):
-        bank_in(tmp_path, tuned)(data_module(learnable_root).dataset("test"))
+    with pytest.raises(UserError, match=r"here it learns: set features=live"):
+        cache_in(tmp_path, tuned)(data_module(learnable_root).dataset("test"))
 
 
-@pytest.mark.parametrize(("options", "message"), [({"passes": 0}, "passes"), ({"dtype": "int8"}, "fp16, fp32")])
+@pytest.mark.parametrize(("options", "message"), [({"copies": 0}, "copies"), ({"dtype": "int8"}, "fp16, fp32")])
 def test_impossible_options_are_refused(tmp_path, encoder, options, message):
     with pytest.raises(UserError, match=message):
-        bank_in(tmp_path, encoder, **options)
+        cache_in(tmp_path, encoder, **options)
 
 
-def test_the_draw_of_a_recording_does_not_depend_on_what_else_was_drawn(learnable_root):
+def test_augmentation_does_not_depend_on_what_else_was_drawn(learnable_root):
     few = data_module(learnable_root, shots=1, augmentation=PLAIN).dataset("fit")
     many = data_module(learnable_root, shots=7, augmentation=PLAIN).dataset("fit")
     first, repeated = 0, 6  # of the first class: the one shot, and its repeat after all six
@@ -296,31 +299,32 @@ def test_the_draw_of_a_recording_does_not_depend_on_what_else_was_drawn(learnabl
 BUILD = """
 import sys, time
 from pathlib import Path
+from eventclip.blocks import RowStore
 from eventclip.datasets.sampling import draw_few_shot
+from eventclip.blocks import RowStore
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
-from eventclip.datasets.pack_splits import pack_split
+from eventclip.datasets.packing import pack_split
 from eventclip.views.transform import Augmentation
 from eventclip.events.frames import FrameRenderer
 from eventclip.models.encoder import ClipEncoder
 from eventclip.features import cache as features
-from eventclip.features.blocks import FeatureStore
 
 root, folder, clip = map(Path, sys.argv[1:4])
 features._ROWS_AT_ONCE = 3
 features.rows_in_block = lambda size: 6
-write = FeatureStore.append
+write = RowStore.write
 def slowly(self, *given):
     time.sleep(0.02)
     write(self, *given)
     print("block", flush=True)
-FeatureStore.append = slowly
+RowStore.write = slowly
 module = NCaltech101DataModule(
     root=root, renderer=FrameRenderer(200), sensor_hw=(60, 80), percentile_events=600, image_size=32,
     augmentation=Augmentation(max_shift=3),
 )
 encoder = ClipEncoder(None, None, config=clip)
 print("ready", flush=True)
-features.FeatureBank(encoder, folder=folder, passes=5, progress=False)(module.dataset("fit"))
+features.FeatureCache(encoder, folder=folder, copies=5, progress=False)(module.dataset("fit"))
 print("complete", flush=True)
 """
 
@@ -332,12 +336,12 @@ def start_build(root, folder, clip):
 
 
 def content(folder):
-    """Key -> bytes of all that a folder of banks holds."""
+    """Key -> bytes of all that a folder of features holds."""
     (place,) = {path.parent for path in folder.rglob("*.h5")}
-    store = FeatureStore(place)
-    rows = store.rows(store._keys)
+    store = RowStore(place)
+    rows = store.rows(store.keys)
     assert store.damaged == []
-    return {bytes(key): rows[i].tobytes() for i, key in enumerate(store._keys)}
+    return {bytes(key): rows[i].tobytes() for i, key in enumerate(store.keys)}
 
 
 def build_with_kills(root, folder, clip, *, kills, seed):
@@ -355,9 +359,7 @@ def build_with_kills(root, folder, clip, *, kills, seed):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_build_killed_at_random_moments_ends_with_the_bytes_of_a_clean_one(
-    learnable_root, tmp_path, tiny_clip_json, kills
-):
+def test_after_kills_it_ends_with_the_bytes_of_a_clean_build(learnable_root, tmp_path, tiny_clip_json, kills):
     build_with_kills(learnable_root, tmp_path / "clean", tiny_clip_json, kills=0, seed=0)
     killed = build_with_kills(learnable_root, tmp_path / "killed", tiny_clip_json, kills=kills, seed=1)
     assert killed > 0
@@ -374,17 +376,19 @@ def test_of_two_processes_one_encodes_and_both_end(learnable_root, tmp_path, tin
     assert len(content(tmp_path)) == 90
 
 
-def test_a_packed_data_set_has_a_bank_of_its_own_until_the_pack_changes(learnable_root, tmp_path, encoder, encoded):
-    pack = tmp_path / "pack.h5"
-    module = data_module(learnable_root)
-    assert list(pack_split(module, "all", pack, progress=False, workers=1))
-    bank = bank_in(tmp_path / "bank", encoder)
-    packed = data_module(None, packed=str(pack)).dataset("test")
-    expected = bank(module.dataset("test"))
-    np.testing.assert_array_equal(bank(packed)[0, 3]["features"], expected[0, 3]["features"])
+def test_a_pack_keeps_its_features_until_its_events_change(learnable_root, tmp_path, encoder, encoded):
+    root = shutil.copytree(learnable_root, tmp_path / "data")
+    module, cache = data_module(root), cache_in(tmp_path / "features", encoder)
+    assert list(pack_split(module, "all", tmp_path / "one", progress=False, workers=1))
+    expected = cache(module.dataset("test"))
+    packed = cache(data_module(None, packed=str(tmp_path / "one")).dataset("test"))
+    np.testing.assert_array_equal(packed[0, 3]["features"], expected[0, 3]["features"])
     before = len(encoded)
-    bank(packed)
+    shutil.move(tmp_path / "one", tmp_path / "moved")
+    cache(data_module(None, packed=str(tmp_path / "moved")).dataset("test"))
     assert len(encoded) == before
-    os.utime(pack, ns=(1, 1))
-    bank(data_module(None, packed=str(pack)).dataset("test"))
+    changed = root / "testing" / "airplanes" / "airplanes_1.npy"
+    np.save(changed, np.load(changed)[:500])
+    assert list(pack_split(data_module(root), "all", tmp_path / "two", progress=False, workers=1))
+    cache(data_module(None, packed=str(tmp_path / "two")).dataset("test"))
     assert len(encoded) > before

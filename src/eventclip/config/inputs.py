@@ -57,16 +57,18 @@ def check_data(cfg: DictConfig) -> None:
     """
     target, root, packed = (_value(cfg, "data", name) for name in ("_target_", "root", "packed"))
     if packed is not None:
-        missing = [one for one in (packed if isinstance(packed, list | ListConfig) else [packed]) if not _is_file(one)]
+        several = packed if isinstance(packed, list | ListConfig) else [packed]
+        missing = [one for one in several if not _path(one).is_dir()]
         if missing:
-            raise UserError(f"there is no pack {missing[0]}: data.packed is a file that eventclip pack wrote")
+            raise UserError(
+                f"there is no pack {missing[0]}: data.packed is a folder that eventclip pack made, and a pack of "
+                f"version 0.1, which is a file, must be packed again"
+            )
         return
     if target not in TARGETS or target == _SIMULATED:
         return
     if root is None:
-        raise UserError(
-            "data.root is missing: give the data set's folder, or a file that it was packed into by data.packed"
-        )
+        raise UserError("data.root is missing: give the data set's folder, or a pack of it by data.packed")
     if not _path(root).is_dir():
         raise UserError(f"there is no folder {_path(root)}: set data.root to the data set's folder")
 

@@ -289,11 +289,11 @@ class Optim:
 
 
 @dataclass
-class FeatureBank:
-    """Of :class:`eventclip.features.cache.FeatureBank`."""
+class FeatureCache:
+    """Of :class:`eventclip.features.cache.FeatureCache`."""
 
     folder: Path
-    passes: Count
+    copies: Count
     dtype: Literal["fp32", "fp16"]
     rebuild: bool
     precision: Precision
@@ -411,7 +411,7 @@ TARGETS: dict[str, type] = {
     "eventclip.adapters.paper.VisualAdapter": TransformerAdapter,
     "eventclip.adapters.paper.JointAdapter": TransformerAdapter,
     "eventclip.training.optim.AdamWarmupCosine": Optim,
-    "eventclip.features.cache.FeatureBank": FeatureBank,
+    "eventclip.features.cache.FeatureCache": FeatureCache,
     "eventclip.training.checkpoints.LastCheckpoint": LastCheckpoint,
     "eventclip.training.requeue.Requeue": Nothing,
     "eventclip.training.callbacks.PredictionPictures": Pictures,
@@ -433,7 +433,7 @@ FramesGroup = Annotated[Any, Built((Frames,))]
 ClipGroup = Annotated[Any, Built((Clip,))]
 AdapterGroup = Annotated[Any, Built((IdentityAdapter, TextAdapter, TransformerAdapter))]
 FewShotGroup = Annotated[Any, Built((FewShot,))]
-FeaturesGroup = Annotated[Any, Built((FeatureBank,))]
+FeaturesGroup = Annotated[Any, Built((FeatureCache,))]
 OptimGroup = Annotated[Any, Built((Optim,))]
 TrainerGroup = Annotated[Any, Built((DistributedTrainer,))]
 Loggers = Annotated[Any, Collected((("tensorboard", FileLogger), ("csv", FileLogger)))]

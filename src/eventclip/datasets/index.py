@@ -8,8 +8,6 @@ anew each time, since a further change could bear the same time.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import time
 import zipfile
@@ -19,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from eventclip.datasets.recordings import Recordings, list_recordings
-from eventclip.files import open_regular, plain_name, whole_file
+from eventclip.files import fingerprint, open_regular, plain_name, whole_file
 
 REVISION = 1  # of what is kept: raise it whenever the same folders would be listed differently
 SETTLED_S = 3.0
@@ -54,8 +52,7 @@ def list_kept(
     if cache is None:
         return list_recordings(root, folder, class_folders=class_folders, suffixes=suffixes)
     chosen = None if class_folders is None else list(class_folders)
-    what = json.dumps([REVISION, os.path.realpath(root), folder, chosen, list(suffixes)])
-    key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    key = fingerprint([REVISION, os.path.realpath(root), folder, chosen, list(suffixes)], length=32)
     path = Path(cache).expanduser() / "index" / f"{key}.npz"
     kept = _find(path, root, folder)
     if kept is not None:

@@ -1,31 +1,53 @@
-"""Write a packed data set: killable at any moment, resumed where it stopped, never half a file under its name."""
+"""Make packs: killable at any moment, resumed by the recordings that are there, never half a pack under its name."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 import eventclip
-from eventclip.datasets.journal import journal_of
-from eventclip.datasets.pack_format import DAMAGED, MISSING, STORED, Encoded, Listed, PackHeader, check_paths, encode
-from eventclip.datasets.pack_writer import PackWriter
-from eventclip.datasets.packed import Pack
+from eventclip.blocks import KEY, Blocks, written
+from eventclip.datasets.packs import (
+    CHUNK,
+    HEADER,
+    INDEX,
+    ROW,
+    Encoded,
+    Listed,
+    Pack,
+    PackBlock,
+    PackedFolder,
+    PackHeader,
+    create_columns,
+    encode,
+    read_block,
+    recording_key,
+)
+from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
-from eventclip.parallel import in_order
+from eventclip.files import fingerprint, held, printable, write_json
+from eventclip.parallel import cores, in_order
 from eventclip.progress import tqdm
+
+if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
+    from eventclip.datasets.datamodule import EventDataModule
+
+log = logging.getLogger(__name__)
 
 Read = Callable[[Path], tuple[Events, tuple[int, int] | None]]
 """Path -> events, and the sensor's (height, width) where the file knows it."""
+
+BLOCK_RECORDINGS, BLOCK_BYTES = 1024, 256 << 20
+"""A block ends after so many recordings, or bytes of their files: what a kill may cost, some seconds."""
 
 _NAMED = 3  # damaged recordings told in a sentence; a file lists all
 
@@ -40,7 +62,7 @@ class Packed:
         new: how many of them were packed by this call.
         damaged: how many give an error in place of events.
         events: number of events.
-        size: bytes of the file.
+        size: bytes of all files.
     """
 
     folders: tuple[str, ...]
@@ -60,6 +82,60 @@ class Packed:
         )
 
 
+def pack_split(
+    data: EventDataModule,
+    split: str,
+    out: str | Path,
+    *,
+    damaged: str = "error",
+    verify: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Iterator[str]:
+    """Pack the folders of a data module's splits; what ``eventclip pack`` does.
+
+    Args:
+        data: lists the folders and knows how to read the files.
+        split: "training", "validation", "test", or "all" of them; a data set without validation is packed without.
+        out: the folder.
+        damaged: "error" or "keep", see ``keep_damaged`` of :func:`pack_folders`.
+        verify: read everything once more and compare.
+        workers: processes that read and compress; None takes one per core.
+        progress: show a progress bar.
+
+    Yields:
+        Lines for people.
+
+    Raises:
+        UserError: as :func:`pack_folders` and :func:`verify_pack`, a data set that is packed, or a wrong option.
+    """
+    if damaged not in ("error", "keep") or split not in (*SPLITS, "all"):
+        raise UserError(
+            f"damaged must be error or keep and split one of {', '.join(SPLITS)} or all, got damaged={damaged!r} and "
+            f"split={split!r}"
+        )
+    if data.packed is not None:
+        raise UserError("data.packed names a pack already: leave it out, and give the folder to pack by data.root")
+    for name in ("training", "test") if split == "all" else (split,):
+        data.split(name)
+    if split == "all" and "validation" in data.own_splits:
+        try:
+            data.split("validation")
+        except UserError as error:
+            yield printable(f"packed without a validation split, as {error}")
+    listed, read = list(data.listed_folders.values()), data.files.read
+    workers = cores() if workers is None else workers
+    keep, read_as = damaged == "keep", data.files.describe()
+    packed = pack_folders(listed, out, read, read_as=read_as, keep_damaged=keep, workers=workers, progress=progress)
+    yield printable(f"{out}: {packed.summary()}")
+    if data.files.reading.sort or data.files.reading.drop_outside:
+        yield "events were sorted or left out as asked: python -m eventclip.data_check with the same data= counts them"
+    if verify:
+        count = verify_pack(listed, out, read, workers=workers, progress=progress)
+        yield f"verified: {count:,} recordings are the same in both"
+    yield from data.first_notes(listed[0].recordings)
+
+
 def pack_folders(
     listed: Sequence[Listed],
     out: str | Path,
@@ -70,18 +146,16 @@ def pack_folders(
     workers: int = 1,
     progress: bool = True,
 ) -> Packed:
-    """Pack folders of recordings into one file.
-
-    The work done is kept in a hidden file beside ``out`` every few seconds, and goes on from there.
+    """Pack folders of recordings.
 
     Args:
         listed: the folders.
-        out: the file; nothing lies under this name until it is complete.
+        out: the folder of the pack, which is none before its header is written, last of all.
         read: path -> events and sensor; sent to the worker processes.
         read_as: options that ``read`` stands for, for the header.
         keep_damaged: keep the error of a recording that cannot be read in its place, to be raised when it is read
             from the pack; otherwise the pack is not finished before all can be read.
-        workers: processes that read and compress.
+        workers: processes that read and compress; they decide nothing of what is written.
         progress: show a progress bar.
 
     Raises:
@@ -93,40 +167,27 @@ def pack_folders(
     for one in listed:
         if out.resolve().is_relative_to((one.recordings.root / one.folder).resolve()):
             raise UserError(f"the pack cannot lie within the recordings, got out={out}: give another out=")
-    header = PackHeader(tuple(one.packed() for one in listed), read_as, eventclip.__version__)
-    _check_names(listed, header)
-    part = out.with_name(f".{out.name}.part")
+    folders = tuple(one.packed() for one in listed)
+    _check_names(listed, folders)
+    _check_out(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _claimed(part):
-            if out.exists():
-                _check_same(out, header)
-                new = 0
+        with held(out / HEADER):
+            new = 0
+            if (out / HEADER).exists():
+                _check_same(out, folders, read_as)
             else:
-                new, sentences = _fill(listed, part, header, partial(_encoded, read), keep_damaged, workers, progress)
-                if sentences:
-                    raise UserError(_told(sentences, out))
-                part.replace(out)
-            journal_of(part).unlink(missing_ok=True)
+                new = _fill(listed, folders, out, read, read_as, keep_damaged, workers, progress)
             damage_list(out).unlink(missing_ok=True)
-    except Timeout:
-        raise UserError(f"another process is packing into {out}: wait for it, or give another out=") from None
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror or error}): make room or give another out=; the work done so "
-            f"far is kept beside it"
+            f"far is kept in it"
         ) from error
-    with h5py.File(out, "r", locking=False) as file:
-        rows = file["rows"][()]
-    stored = rows["state"] == STORED
-    return Packed(
-        tuple(one.folder for one in listed),
-        len(rows),
-        new,
-        int((rows["state"] == DAMAGED).sum()),
-        int(rows["count"][stored].sum()),
-        out.stat().st_size,
-    )
+    rows = Pack(out).rows
+    sound = rows["block"] >= 0
+    size = sum(path.stat().st_size for path in out.iterdir())
+    names = tuple(one.folder for one in listed)
+    return Packed(names, len(rows), new, int((~sound).sum()), int(rows["count"][sound].sum()), size)
 
 
 def damage_list(out: Path) -> Path:
@@ -134,18 +195,161 @@ def damage_list(out: Path) -> Path:
     return out.with_name(f"{out.name}.damaged.txt")
 
 
-def _check_names(listed: Sequence[Listed], header: PackHeader) -> None:
+def _check_names(listed: Sequence[Listed], folders: Sequence[PackedFolder]) -> None:
     """Refuse what no reader of packs would take: names that may lead elsewhere when they are joined to a folder.
 
     Raises:
         UserError: names the first.
     """
     try:
-        PackHeader.from_json(header.as_json())
-        for one, folder in zip(listed, header.folders, strict=True):
-            check_paths(folder, one.recordings.paths, one.recordings.labels)
+        for one, folder in zip(listed, folders, strict=True):
+            folder.check()
+            folder.check_paths(one.recordings.paths, one.recordings.labels)
     except ValueError as error:
         raise UserError(f"what is to be packed would be {error}: rename it, and pack then") from None
+
+
+def _check_out(out: Path) -> None:
+    """Refuse to write among other things."""
+    try:
+        other = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.exists() else []
+    except OSError as error:
+        raise UserError(f"out={out} is no folder ({error.strerror}): a pack is one, give another out=") from None
+    other = [name for name in sorted(other) if name != HEADER and not name.endswith(".h5")]
+    if other:
+        raise UserError(f"out={out} is there already with {other[0]} in it: give a folder of its own to the pack")
+
+
+def _check_same(out: Path, folders: tuple[PackedFolder, ...], read_as: dict[str, Any]) -> None:
+    """Refuse a finished pack that is not this very one."""
+    try:
+        other = Pack(out).header
+    except UserError as error:
+        raise UserError(f"out={out} is there already, and {error}") from None
+    if (other.folders, other.read_as) != (folders, read_as):
+        raise UserError(f"out={out} is there already with other recordings in it: remove it or give another out=")
+
+
+def _paths_of(listed: Sequence[Listed]) -> Iterator[Path]:
+    """All recordings, folder after folder."""
+    return (one.recordings.path(position) for one in listed for position in range(len(one.recordings)))
+
+
+def _encoded(read: Read, path: Path) -> Encoded | str:
+    """What a worker does: read one recording and make its chunks, or say why not."""
+    try:
+        return encode(*read(path))
+    except RecordingError as error:
+        return str(error)
+    except MemoryError:
+        return f"{path} does not fit into memory: split it, or pack it where there is more"
+
+
+def _fill(
+    listed: Sequence[Listed],
+    folders: tuple[PackedFolder, ...],
+    out: Path,
+    read: Read,
+    read_as: dict[str, Any],
+    keep_damaged: bool,
+    workers: int,
+    progress: bool,
+) -> int:
+    """Pack what is missing, then index and header; gives the number of recordings looked at."""
+    blocks = Blocks(out, read_block, name="the pack", remedy="let this user read it, or give another out=")
+    blocks.tidy()
+    if blocks.damaged:
+        log.warning("%d damaged blocks of %s are packed again", len(blocks.damaged), printable(str(out)))
+        blocks.remove(damaged_only=True)
+    keys, sizes = _keys_of(listed, fingerprint(read_as))
+    wanted = np.zeros(len(keys), np.bool_)
+    wanted[blocks.missing(keys)] = True
+    if len(blocks) and wanted.all():
+        raise UserError(
+            f"{out} was begun with other recordings or options: remove it to begin anew, or give another out="
+        )
+    missing = np.flatnonzero(wanted)
+    made = in_order(partial(_encoded, read), (p for p, want in zip(_paths_of(listed), wanted) if want), workers)
+    bar = tqdm(made, "packing", len(keys), initial=len(keys) - len(missing), unit="rec", disable=not progress)
+    told: dict[int, str] = {}
+    parts: dict[int, Encoded] = {}
+    looked_at = size = 0
+    for number, one in zip(missing.tolist(), bar, strict=True):
+        if isinstance(one, str):
+            told[number] = one
+        else:
+            parts[number] = one
+        # Blocks end where they would have ended without interruption, whatever cannot be read.
+        looked_at, size = looked_at + 1, size + int(sizes[number])
+        if looked_at == BLOCK_RECORDINGS or size >= BLOCK_BYTES or number == missing[-1]:
+            if parts:
+                blocks.append(partial(_write_block, keys[list(parts)], list(parts.values())))
+            parts, looked_at, size = {}, 0, 0
+    if told and not keep_damaged:
+        raise UserError(_told(list(told.values()), out))
+    blocks.refresh()
+    for old in out.glob("index-*.h5"):
+        old.unlink()
+    index = written(out, "index", partial(_write_index, listed, blocks, keys, told))
+    sizes_of = tuple((block.path.name, block.path.stat().st_size) for block in blocks.blocks)
+    header = PackHeader(folders, read_as, eventclip.__version__, index.name, sizes_of)
+    write_json(out / HEADER, header.as_json())
+    return len(missing)
+
+
+def _keys_of(listed: Sequence[Listed], read_as: str) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+    """(n,) keys of all recordings, and (n,) sizes of their files [bytes]."""
+    paths = [path for one in listed for path in one.recordings.paths.tolist()]
+    keys, sizes = np.zeros(len(paths), KEY), np.zeros(len(paths), np.int64)
+    for number, (path, file) in enumerate(zip(paths, _paths_of(listed), strict=True)):
+        try:
+            status = file.stat()
+        except OSError:  # which is told where it is read
+            status = None
+        keys[number] = recording_key(path, status, read_as)
+        sizes[number] = 0 if status is None else status.st_size
+    return keys, sizes
+
+
+def _write_block(keys: NDArray[np.bytes_], recordings: Sequence[Encoded], file: h5py.File) -> None:
+    """Put recordings into a block."""
+    rows = np.zeros(len(recordings), ROW)
+    chunks = gaps = 0
+    for number, one in enumerate(recordings):
+        place = (chunks * CHUNK, one.count, one.began, gaps, len(one.gaps), one.checksum)
+        rows[number] = (*place, *(one.sensor_hw or (0, 0)))
+        chunks, gaps = chunks + len(one.chunks["t"]), gaps + len(one.gaps)
+    file["keys"], file["rows"] = keys, rows
+    file["gaps"] = np.concatenate([one.gaps for one in recordings])
+    create_columns(file, chunks * CHUNK)
+    for one, start in zip(recordings, rows["start"].tolist(), strict=True):
+        for name, own in one.chunks.items():
+            for number, chunk in enumerate(own):
+                file[name].id.write_direct_chunk((start + number * CHUNK,), chunk)
+
+
+def _write_index(
+    listed: Sequence[Listed], blocks: Blocks[PackBlock], keys: NDArray[np.bytes_], told: dict[int, str], file: h5py.File
+) -> None:
+    """Put all that is known of all recordings into the index."""
+    rows = np.zeros(len(keys), INDEX)
+    rows["block"], place = blocks.find(keys)
+    sound = rows["block"] >= 0
+    if sound.any():
+        before = np.cumsum([0, *(len(block.keys) for block in blocks.blocks)])
+        every = np.concatenate([block.rows for block in blocks.blocks])
+        for name in ROW.names or ():
+            rows[name][sound] = every[name][before[rows["block"][sound]] + place[sound]]
+    text = b""
+    for number, sentence in told.items():
+        own = sentence.encode("utf-8", "surrogateescape")
+        rows["start"][number], rows["count"][number] = len(text), len(own)
+        text += own
+    paths = np.concatenate([one.recordings.paths for one in listed])
+    file["paths"], file["rows"] = paths, rows
+    file["by_path"] = np.argsort(paths, kind="stable").astype("<i8")
+    file["labels"] = np.concatenate([one.recordings.labels for one in listed]).astype("<i8")
+    file["damage"] = np.frombuffer(text, np.uint8)
 
 
 def _told(sentences: list[str], out: Path) -> str:
@@ -159,66 +363,46 @@ def _told(sentences: list[str], out: Path) -> str:
     )
 
 
-@contextlib.contextmanager
-def _claimed(part: Path) -> Iterator[None]:
-    """Hold an unfinished pack for this process."""
-    lock = part.with_suffix(".lock")
-    with FileLock(lock, timeout=0):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+def verify_pack(
+    listed: Sequence[Listed], out: str | Path, read: Read, *, workers: int = 1, progress: bool = True
+) -> int:
+    """Read everything again, from the pack and from its sources.
+
+    Returns:
+        The number of recordings compared.
+
+    Raises:
+        UserError: they differ, with the number of differences and the first of them.
+    """
+    out = Path(out).expanduser().absolute()
+    pack = Pack(out)
+    for one in listed:
+        pack.listing(one.recordings.root, one.folder, suffixes=one.suffixes, class_folders=one.recordings.class_folders)
+    told = in_order(partial(_difference, pack, read), enumerate(_paths_of(listed)), workers)
+    bar = tqdm(told, "verifying", pack.count, unit="rec", disable=not progress)
+    different = [sentence for sentence in bar if sentence]
+    if different:
+        raise UserError(
+            f"{len(different)} of {pack.count} recordings are not what {out} holds ({different[0]}): remove it and "
+            f"pack again"
+        )
+    return pack.count
 
 
-def _check_same(out: Path, header: PackHeader) -> None:
-    """Refuse a finished file that is not this very pack."""
+def _difference(pack: Pack, read: Read, task: tuple[int, Path]) -> str | None:
+    """What a worker verifies: one recording, here and there."""
+    row, path = task
+    source, packed = _content(partial(read, path)), _content(partial(pack.read, row))
+    if source == packed:
+        return None
+    told = next((one for one in (packed, source) if isinstance(one, str)), "other events")
+    return f"{path}: {told}"
+
+
+def _content(read: Callable[[], tuple[Events, tuple[int, int] | None]]) -> tuple[object, ...] | str:
+    """A recording as something to compare."""
     try:
-        other = Pack(out).header
-    except UserError as error:
-        raise UserError(f"out={out} is there already, and {error}: remove it or give another out=") from None
-    if (other.folders, other.read_as) != (header.folders, header.read_as):
-        raise UserError(f"out={out} is there already with other recordings in it: remove it or give another out=")
-
-
-def paths_of(listed: Sequence[Listed]) -> Iterator[Path]:
-    """All recordings, folder after folder."""
-    return (one.recordings.path(position) for one in listed for position in range(len(one.recordings)))
-
-
-def _encoded(read: Read, path: Path) -> tuple[Encoded, tuple[int, int] | None] | str:
-    """What a worker does: read one recording and make its chunks, or say why not."""
-    try:
-        events, sensor_hw = read(path)
-        return encode(events), sensor_hw
+        events, sensor_hw = read()
     except RecordingError as error:
         return str(error)
-    except MemoryError:
-        return f"{path} does not fit into memory: split it, or pack it where there is more"
-
-
-def _fill(
-    listed: Sequence[Listed],
-    part: Path,
-    header: PackHeader,
-    work: Callable[[Path], tuple[Encoded, tuple[int, int] | None] | str],
-    keep_damaged: bool,
-    workers: int,
-    progress: bool,
-) -> tuple[int, list[str]]:
-    """Pack what is missing in the unfinished file; gives the number of recordings looked at, and why some are not."""
-    sentences = []
-    with PackWriter(part, header, listed) as writer:
-        missing = writer.rows["state"] == MISSING
-        todo = np.flatnonzero(missing)
-        made = in_order(work, itertools.compress(paths_of(listed), missing.tolist()), workers)
-        bar = tqdm(made, "packing", len(missing), initial=len(missing) - len(todo), unit="rec", disable=not progress)
-        for row, one in zip(todo.tolist(), bar, strict=True):
-            if not isinstance(one, str):
-                writer.store(row, *one)
-            elif keep_damaged:
-                writer.store_damage(row, one)
-            else:
-                sentences.append(one)
-        if not sentences:
-            writer.finish()
-    return len(todo), sentences
+    return sensor_hw, *(events[name].tobytes() for name in "txyp")

@@ -6,11 +6,10 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eventclip.datasets.packed import PackedFolders
+from eventclip.datasets.packs import PackedFolders
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.events.sensor import on_sensor
@@ -132,12 +131,8 @@ class PackedFiles(EventFiles):
                     )
 
     def stamp(self, path: Path) -> str:
-        """Size and time of change of the packs: whichever of them holds the recording."""
-        return self._stamp
-
-    @cached_property
-    def _stamp(self) -> str:  # of each recording it would be asked for, and it is one
-        return "+".join(super(PackedFiles, self).stamp(pack.path) for pack in self.packs.packs)
+        """What changes with the content of the packs, whichever of them holds the recording."""
+        return self.packs.fingerprint()
 
     def _read(self, path: Path) -> tuple[Events, tuple[int, int] | None, list[str]]:
         """Events of the recording that was packed from this path below the root."""

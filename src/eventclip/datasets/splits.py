@@ -16,8 +16,7 @@ import numpy as np
 from eventclip.class_names import check_class_names
 from eventclip.datasets.index import list_kept
 from eventclip.datasets.inspection import find_unreadable, without
-from eventclip.datasets.pack_format import Listed
-from eventclip.datasets.packed import PackedFolders
+from eventclip.datasets.packs import Listed, PackedFolders
 from eventclip.datasets.recordings import SPLITS, Recordings, read_class_list
 from eventclip.datasets.sources import EventFiles, PackedFiles
 from eventclip.datasets.stratified import hold_out
@@ -83,9 +82,7 @@ class RecordingSplits(ABC):
             raise UserError(f"data.splits names {min(unknown)!r}; the splits are {', '.join(SPLITS)}")
         self.packed = None if packed is None else PackedFolders(packed)
         if self.packed is None and root is None:
-            raise UserError(
-                "data.root is missing: give the data set's folder, or a file that it was packed into by data.packed"
-            )
+            raise UserError("data.root is missing: give the data set's folder, or a pack of it by data.packed")
         self.root = Path(str(root)).expanduser() if self.packed is None else self.packed.packs[0].path
         self.cache = cache
         self.files = EventFiles(sensor_hw=sensor_hw, reading=reading)

@@ -1,69 +1,74 @@
-"""The feature bank: a frozen tower sees each recording once, and every run after that reads what it saw.
+"""The feature cache: a frozen tower sees each recording once, and every run after that reads what it saw.
 
-What is kept, and under which key. A bank is a folder named by a hash of everything that shapes a feature of a given
-recording: reader and sensor, frames, views, augmentation with its seed, the image tower's architecture and weights, the
-precision, and the revision of the rendering. Inside, a row is found by the recording's relative path, its file's
-size and time of change, the pass, and which repeat of the recording in the draw it is. So the bank is one of
-recordings, not of draws: what one shot encoded serves five shots, every seed shares the evaluation views, and more
-passes only add rows. Labels are not kept; they come from the recordings.
+What is kept, and under which key. Features lie in a folder named by a fingerprint of everything that shapes a feature
+of a given recording: reader and sensor, frames, views, augmentation with its seed, the image tower's architecture and
+weights, the precision, and the revision of the rendering. Inside, a row is found by the recording's relative path, its
+file's size and time of change, the copy, and which repeat of the recording in the few-shot sample it is. So the cache
+is one of recordings, not of samples: what one shot encoded serves five shots, every seed shares the evaluation views,
+and more copies only add rows. Labels are not kept; they come from the recordings.
 
-With augmentation, pass p is what online training sees in epoch p; epoch e reads pass e modulo the number of passes.
+With augmentation, copy c is what live training sees in epoch c; epoch e reads copy e modulo their number.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from eventclip.blocks import KEY, Keys, Rows, RowStore, row_key
 from eventclip.datasets.dataset import RecordingDataset, Sample
+from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.samplers import heed_parent_only
 from eventclip.errors import UserError
-from eventclip.features.blocks import KEY, FeatureStore, Keys, row_key
-from eventclip.features.dataset import BankedDataset
 from eventclip.features.encode import DTYPES, encode_in_batches
-from eventclip.files import write_json
+from eventclip.files import fingerprint, held, write_json
 from eventclip.models.encoder import ClipEncoder
 from eventclip.progress import tqdm
-from eventclip.training.requeue import leave_if_asked
 
 log = logging.getLogger(__name__)
 
-_LAYOUT = 1  # of the files
+HEAD = "cache.json"
+"""What decides the features of a folder, beside them."""
+
+_LAYOUT = 2  # of the files
 _ROWS_AT_ONCE = 16  # that a worker reads
 
 
-class FeatureBank:
+class FeatureCache:
     """Encode recordings once with a frozen image tower, and keep the features.
 
-    Any number of processes may ask for the same bank at once: one encodes, the others wait, and where the one is
+    Any number of processes may ask for the same features at once: one encodes, the others wait, and where the one is
     killed another goes on from what it had finished.
 
     Args:
         encoder: CLIP, its image tower frozen; features are computed where it lies at the time.
-        folder: of all banks; made if it is not there.
-        passes: K, how many augmented versions of a training recording are encoded.
+        folder: of all features, whatever shaped them; made if it is not there.
+        copies: K, how many augmented copies of a training recording are encoded.
         dtype: "fp16" or "fp32", precision of the stored features.
         precision: the Trainer's; with "16-mixed" and "bf16-mixed" the tower runs as it would in training.
         num_workers: processes that read and render.
         rebuild: encode everything again, once, whatever the folder holds.
         progress: whether to show a progress bar.
+        between: called often while recordings are encoded, and while another process does it; what it raises ends the
+            work, and what was encoded is kept.
 
     Raises:
         UserError: an option outside its range.
+
+    Example:
+        >>> cache = FeatureCache(encoder, folder="features", copies=10)  # doctest: +SKIP
+        >>> sample = cache(datamodule.dataset("test"))[0, 3]  # doctest: +SKIP
     """
 
     def __init__(
@@ -71,42 +76,43 @@ class FeatureBank:
         encoder: ClipEncoder,
         *,
         folder: str | Path,
-        passes: int = 10,
+        copies: int = 10,
         dtype: str = "fp32",
         precision: str = "32-true",
         num_workers: int = 0,
         rebuild: bool = False,
         progress: bool = True,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        if passes < 1:
-            raise UserError(f"features.passes must be 1 or more, got {passes}")
+        if copies < 1:
+            raise UserError(f"features.copies must be 1 or more, got {copies}")
         if dtype not in DTYPES:
             raise UserError(f"features.dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         self.encoder, self.folder = encoder, Path(folder).expanduser()
-        self.passes, self.dtype, self.precision = passes, dtype, str(precision)
-        self.num_workers, self.rebuild, self.progress = num_workers, rebuild, progress
+        self.copies, self.dtype, self.precision = copies, dtype, str(precision)
+        self.num_workers, self.rebuild, self.progress, self.between = num_workers, rebuild, progress, between
         self._rebuilt: set[Path] = set()
         self._tower: dict[str, Any] | None = None
 
-    def __call__(self, dataset: RecordingDataset) -> BankedDataset:
-        """Give the data set's samples with features in place of views; what is not in the bank is encoded first.
+    def __call__(self, dataset: RecordingDataset) -> FeatureDataset:
+        """Give the data set's samples with features in place of views; what is not there is encoded first.
 
         Raises:
-            UserError: the tower learns, a recording cannot be read, or the bank's folder cannot be written to.
+            UserError: the tower learns, a recording cannot be read, or the folder cannot be written to.
         """
         if any(parameter.requires_grad for parameter in self.encoder.parameters()):
             raise UserError(
-                "features=bank keeps what a frozen image tower sees, but here it learns: set features=online"
+                "features=cached keeps what a frozen image tower sees, but here it learns: set features=live"
             )
-        passes = self.passes if dataset.make_views.augmentation else 1
-        keys = row_keys(dataset, passes)
+        copies = self.copies if dataset.make_views.augmentation else 1
+        keys = row_keys(dataset, copies)
         store = self._complete(dataset, keys)
-        return BankedDataset(
-            dataset.recordings, store.rows(keys), max_views=dataset.make_views.max_views, passes=passes
+        return FeatureDataset(
+            dataset.recordings, store.rows(keys), max_views=dataset.make_views.max_views, copies=copies
         )
 
     def describe(self, dataset: RecordingDataset) -> dict[str, Any]:
-        """Plain values that decide a feature of a given recording; their hash names the bank."""
+        """Plain values that decide a feature of a given recording; their fingerprint names the folder."""
         if self._tower is None:
             self._tower = self.encoder.describe_image_tower()
         return {
@@ -119,13 +125,12 @@ class FeatureBank:
 
     def place(self, dataset: RecordingDataset) -> Path:
         """The folder with the features of such samples."""
-        text = json.dumps(self.describe(dataset), sort_keys=True)
-        return self.folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.folder / fingerprint(self.describe(dataset))
 
-    def _complete(self, dataset: RecordingDataset, keys: Keys) -> FeatureStore:
+    def _complete(self, dataset: RecordingDataset, keys: Keys) -> RowStore:
         """The store with every row in it, encoded now where they were missing."""
         place = self.place(dataset)
-        store = FeatureStore(place)
+        store = RowStore(place)
         # Under DDP every rank comes by here: one of them rebuilding is enough.
         rebuild = self.rebuild and place not in self._rebuilt and getattr(rank_zero_only, "rank", 0) == 0
         self._rebuilt.add(place)
@@ -133,36 +138,32 @@ class FeatureBank:
             return store
         with self._lock(place):
             store.refresh()
+            store.tidy()
             if store.damaged:
-                log.warning("%d damaged blocks of the feature bank %s are encoded again", len(store.damaged), place)
+                log.warning("%d damaged blocks of the feature cache %s are encoded again", len(store.damaged), place)
             self._write(store.remove, damaged_only=not rebuild)
-            if not (place / "bank.json").is_file():
-                self._write(write_json, place / "bank.json", self.describe(dataset))
+            if not (place / HEAD).is_file():
+                self._write(write_json, place / HEAD, self.describe(dataset))
             self._encode(dataset, keys, store)
         return store
 
     @contextmanager
     def _lock(self, place: Path) -> Iterator[None]:
-        """Hold the bank; the operating system frees it when its owner dies."""
-        lock = FileLock(place.with_suffix(".lock"))
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                log.info("another process encodes features into %s: waiting for it", place)
-                while not lock.is_locked:
-                    leave_if_asked()
-                    with suppress(Timeout):
-                        lock.acquire(timeout=1)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        """Hold the folder of such features; the operating system frees it when its owner dies."""
+        told = False
 
-    def _encode(self, dataset: RecordingDataset, keys: Keys, store: FeatureStore) -> None:
+        def waiting() -> None:
+            nonlocal told
+            if not told:
+                log.info("another process encodes features into %s: waiting for it", place)
+            told = True
+            self.between()
+
+        with ExitStack() as stack:
+            self._write(stack.enter_context, held(place, waiting=waiting))
+            yield
+
+    def _encode(self, dataset: RecordingDataset, keys: Keys, store: RowStore) -> None:
         """Encode what is missing, block after block.
 
         A block's rows are encoded together and with nothing else, and blocks are cut by the size of the request: after
@@ -192,13 +193,13 @@ class FeatureBank:
                         f"precision {self.precision}): check clip.pretrained, or set features.dtype=fp32 and "
                         f"trainer.precision=32-true"
                     )
-                self._write(store.append, keys[rows], np.split(features, np.cumsum(counts)[:-1]))
+                self._write(store.write, keys[rows], np.split(features, np.cumsum(counts)[:-1]))
         store.refresh()
 
     def _read(self, pieces: Iterator[tuple[Tensor, list[int]]], counts: list[int], bar: Any) -> Iterator[Tensor]:
         """The views of several pieces; adds the number of each row's views to ``counts``."""
         for views, own in pieces:
-            leave_if_asked()
+            self.between()
             counts += own
             yield views
             bar.update(len(own))
@@ -211,8 +212,8 @@ class FeatureBank:
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(
-            f"the feature bank cannot be written to {self.folder} ({error.strerror or error}): set features.folder to "
-            f"a folder with room that you can write to, or features=online"
+            f"the feature cache cannot be written to {self.folder} ({error.strerror or error}): set features.folder to "
+            f"a folder with room that you can write to, or features=live"
         )
 
 
@@ -221,17 +222,50 @@ def rows_in_block(size: int) -> int:
     return min(max(size // 128, 64), 1024)
 
 
-def row_keys(dataset: RecordingDataset, passes: int) -> Keys:
-    """(passes * n,) keys of the rows of a data set, pass after pass.
+def row_keys(dataset: RecordingDataset, copies: int) -> Keys:
+    """(copies * n,) keys of the rows of a data set, copy after copy.
 
     Raises:
         RecordingError: a recording is not there.
     """
     names = [dataset.row_name(i) for i in range(len(dataset))]
-    return np.array([row_key(b"%d/%s" % (p, name)) for p in range(passes) for name in names], dtype=KEY)
+    return np.array([row_key(b"%d/%s" % (c, name)) for c in range(copies) for name in names], dtype=KEY)
 
 
 def _valid_views(samples: list[Sample]) -> tuple[Tensor, list[int]]:
     """The views that there are of several samples, one after the other, and how many each has."""
     views = torch.cat([sample["views"][sample["valid"]] for sample in samples])
     return views, [int(sample["valid"].sum()) for sample in samples]
+
+
+class FeatureDataset(Dataset[Sample]):
+    """Samples of a set of recordings with the features of their views, read from the feature cache.
+
+    Asked for by ``(epoch, position)``, as a :class:`RecordingDataset` is. A sample is {"features": float32 (V, D),
+    zero where there is no view, "valid": bool (V,), "label": int, "index": int}.
+
+    Args:
+        recordings: in order.
+        rows: features of every recording, copy after copy.
+        max_views: V.
+        copies: K; epoch e reads copy e modulo K.
+    """
+
+    def __init__(self, recordings: Recordings, rows: Rows, *, max_views: int, copies: int = 1) -> None:
+        self.recordings, self.rows = recordings, rows
+        self.max_views, self.copies = max_views, copies
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, position = key
+        stored = self.rows[epoch % self.copies * len(self) + position]
+        features = torch.zeros(self.max_views, stored.shape[1])
+        features[: len(stored)] = torch.from_numpy(stored.astype(np.float32))
+        return {
+            "features": features,
+            "valid": torch.arange(self.max_views) < len(stored),
+            "label": int(self.recordings.labels[position]),
+            "index": position,
+        }

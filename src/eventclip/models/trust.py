@@ -31,7 +31,7 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "eventclip.adapters.paper.VisualAdapter": True,
         "eventclip.adapters.paper.JointAdapter": True,
     },
-    "features": {"eventclip.features.cache.FeatureBank": True},
+    "features": {"eventclip.features.cache.FeatureCache": True},
     "optim": {"eventclip.training.optim.AdamWarmupCosine": False},
     "trainer": {"lightning.Trainer": False},
     "logger.*": {

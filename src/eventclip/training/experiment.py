@@ -20,7 +20,7 @@ import eventclip
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.inspection import check_first
 from eventclip.errors import UserError
-from eventclip.features.cache import FeatureBank
+from eventclip.features.cache import FeatureCache
 from eventclip.files import write_json
 from eventclip.models.checkpoint import make_card
 from eventclip.models.classifier import EventClassifier
@@ -30,7 +30,7 @@ from eventclip.training.building import build, build_classifier, call_partial
 from eventclip.training.checkpoints import WholeFileIO
 from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.module import LitEventClassifier
-from eventclip.training.requeue import slurm_environment
+from eventclip.training.requeue import leave_if_asked, slurm_environment
 from eventclip.training.resume import begin
 
 log = logging.getLogger(__name__)
@@ -62,15 +62,16 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
     return datamodule
 
 
-def build_bank(cfg: DictConfig, encoder: ClipEncoder) -> FeatureBank | None:
-    """Build the feature bank of a frozen tower; None where views are encoded online."""
+def build_feature_cache(cfg: DictConfig, encoder: ClipEncoder) -> FeatureCache | None:
+    """Build the feature cache of a frozen tower; None where views are encoded live."""
     if not cfg.features:
         return None
-    bank: FeatureBank = call_partial(build(cfg.features, "features"), "features", encoder=encoder)
+    kept = build(cfg.features, "features")
+    cache: FeatureCache = call_partial(kept, "features", encoder=encoder, between=leave_if_asked)
     epochs = cfg.trainer.max_epochs or -1
     if epochs > 0:
-        bank.passes = min(bank.passes, epochs)  # further ones would never be read
-    return bank
+        cache.copies = min(cache.copies, epochs)  # further ones would never be read
+    return cache
 
 
 def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
@@ -85,7 +86,7 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
     classifier = build_classifier(cfg, class_names)
     datamodule.image_size = classifier.encoder.image_size
-    datamodule.bank = build_bank(cfg, classifier.encoder)
+    datamodule.bank = build_feature_cache(cfg, classifier.encoder)
     data = datamodule.describe(training=evaluated is None and learns(classifier))
     counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
     log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)

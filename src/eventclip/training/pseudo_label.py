@@ -27,7 +27,7 @@ from eventclip.files import held, whole_file, write_json
 from eventclip.models.checkpoint import check_card, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.training.building import build_classifier, call_partial
-from eventclip.training.experiment import build_bank, build_datamodule, quieten
+from eventclip.training.experiment import build_datamodule, build_feature_cache, quieten
 from eventclip.training.guessing import GuessStore, guess_all
 from eventclip.training.label_report import draw_reliability, label_report, told
 
@@ -79,7 +79,7 @@ def label(cfg: DictConfig) -> None:
     datamodule = build_datamodule(cfg)
     datamodule.draw = None
     teacher = make_teacher(cfg, datamodule)
-    datamodule.bank = build_bank(cfg, teacher.classifier.encoder)
+    datamodule.bank = build_feature_cache(cfg, teacher.classifier.encoder)
     everything = datamodule.training
     check_names(everything)  # before hours of guessing
     if links is not None:
@@ -93,7 +93,7 @@ def label(cfg: DictConfig) -> None:
         "files": datamodule.files.describe(),
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
         "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
-        "features": cfg.features.dtype if cfg.features else "online",
+        "features": cfg.features.dtype if cfg.features else "live",
     }
     store = GuessStore(out.with_suffix(".guesses"), decides, shards=shards, versions=len(versions))
     log.info("%d of %d training recordings are to be guessed: %s", len(pool), len(everything), store.folder)

@@ -153,7 +153,7 @@ class Requeue(Checkpoint):
 
 
 def leave_if_asked() -> None:
-    """Leave work before training, such as the filling of a feature bank, as soon as a watched signal came.
+    """Leave work before training, such as the filling of the feature cache, as soon as a watched signal came.
 
     To be called often, where what is done is kept. Only the first process leaves; Slurm ends the others with it.
 

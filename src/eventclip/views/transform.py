@@ -16,7 +16,7 @@ from eventclip.views.square import choose_windows, clip_resize, pad_views
 
 REVISION = 1
 """Of everything from a recording's events to its views: raise it whenever the same events, options and seed would give
-other views (centring, windows, frames, colours, RandAugment, resize), so that feature banks are built anew."""
+other views (centring, windows, frames, colours, RandAugment, resize), so that features are encoded anew."""
 
 VERSIONS = ("as_is", "mirrored", "flipped", "both")
 """Test-time versions: as recorded; mirrored left to right; flipped in time; flipped in time and mirrored."""
