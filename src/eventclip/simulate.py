@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """See whether both folders were given."""
-    from eventclip.config.places import check_given
+    from eventclip.config.inputs import check_given
 
     for key, meaning in (("images", "folder of class folders of images"), ("out", "folder for the recordings")):
         check_given(cfg, key, f", the {meaning}: python -m eventclip.simulate images=DIR out=DIR")

@@ -1,6 +1,5 @@
 """Files that need no torch: lists, packs, caches, tables, results and headers."""
 
-import contextlib
 import csv
 import hashlib
 import json

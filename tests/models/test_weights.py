@@ -383,6 +383,7 @@ def test_names_are_found_in_either_spelling_and_bring_what_their_weights_agree_o
     assert find_architecture("ViT-L-14", None).preprocess == {}  # its tags differ
 
 
+@pytest.mark.shared
 def test_an_open_clip_file_with_a_timm_tower_loads(shared):
     folder = shared / "models" / "liteclip"
     encoder = load(folder / "liteclip.json", folder / "liteclip.safetensors")

@@ -307,6 +307,7 @@ def test_the_header_says_how_the_recordings_were_made(images, tmp_path):
     assert header["images"]["count"] == 10
 
 
+@pytest.mark.shared
 def test_a_filmed_face_looks_like_the_recorded_one(shared):
     """The image behind the one original recording: as many events, in the same places."""
     still = shared / "data" / "images" / "caltech101" / "Faces_easy" / "image_0001.jpg"

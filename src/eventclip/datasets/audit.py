@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from eventclip.datasets.inspection import Inspection, inspect
 from eventclip.datasets.recordings import SPLITS, Recordings
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import UserError
-from eventclip.files import printable
+from eventclip.files import printable, write_json
 
 _PERCENTILES = (5, 50, 95)
 _CLASSES_SHOWN = 120
@@ -132,6 +133,22 @@ def check_data(datamodule: EventDataModule, splits: Sequence[str] | None = None,
     if not checked:
         raise UserError(next(iter(unlisted.values())))
     return DataCheck(datamodule, checked, unlisted, _alike(checked.values(), datamodule.files))
+
+
+def tell_check(check: DataCheck, out: str | None) -> None:
+    """Print the table and, where a file is given, write all that was found as JSON.
+
+    Raises:
+        UserError: something is damaged, or the file cannot be written.
+    """
+    print(check.table())
+    if out is not None:
+        try:
+            write_json(Path(out).expanduser(), check.as_dict())
+        except OSError as error:
+            raise UserError(f"out={out} cannot be written: {error.strerror or error}") from None
+    if check.damaged:
+        raise UserError(check.advice())
 
 
 def _alike(splits: Iterable[CheckedSplit], files: EventFiles) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -11,11 +12,11 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import RecordingError, UserError
+from eventclip.progress import tqdm
 
 _AT_ONCE = 16
 """Recordings between two messages of a worker."""
@@ -96,6 +97,19 @@ def find_unreadable(recordings: Recordings, files: EventFiles, *, workers: int, 
     if causes and len(causes) == len(once):
         raise UserError(f"not one of the {len(once)} recordings can be used, the first because: {causes[0]}")
     return {once.relative(position): cause for position, cause in causes.items()}
+
+
+def check_first(recordings: Recordings, files: EventFiles) -> None:
+    """Read the first recording of each suffix: what holds for all of a format is told before anything begins.
+
+    Raises:
+        RecordingError: one cannot be used, such as that its sensor's size is not known.
+    """
+    firsts: dict[bytes, int] = {}
+    for position, path in enumerate(recordings.paths.tolist()):
+        firsts.setdefault(os.path.splitext(path)[1], position)  # noqa: PTH122  (of bytes, a million of them)
+    for position in firsts.values():
+        files.look(recordings.path(position))
 
 
 def without(recordings: Recordings, unreadable: Mapping[str, str]) -> Recordings:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 import eventclip
 from eventclip.blocks import KEY, Blocks, written
@@ -37,6 +36,7 @@ from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.files import fingerprint, held, printable, write_json
 from eventclip.parallel import cores, in_order
+from eventclip.progress import tqdm
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
     from eventclip.datasets.datamodule import EventDataModule
@@ -126,9 +126,7 @@ def pack_split(
     listed, read = list(data.listed_folders.values()), data.files.read
     workers = cores() if workers is None else workers
     keep, read_as = damaged == "keep", data.files.describe()
-    packed = pack_folders(
-        listed, out, read, read_as=read_as, keep_damaged=keep, workers=workers, progress=progress
-    )
+    packed = pack_folders(listed, out, read, read_as=read_as, keep_damaged=keep, workers=workers, progress=progress)
     yield printable(f"{out}: {packed.summary()}")
     if data.files.reading.sort or data.files.reading.drop_outside:
         yield "events were sorted or left out as asked: python -m eventclip.data_check with the same data= counts them"

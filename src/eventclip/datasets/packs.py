@@ -168,7 +168,9 @@ class PackedFolder:
         bounds = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
         for start, end in itertools.pairwise(bounds.tolist()):
             begin, part = begins[labels[start]], paths[start:end]
-            inside = np.char.startswith(part, begin) & (part != begin) & (part != begin + b".") & (part != begin + b"..")
+            inside = (
+                np.char.startswith(part, begin) & (part != begin) & (part != begin + b".") & (part != begin + b"..")
+            )
             if not plain:
                 inside &= np.array([plain_name(os.fsdecode(path[len(begin) :])) for path in part.tolist()])
             if not inside.all():
@@ -229,7 +231,9 @@ class PackHeader:
         if not isinstance(told, dict) or told.get("format") != FORMAT:
             raise ValueError("no pack of eventclip")
         if told.get("version") != VERSION:
-            raise ValueError(f"a pack of version {told.get('version')!r:.40} and this eventclip reads version {VERSION}")
+            raise ValueError(
+                f"a pack of version {told.get('version')!r:.40} and this eventclip reads version {VERSION}"
+            )
         rest = {name: value for name, value in told.items() if name != "fingerprint"}
         if told.get("fingerprint") != fingerprint(rest):
             raise ValueError(f"a damaged pack, {HEADER} is not what was written: {_AGAIN}")
@@ -295,7 +299,13 @@ def create_columns(file: h5py.File, size: int) -> None:
     """Create the columns of that many events."""
     for name, dtype in COLUMNS.items():
         file.create_dataset(
-            name, (size,), dtype, maxshape=(None,), chunks=(CHUNK,), fletcher32=True, **hdf5plugin.Bitshuffle(cname="lz4")
+            name,
+            (size,),
+            dtype,
+            maxshape=(None,),
+            chunks=(CHUNK,),
+            fletcher32=True,
+            **hdf5plugin.Bitshuffle(cname="lz4"),
         )
 
 

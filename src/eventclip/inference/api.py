@@ -10,7 +10,6 @@ from typing import overload
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from eventclip.class_names import check_class_names
 from eventclip.errors import RecordingError
@@ -23,6 +22,7 @@ from eventclip.inference.result import Classification, Views, WindowClassificati
 from eventclip.io.formats import ReadOptions
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
+from eventclip.progress import tqdm
 
 
 class EventCLIP:

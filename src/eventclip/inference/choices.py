@@ -9,6 +9,7 @@ from typing import Any
 from eventclip.class_names import check_class_names
 from eventclip.errors import UserError
 from eventclip.events.windows import SlidingWindow
+from eventclip.inference.listing import find_recordings
 from eventclip.io.formats import ReadOptions, check_options
 
 READING = ("file_format", "time_unit", "columns", "stream", "sort", "drop_outside")
@@ -101,3 +102,33 @@ def check_picture(path: Path, *, top: int, gif_ms: int) -> None:
         raise UserError(f"out={path} must end in .png or .gif")
     if min(top, gif_ms) < 1:
         raise UserError(f"top={top} and gif_ms={gif_ms} must be 1 or more")
+
+
+def check_prediction(settings: dict[str, Any]) -> None:
+    """Refuse what ``predict`` could not do, as far as it can be known before anything is loaded.
+
+    Args:
+        settings: of ``conf/predict.yaml``, plain values.
+
+    Raises:
+        UserError: no recordings, settings that do not go together, or a table that cannot be written.
+    """
+    found = find_recordings(settings["recordings"], out=settings["out"])
+    check_choices(settings)
+    check_table(settings)
+    check_recordings(found.paths)
+
+
+def check_showing(settings: dict[str, Any]) -> None:
+    """Refuse what ``show`` could not do, as far as it can be known before anything is loaded.
+
+    Args:
+        settings: of ``conf/show.yaml``, plain values.
+
+    Raises:
+        UserError: no recording, settings that do not go together, or a picture that cannot be written.
+    """
+    check_picture(Path(settings["out"]), top=settings["top"], gif_ms=settings["gif_ms"])
+    if settings["checkpoint"] is not None or settings["classes"] is not None:
+        check_choices(settings)
+    check_recordings([Path(settings["recording"]).expanduser()])

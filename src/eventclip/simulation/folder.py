@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from eventclip.errors import UserError
 from eventclip.events.array import Events
 from eventclip.files import open_regular, read_json, whole_file, write_json
+from eventclip.progress import tqdm
 from eventclip.rng import generator
 from eventclip.simulation.images import list_stills, read_still
 from eventclip.simulation.settings import Filming

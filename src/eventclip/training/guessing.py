@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Fabric
-from tqdm import tqdm
 
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.pseudo_labels import Guesses, guess_dtype, summarise
@@ -22,6 +21,7 @@ from eventclip.datasets.tta import Shards, versions_loader
 from eventclip.errors import UserError
 from eventclip.files import printable, read_regular, whole_file, write_json
 from eventclip.models.classifier import EventClassifier
+from eventclip.progress import tqdm
 
 log = logging.getLogger(__name__)
 
