@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """See whether both folders were given."""
-    from eventclip.config.places import check_given
+    from eventclip.config.inputs import check_given
 
     for key, meaning in (("images", "folder of class folders of images"), ("out", "folder for the recordings")):
         check_given(cfg, key, f", the {meaning}: python -m eventclip.simulate images=DIR out=DIR")
@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     from eventclip.simulation.camera import EventCamera
     from eventclip.simulation.folder import Simulation, simulate_folder
 
-    settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    settings = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     camera = settings.pop("camera")
     where = {key: settings.pop(key) for key in ("images", "out")}
     how = {key: settings.pop(key) for key in ("leave_out", "workers", "progress")}

@@ -12,7 +12,6 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from eventclip.adapters.paper import IdentityAdapter
 from eventclip.class_names import check_class_names
@@ -30,6 +29,7 @@ from eventclip.models.encoder import ClipEncoder
 from eventclip.models.factory import Clip, clip_options, load_clip
 from eventclip.models.prompts import encode_classes
 from eventclip.parallel import map_ordered
+from eventclip.progress import tqdm
 from eventclip.views.transform import ViewTransform
 
 PAPER_PROMPT, TINY_PROMPT = "a point cloud image of a {}", "a sketch image of a {}"

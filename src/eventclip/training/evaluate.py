@@ -12,7 +12,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from eventclip.config.kinds import convert
+from eventclip.config.checking import convert
 from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import UserError
 from eventclip.files import whole_file

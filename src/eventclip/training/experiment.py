@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from omegaconf import DictConfig, OmegaConf
 
 import eventclip
+from eventclip.datasets.audit import check_first
 from eventclip.datasets.datamodule import EventDataModule, grouped
 from eventclip.errors import UserError
 from eventclip.features.cache import FeatureCache
@@ -113,6 +114,18 @@ def learns(classifier: EventClassifier) -> bool:
     return any(parameter.requires_grad for parameter in classifier.parameters())
 
 
+def check_recordings(parts: Parts) -> None:
+    """Tell before training what any recording would end it with, such as a sensor of unknown size.
+
+    Raises:
+        RecordingError: the first recording of a format that is trained or tested on cannot be used.
+    """
+    data = parts.datamodule
+    stages = ["test", *(["fit"] if learns(parts.classifier) else []), *(["validate"] if data.selection else [])]
+    for stage in stages:
+        check_first(data.recordings(stage), data.files)
+
+
 def run(cfg: DictConfig) -> float | None:
     """Fit, test and write ``results.json`` into the run's folder.
 
@@ -127,6 +140,7 @@ def run(cfg: DictConfig) -> float | None:
         log.warning("selection=test chooses the weights on the test split itself: its accuracy is too optimistic")
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
+    check_recordings(parts)
     trainer = make_trainer(cfg, parts)
     resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust)
     if learns(parts.classifier):
