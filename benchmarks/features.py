@@ -65,7 +65,10 @@ def rows(*, quick: bool) -> Iterator[Row]:
                 np.array_equal(np.concatenate([rows[i] for i in range(len(rows))]), tower.seen) for rows in made
             ):
                 raise DifferError(f"the cache of {kind} views")
-            what, how = f"recordings → cache, {kind} views, 2 workers", f"median of {runs}, in turns, {len(views)} views"
+            what, how = (
+                f"recordings → cache, {kind} views, 2 workers",
+                f"median of {runs}, in turns, {len(views)} views",
+            )
             yield Row(what, len(views) / ours, "bare tower", len(views) / bare, "views/s", how, more_is_better=True)
 
 
@@ -82,7 +85,7 @@ def from_memory(encoder: ClipEncoder, views: Tensor, runs: int) -> Row:
 def views_of(dataset: RecordingDataset, copies: int) -> Tensor:
     """All views of a data set, copy after copy."""
     samples = [dataset[epoch, i] for epoch in range(copies) for i in range(len(dataset))]
-    return torch.cat([sample["views"][sample["valid"]] for sample in samples])
+    return torch.cat([sample["views"] for sample in samples])
 
 
 class BareTower:

@@ -131,7 +131,7 @@ def compose_experiment(learnable_root: Path, tiny_clip_json: Path, tmp_path: Pat
             f"data.root={learnable_root}",
             f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]",
             "frames.events_per_frame=200",
-            "data.percentile_events=600",
+            "data.p95_events=600",
             "data.num_workers=0",
             "data.augmentation.max_shift=3",
             f"clip.config={tiny_clip_json}",

@@ -21,10 +21,12 @@ def look(cfg: DictConfig) -> None:
 def main(cfg: DictConfig) -> None:
     """Build the data set from the composed configuration, read it, print the table; damage is an error."""
     from eventclip.datasets.audit import check_data, tell_check
-    from eventclip.datasets.datamodule import EventDataModule
-    from eventclip.training.building import build
+    from eventclip.datasets.datamodule import EventDataModule, grouped
+    from eventclip.models.building import build
 
-    datamodule: EventDataModule = build(cfg.data, "data", EventDataModule, renderer=build(cfg.frames, "frames"))
+    datamodule: EventDataModule = build(
+        cfg.data, "data", EventDataModule, arrange=grouped, renderer=build(cfg.frames, "frames")
+    )
     tell_check(check_data(datamodule, cfg.splits, progress=cfg.progress), cfg.out)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def look(cfg: DictConfig) -> None:
     """Look for the recordings and the model's files, and for settings that do not go together."""
     from eventclip.config.inputs import check_clip, check_given
-    from eventclip.inference.choices import check_prediction
+    from eventclip.inference.settings import check_prediction
 
     check_given(cfg, "recordings", ": files, folders or globs to classify")
     check_prediction(plain(cfg))
@@ -22,8 +22,8 @@ def look(cfg: DictConfig) -> None:
 
 @entry("predict", before=look)
 def main(cfg: DictConfig) -> None:
-    """Hand the settings to :func:`eventclip.inference.predicting.predict`."""
-    from eventclip.inference.predicting import predict
+    """Hand the settings to :func:`eventclip.inference.predict.predict`."""
+    from eventclip.inference.predict import predict
 
     predict(plain(cfg))
 

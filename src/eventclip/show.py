@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def look(cfg: DictConfig) -> None:
     """Look for the recording and the model's files, and for settings that do not go together."""
     from eventclip.config.inputs import check_clip, check_given
-    from eventclip.inference.choices import check_showing
+    from eventclip.inference.settings import check_showing
 
     check_given(cfg, "recording", ": the file to show")
     check_showing(plain(cfg))
@@ -22,8 +22,8 @@ def look(cfg: DictConfig) -> None:
 
 @entry("show", before=look)
 def main(cfg: DictConfig) -> None:
-    """Hand the settings to :func:`eventclip.inference.showing.show`."""
-    from eventclip.inference.showing import show
+    """Hand the settings to :func:`eventclip.inference.show.show`."""
+    from eventclip.inference.show import show
 
     show(plain(cfg))
 

@@ -151,9 +151,9 @@ def test_the_classifier_encodes_valid_views_only(golden_clip, golden_batch):
     seen = []
     encode = golden_clip.encode_views
     golden_clip.encode_views = lambda chosen: (seen.append(len(chosen)), encode(chosen))[1]
-    prediction = classifier(valid, views=views)
+    prediction = classifier(views, valid)
     assert seen == [int(valid.sum())]
-    banked = classifier(valid, features=encode(views))
+    banked = classifier(features=encode(views), valid=valid)
     torch.testing.assert_close(banked.logits, prediction.logits, rtol=1e-4, atol=1e-4)
 
 

@@ -3,17 +3,19 @@
 import numpy as np
 import pytest
 
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.ncars import NCarsDataModule
-from eventclip.datasets.sampling import draw_few_shot, read_split
+from eventclip.datasets.sampling import read_split, sample_few_shot
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 
 
 def build(root, **options):
     renderer = FrameRenderer(30_000, count_non_zero=True, white_background=False)
-    return NCarsDataModule(
-        root=root, renderer=renderer, sensor_hw=(100, 120), percentile_events=12_500, image_size=32, **options
-    )
+    given = {"sensor_hw": (100, 120), "p95_events": 12_500, "augmentation": None, **options}
+    data = NCarsDataModule(root=root, renderer=renderer, **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def write_dat(path):
@@ -53,7 +55,7 @@ def test_the_shared_originals_are_read(shared):
 
 @pytest.mark.parametrize("shots", [1, 3, 8])
 def test_a_batch_is_no_larger_than_the_draw_as_the_paper_has_it(ncars_root, shots):
-    data = build(ncars_root, draw=lambda recordings: draw_few_shot(recordings, shots=shots), batch_size=10)
+    data = build(ncars_root, few_shot=lambda recordings: sample_few_shot(recordings, shots=shots), batch_size=10)
     sizes = [len(batch["label"]) for batch in data.train_dataloader()]
     assert sizes[0] == min(10, 2 * shots)
     assert sum(sizes) == 2 * shots
@@ -73,6 +75,8 @@ def test_the_official_splits_find_their_recordings(golden_folder, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for file in files:
-        data = build(tmp_path, draw=lambda recordings, file=file: draw_few_shot(recordings, shots=5, split_file=file))
+        data = build(
+            tmp_path, few_shot=lambda recordings, file=file: sample_few_shot(recordings, shots=5, split_file=file)
+        )
         drawn = [(data.training.relative(i), int(label)) for i, label in enumerate(data.training.labels)]
         assert drawn == read_split(file).pairs

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import eventclip
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.nimagenet import NImageNetDataModule, imagenet_names
 from eventclip.datasets.recordings import read_class_list
-from eventclip.datasets.sampling import draw_few_shot, read_split
+from eventclip.datasets.sampling import read_split, sample_few_shot
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 
@@ -27,8 +28,10 @@ PAPER = (
 
 
 def build(root, **options):
-    given = {"sensor_hw": (480, 640), "percentile_events": 135_000, "image_size": 32, **options}
-    return NImageNetDataModule(root=root, renderer=FrameRenderer(70_000), **given)
+    given = {"sensor_hw": (480, 640), "p95_events": 135_000, "augmentation": None, **options}
+    data = NImageNetDataModule(root=root, renderer=FrameRenderer(70_000), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def test_all_thousand_names_differ_also_in_lower_case():
@@ -122,7 +125,7 @@ def test_the_official_splits_find_their_recordings(golden_folder, tmp_path, pref
         data = build(
             tmp_path,
             classes=classes,
-            draw=lambda recordings, file=file: draw_few_shot(recordings, shots=5, split_file=file),
+            few_shot=lambda recordings, file=file: sample_few_shot(recordings, shots=5, split_file=file),
         )
         drawn = [(data.training.relative(i), int(label)) for i, label in enumerate(data.training.labels)]
         assert drawn == read_split(file).pairs

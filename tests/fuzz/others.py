@@ -17,17 +17,17 @@ from kinds import Prepared
 from reading import read_events
 
 from eventclip.blocks import RowStore, row_key
-from eventclip.datasets.index import list_kept
 from eventclip.datasets.packing import pack_folders
-from eventclip.datasets.packs import HEADER, Listed, PackedFolders
-from eventclip.datasets.recordings import list_recordings, read_class_list
+from eventclip.datasets.packs import HEADER as PACK_HEADER
+from eventclip.datasets.packs import Listed, PackedFolders
+from eventclip.datasets.recordings import list_kept, list_recordings, read_class_list
 from eventclip.datasets.split_files import PSEUDO, read_split
 from eventclip.errors import RecordingError
-from eventclip.inference.rows import Table, csv_columns
+from eventclip.prediction_table import Table, prediction_columns
 from eventclip.reports.collect import collect
 from eventclip.reports.report import make_report
 from eventclip.simulation.folder import HEADER, _check_out
-from eventclip.simulation.images import read_still
+from eventclip.simulation.images import read_image
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -122,7 +122,7 @@ def _pack(folder: Path, file: str) -> Prepared:
             for pack in packs.packs:
                 pack.close()
 
-    mutate = mutators.retyped if file == HEADER else mutators.damaged_headers
+    mutate = mutators.retyped if file == PACK_HEADER else mutators.damaged_headers
     return Prepared(changed, [changed.read_bytes()], mutate, read, named=str(out))
 
 
@@ -134,7 +134,7 @@ def _unfinished_pack(folder: Path) -> Prepared:
     sample = block.read_bytes()
 
     def read(path: Path) -> None:
-        (out / HEADER).unlink(missing_ok=True)
+        (out / PACK_HEADER).unlink(missing_ok=True)
         for other in out.glob("*.h5"):
             if other != path:
                 other.unlink()
@@ -252,7 +252,7 @@ def _still(folder: Path) -> Prepared:
         file = io.BytesIO()
         picture.save(file, kind)
         samples.append(file.getvalue())
-    return Prepared(folder / "ant" / "still.png", samples, mutators.damaged, read_still)
+    return Prepared(folder / "ant" / "still.png", samples, mutators.damaged, read_image)
 
 
 def _predicted(folder: Path, suffix: str) -> Prepared:
@@ -285,7 +285,7 @@ def _predicted(folder: Path, suffix: str) -> Prepared:
                 table.add([row for row in rows if row["recording"] not in table.done])
             lines = out.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
             if suffix == ".csv":
-                assert lines[0] == ",".join(csv_columns(2, windows=False)), "another header"
+                assert lines[0] == ",".join(prediction_columns(2, windows=False)), "another header"
                 found = [row["recording"] for row in csv.DictReader(lines)]
             else:
                 found = [json.loads(line)["recording"] for line in lines]
@@ -312,7 +312,7 @@ PREPARE: dict[str, Callable[[Path], Prepared]] = {
     "class_list": _class_list,
     "pack": partial(_pack, file="0*.h5"),
     "pack_index": partial(_pack, file="index-*.h5"),
-    "pack_header": partial(_pack, file=HEADER),
+    "pack_header": partial(_pack, file=PACK_HEADER),
     "unfinished_pack": _unfinished_pack,
     "listing_cache": _listing_cache,
     "features": _features,

@@ -1,4 +1,4 @@
-"""A checkpoint's card is whole, of this version and of the right kinds, or one sentence says what it is not."""
+"""A checkpoint's metadata are whole, of this version and of the right kinds, or one sentence says what it is not."""
 
 import copy
 
@@ -26,7 +26,7 @@ def made(tmp_path_factory, learnable_root, tiny_clip_json):
     ]  # fmt: skip
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         parts = assemble(compose("train", overrides))
-    return {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.card}
+    return {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.metadata}
 
 
 @pytest.fixture
@@ -64,35 +64,39 @@ CONFIG = "eventclip/config"
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("eventclip", None, "its card is a NoneType"),
-        ("eventclip", "a card", "its card is a str"),
-        ("eventclip", [1], "its card is a list"),
-        ("eventclip/format", REMOVED, "card of format None"),
-        ("eventclip/format", 2, "card of format 2, written by eventclip .* reads format 1: use the version that wrote"),
-        ("eventclip/format", True, "card of format True"),
-        ("eventclip/format", torch.ones(2), "card of format"),
-        (CONFIG, REMOVED, "lacks config.name"),
-        (CONFIG, None, "lacks config.name"),
-        (CONFIG, [], "lacks config.name"),
-        ("eventclip/clip", REMOVED, "lacks clip.weights_sha256"),
-        ("eventclip/clip/weights_sha256", None, "clip.weights_sha256 in its card is None"),
-        ("eventclip/data", None, "lacks data.checksums"),
-        ("eventclip/class_names", REMOVED, "lacks class_names"),
-        ("eventclip/class_names", "face", "class_names in its card is face, a str"),
-        ("eventclip/class_names", [], "class_names in its card holds nothing"),
-        ("eventclip/class_names", [1, 2, 3], "class_names in its card holds 1"),
-        ("eventclip/class_names", ["face", None, "x"], "class_names in its card holds None"),
-        (f"{CONFIG}/views", REMOVED, "lacks config.views.evaluation_views"),
-        (f"{CONFIG}/data", REMOVED, "lacks config.data.percentile_events"),
-        (f"{CONFIG}/clip", None, "config.clip in its card is None"),
-        (f"{CONFIG}/adapter", "text", "config.adapter in its card is text, a str"),
-        (f"{CONFIG}/tuning", [], "lacks config.tuning.parts"),
-        (f"{CONFIG}/classifier/prompts", "a {}", "config.classifier.prompts in its card is a {}, a str"),
-        (f"{CONFIG}/classifier/prompts", [3], "config.classifier.prompts in its card holds 3"),
-        (f"{CONFIG}/seed", 10**30, "config.seed in its card is 1000"),
-        (f"{CONFIG}/seed", -1, "config.seed in its card is -1"),
-        (f"{CONFIG}/seed", "0", "config.seed in its card is 0, a str"),
-        (f"{CONFIG}/seed", True, "config.seed in its card is True, a bool"),
+        ("eventclip", None, "its metadata are a NoneType"),
+        ("eventclip", "words", "its metadata are a str"),
+        ("eventclip", [1], "its metadata are a list"),
+        ("eventclip/format", REMOVED, "metadata of format None"),
+        (
+            "eventclip/format",
+            3,
+            "metadata of format 3, written by eventclip .* reads formats 1 and 2: use the version that wrote",
+        ),
+        ("eventclip/format", True, "metadata of format True"),
+        ("eventclip/format", torch.ones(2), "metadata of format"),
+        (CONFIG, REMOVED, "lack config.name"),
+        (CONFIG, None, "lack config.name"),
+        (CONFIG, [], "lack config.name"),
+        ("eventclip/clip", REMOVED, "lack clip.weights_sha256"),
+        ("eventclip/clip/weights_sha256", None, "clip.weights_sha256 in its metadata is None"),
+        ("eventclip/data", None, "lack data.checksums"),
+        ("eventclip/class_names", REMOVED, "lack class_names"),
+        ("eventclip/class_names", "face", "class_names in its metadata is face, a str"),
+        ("eventclip/class_names", [], "class_names in its metadata holds nothing"),
+        ("eventclip/class_names", [1, 2, 3], "class_names in its metadata holds 1"),
+        ("eventclip/class_names", ["face", None, "x"], "class_names in its metadata holds None"),
+        (f"{CONFIG}/views", REMOVED, "lack config.views.evaluation_views"),
+        (f"{CONFIG}/data", REMOVED, "lack config.data.p95_events"),
+        (f"{CONFIG}/clip", None, "config.clip in its metadata is None"),
+        (f"{CONFIG}/adapter", "text", "config.adapter in its metadata is text, a str"),
+        (f"{CONFIG}/tuning", [], "lack config.tuning.parts"),
+        (f"{CONFIG}/classifier/prompts", "a {}", "config.classifier.prompts in its metadata is a {}, a str"),
+        (f"{CONFIG}/classifier/prompts", [3], "config.classifier.prompts in its metadata holds 3"),
+        (f"{CONFIG}/seed", 10**30, "config.seed in its metadata is 1000"),
+        (f"{CONFIG}/seed", -1, "config.seed in its metadata is -1"),
+        (f"{CONFIG}/seed", "0", "config.seed in its metadata is 0, a str"),
+        (f"{CONFIG}/seed", True, "config.seed in its metadata is True, a bool"),
         (f"{CONFIG}/data/root", torch.zeros(1), "holds a Tensor at config.data.root"),
         (f"{CONFIG}/data/root", {1, 2}, "holds a set at config.data.root"),
         ("state_dict", REMOVED, "lacks state_dict"),
@@ -106,7 +110,7 @@ CONFIG = "eventclip/config"
         ("state_dict/adapter.text_features", torch.zeros(3, 32).to_sparse(), "is no plain tensor"),
     ],
 )
-def test_a_damaged_card_is_told_in_one_sentence(refused, place, value, message):
+def test_damaged_metadata_are_told_in_one_sentence(refused, place, value, message):
     import re
 
     assert re.search(message, refused(place, value))

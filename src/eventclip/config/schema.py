@@ -98,7 +98,7 @@ SensorSides = Annotated[
 ]
 Channels = Annotated[list[float], Exactly(3, "three numbers, such as [0.5,0.5,0.5]")]
 
-Fit = Literal["crop", "pad", "stretch"]
+ResizeMode = Literal["crop", "pad", "stretch"]
 Color = Literal["gray", "rgb"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Split = Literal["training", "validation", "test"]
@@ -157,7 +157,7 @@ class Frames:
 
 @dataclass
 class Augmentation:
-    """Of :class:`eventclip.views.transform.Augmentation`."""
+    """Of :class:`eventclip.views.augment.Augmentation`."""
 
     max_shift: Annotated[int, Between(0, 32_767)]
     flip_time: bool
@@ -174,7 +174,7 @@ class DataSet:
 
     root: Path | None
     sensor_hw: SensorSides | None
-    percentile_events: Count
+    p95_events: Count
     augmentation: Augmented | None
     class_names: list[ClassName] | dict[str, ClassName] | None
     batch_size: Count
@@ -207,7 +207,7 @@ class NCaltech101(RecordedDataSet):
 class NCars(RecordedDataSet):
     """Of :class:`eventclip.datasets.ncars.NCarsDataModule`."""
 
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
@@ -216,7 +216,7 @@ class NImageNet(RecordedDataSet):
 
     variant: int | str | None
     classes: list[str] | Path | None
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
@@ -225,12 +225,12 @@ class Folder(RecordedDataSet):
 
     splits: dict[str, Path] | None
     classes: list[str] | Path | None
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
 class Clip:
-    """Of :class:`eventclip.models.encoder.ClipEncoder`."""
+    """Of :class:`eventclip.models.factory.load_clip`."""
 
     arch: str | None
     pretrained: Path | None
@@ -270,11 +270,11 @@ class TransformerAdapter:
 
 @dataclass
 class FewShot:
-    """Of :func:`eventclip.datasets.sampling.draw_few_shot`."""
+    """Of :func:`eventclip.datasets.sampling.sample_few_shot`."""
 
     shots: Count | None
     seed: Annotated[int, Between(0, 2**63 - 1)]
-    draw: Literal["seeded", "reference"]
+    sampling: Literal["seeded", "reference"]
     repeat: bool
     split_file: Path | None
 
@@ -381,7 +381,7 @@ class Pictures:
 
 @dataclass
 class Diagnostics:
-    """Of :class:`eventclip.training.diagnostics.Diagnostics`."""
+    """Of :class:`eventclip.training.callbacks.Diagnostics`."""
 
     folder: Path | None
     bins: Count
@@ -390,7 +390,7 @@ class Diagnostics:
 
 @dataclass
 class PredictionTable:
-    """Of :class:`eventclip.training.predictions.PredictionTable`."""
+    """Of :class:`eventclip.training.callbacks.PredictionTable`."""
 
     file: Path
     top: Count
@@ -398,14 +398,14 @@ class PredictionTable:
 
 TARGETS: dict[str, type] = {
     "eventclip.events.frames.FrameRenderer": Frames,
-    "eventclip.views.transform.Augmentation": Augmentation,
+    "eventclip.views.augment.Augmentation": Augmentation,
     "eventclip.datasets.symbols.SymbolsDataModule": DataSet,
     "eventclip.datasets.ncaltech101.NCaltech101DataModule": NCaltech101,
     "eventclip.datasets.ncars.NCarsDataModule": NCars,
     "eventclip.datasets.nimagenet.NImageNetDataModule": NImageNet,
     "eventclip.datasets.folder.FolderDataModule": Folder,
-    "eventclip.datasets.sampling.draw_few_shot": FewShot,
-    "eventclip.models.encoder.ClipEncoder": Clip,
+    "eventclip.datasets.sampling.sample_few_shot": FewShot,
+    "eventclip.models.factory.load_clip": Clip,
     "eventclip.adapters.paper.IdentityAdapter": IdentityAdapter,
     "eventclip.adapters.paper.TextAdapter": TextAdapter,
     "eventclip.adapters.paper.VisualAdapter": TransformerAdapter,
@@ -415,8 +415,8 @@ TARGETS: dict[str, type] = {
     "eventclip.training.checkpoints.LastCheckpoint": LastCheckpoint,
     "eventclip.training.requeue.Requeue": Nothing,
     "eventclip.training.callbacks.PredictionPictures": Pictures,
-    "eventclip.training.diagnostics.Diagnostics": Diagnostics,
-    "eventclip.training.predictions.PredictionTable": PredictionTable,
+    "eventclip.training.callbacks.Diagnostics": Diagnostics,
+    "eventclip.training.callbacks.PredictionTable": PredictionTable,
     "lightning.Trainer": DistributedTrainer,
     "lightning.pytorch.loggers.TensorBoardLogger": FileLogger,
     "lightning.pytorch.loggers.CSVLogger": FileLogger,
@@ -460,7 +460,7 @@ class Views:
 
     training_views: Count
     evaluation_views: Count
-    fit: Fit
+    resize_mode: ResizeMode
 
 
 @dataclass
@@ -505,7 +505,7 @@ class Paths:
 class Pseudo:
     """The section pseudo of ``conf/pseudo_label.yaml``."""
 
-    versions: list[Literal["as_is", "mirrored", "flipped", "both"]]
+    tta: list[Literal["as_is", "mirrored", "flipped", "both"]]
     threshold: Fraction | dict[str, Fraction]
     tta_consistent: bool
     tta_min_prob: bool
@@ -612,7 +612,7 @@ class ClassifyViews:
     """The section views of ``conf/classify.yaml``."""
 
     max_views: Count | None
-    fit: Fit | None
+    resize_mode: ResizeMode | None
 
 
 @dataclass

@@ -35,7 +35,7 @@ from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.files import fingerprint, held, printable, write_json
-from eventclip.parallel import cores, in_order
+from eventclip.parallel import cores, map_ordered
 from eventclip.progress import tqdm
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
@@ -269,7 +269,7 @@ def _fill(
             f"{out} was begun with other recordings or options: remove it to begin anew, or give another out="
         )
     missing = np.flatnonzero(wanted)
-    made = in_order(partial(_encoded, read), (p for p, want in zip(_paths_of(listed), wanted) if want), workers)
+    made = map_ordered(partial(_encoded, read), (p for p, want in zip(_paths_of(listed), wanted) if want), workers)
     bar = tqdm(made, "packing", len(keys), initial=len(keys) - len(missing), unit="rec", disable=not progress)
     told: dict[int, str] = {}
     parts: dict[int, Encoded] = {}
@@ -378,7 +378,7 @@ def verify_pack(
     pack = Pack(out)
     for one in listed:
         pack.listing(one.recordings.root, one.folder, suffixes=one.suffixes, class_folders=one.recordings.class_folders)
-    told = in_order(partial(_difference, pack, read), enumerate(_paths_of(listed)), workers)
+    told = map_ordered(partial(_difference, pack, read), enumerate(_paths_of(listed)), workers)
     bar = tqdm(told, "verifying", pack.count, unit="rec", disable=not progress)
     different = [sentence for sentence in bar if sentence]
     if different:

@@ -26,10 +26,23 @@ class Prediction(NamedTuple):
 class EventClassifier(nn.Module):
     """Encoder -> adapter -> pooling.
 
+    Example:
+        >>> import torch
+        >>> from eventclip import EventClassifier, IdentityAdapter, load_clip
+        >>> encoder = load_clip("tiny")
+        >>> text_features = encoder.encode_text(["a sketch image of a star", "a sketch image of an anchor"])
+        >>> classifier = EventClassifier(encoder, IdentityAdapter(text_features, encoder.logit_scale))
+        >>> views = torch.zeros(1, 4, 1, 64, 64, dtype=torch.uint8)  # a recording of four views, all valid
+        >>> classifier(views).probabilities.shape
+        torch.Size([1, 2])
+
     Args:
         encoder: CLIP.
-        adapter: (B, V, D), (B, V) -> (B, V, K), see `models.adapters`.
+        adapter: (B, V, D), (B, V) -> (B, V, K), see :class:`eventclip.adapters.paper.Adapter`.
         pooling: of the views' logits, "mean", "sum" or "max".
+
+    Raises:
+        UserError: a pooling that there is not.
     """
 
     def __init__(self, encoder: ClipEncoder, adapter: nn.Module, *, pooling: str = "mean") -> None:
@@ -38,19 +51,24 @@ class EventClassifier(nn.Module):
         self.adapter = adapter
         self.pooling = check_pooling(pooling)
 
-    def forward(self, valid: Tensor, *, views: Tensor | None = None, features: Tensor | None = None) -> Prediction:
+    def forward(
+        self, views: Tensor | None = None, valid: Tensor | None = None, *, features: Tensor | None = None
+    ) -> Prediction:
         """Classify recordings by their views, or by features encoded before.
 
         Args:
-            valid: (B, V) bool, at least one view per recording.
             views: uint8 (B, V, C, S, S), C = 1 for gray; only the valid ones are encoded.
+            valid: (B, V) bool, at least one view per recording; None where all are valid.
             features: (B, V, D) raw image features in place of views.
 
         Raises:
             UserError: outside of training, the logits of a recording are not finite.
         """
-        if (views is None) == (features is None):
+        given = features if views is None else views
+        if given is None or (views is not None and features is not None):
             raise ValueError("give either views or features")
+        if valid is None:
+            valid = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
         if features is None and views is not None:
             features = self.encode(views, valid)
         view_logits = self.adapter(features, valid)

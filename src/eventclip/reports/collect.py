@@ -31,7 +31,7 @@ class Run:
         folder: as found below the folder that was asked for.
         name: of its experiment.
         seed: its random seed.
-        settings: dotted key -> plain value, see `settings.flat_settings`.
+        settings: dotted key -> plain value, as a run writes them into its ``results.json``.
         metrics: "test/..." -> number, accuracies in [0, 1].
         test_checksum: sha256 of the recordings it was tested on.
         class_names: in order of their labels.

@@ -17,21 +17,20 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from omegaconf import DictConfig, OmegaConf
 
 import eventclip
-from eventclip.datasets.datamodule import EventDataModule
-from eventclip.datasets.inspection import check_first
+from eventclip.datasets.audit import check_first
+from eventclip.datasets.datamodule import EventDataModule, grouped
 from eventclip.errors import UserError
 from eventclip.features.cache import FeatureCache
 from eventclip.files import write_json
-from eventclip.models.checkpoint import make_card
+from eventclip.models.building import build, build_classifier, call_partial
+from eventclip.models.checkpoint import make_metadata
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.reports.settings import flat_settings
-from eventclip.training.building import build, build_classifier, call_partial
+from eventclip.training.callbacks import Diagnostics
 from eventclip.training.checkpoints import WholeFileIO
-from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.module import LitEventClassifier
 from eventclip.training.requeue import leave_if_asked, slurm_environment
-from eventclip.training.resume import begin
+from eventclip.training.resume import begin, flat_settings
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Parts:
     datamodule: EventDataModule
     classifier: EventClassifier
     lit: LitEventClassifier
-    card: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def build_datamodule(cfg: DictConfig) -> EventDataModule:
@@ -52,8 +51,9 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
         cfg.data,
         "data",
         EventDataModule,
+        arrange=grouped,
         renderer=build(cfg.frames, "frames"),
-        draw=build(cfg.fewshot, "fewshot"),
+        few_shot=build(cfg.fewshot, "fewshot"),
         selection=cfg.selection.split,
         seed=cfg.seed,
         cache=cfg.paths.cache,
@@ -82,15 +82,15 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         evaluated: the one split that is looked at; None for a run that trains, if anything learns, and tests.
     """
     datamodule = build_datamodule(cfg)
-    datamodule.tested = evaluated or "test"
+    datamodule.connect(tested=evaluated or "test")
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
     classifier = build_classifier(cfg, class_names)
-    datamodule.image_size = classifier.encoder.image_size
-    datamodule.bank = build_feature_cache(cfg, classifier.encoder)
+    cache = build_feature_cache(cfg, classifier.encoder)
+    datamodule.connect(image_size=classifier.encoder.image_size, feature_cache=cache)
     data = datamodule.describe(training=evaluated is None and learns(classifier))
     counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
     log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)
-    card = make_card(
+    metadata = make_metadata(
         config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         class_names=class_names,
         clip=classifier.encoder.describe(),
@@ -104,9 +104,9 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         clip_factor=cfg.tuning.clip_factor,
         loss=cfg.classifier.loss,
         seed=cfg.seed,
-        card=card,
+        metadata=metadata,
     )
-    return Parts(datamodule, classifier, lit, card)
+    return Parts(datamodule, classifier, lit, metadata)
 
 
 def learns(classifier: EventClassifier) -> bool:
@@ -142,7 +142,7 @@ def run(cfg: DictConfig) -> float | None:
     parts = assemble(cfg)
     check_recordings(parts)
     trainer = make_trainer(cfg, parts)
-    resume, restarts = begin(trainer, cfg.resume, output, parts.card, trust=cfg.trust)
+    resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust)
     if learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
@@ -180,10 +180,10 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
         "metrics": metrics,
         **diagnosed(trainer),
         "seed": cfg.seed,
-        "settings": flat_settings(parts.card["config"]),
-        "data": parts.card["data"],
-        "class_names": parts.card["class_names"],
-        "clip": parts.card["clip"],
+        "settings": flat_settings(parts.metadata["config"]),
+        "data": parts.metadata["data"],
+        "class_names": parts.metadata["class_names"],
+        "clip": parts.metadata["clip"],
         "versions": versions(),
     }
     write_json(output / "results.json", results | told)
@@ -195,7 +195,7 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
 def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
     callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
-    class_names = parts.card["class_names"]
+    class_names = parts.metadata["class_names"]
     callbacks = [call_partial(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
     if not loggers:
