@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events, copy_column
 from eventclip.io.checks import check_sound
-from eventclip.io.formats import TIME_UNITS, DamageError, Opened, ReadOptions, doubting, together
+from eventclip.io.formats import TIME_UNITS, DamageError, Opened, ReadOptions, doubted, together
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in
 from eventclip.io.plain_tables import TOO_LATE_US, from_microseconds, from_seconds
 from eventclip.io.telling import ASK_UNIT, ColumnSurvey, settle_order, tell_unit
@@ -68,8 +68,10 @@ class Table:
                 with a row is raised where it is reached.
         """
         opened = Opened(iter(()), sensor_hw, total)
-        with doubting(opened):
+        try:
             opened.chunks = _events(self, options, opened)
+        except UserError as error:
+            raise doubted(opened, error) from error
         return opened
 
 
@@ -129,10 +131,12 @@ def _events(table: Table, options: ReadOptions, opened: Opened) -> Iterator[Even
             if options.sort and (seeming := _seeming(table)) != EST_ORDER:
                 raise RecordingError(f"has events out of order as x, y, t, p: {_look_like(seeming)}")
             order, opened.doubt = EST_ORDER, partial(_doubt, EST_ORDER, table)
-            if table.in_one and options.time_unit in {None, "s"} and (events := from_seconds(first)) is not None:
-                if options.time_unit is None:
-                    opened.notes.append(_taken("s"))
-                return iter([events])
+            if table.in_one and options.time_unit in {None, "s"}:
+                taken = [_taken("s")] if options.time_unit is None else []
+                events = from_seconds(first)
+                if events is not None:
+                    opened.notes += taken
+                    return iter([events])
         return _unnamed(table, first, order, options, opened)
     own = isinstance(first, np.ndarray) and first.ndim == 1 and first.dtype == EVENT_DTYPE
     if own and options.time_unit in {None, "us"} and options.columns is None:

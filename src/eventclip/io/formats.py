@@ -320,9 +320,14 @@ def doubting(opened: Opened) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if opened.doubt is None or isinstance(error, DamageError):
-            raise
-        raise type(error)(f"{error} ({opened.doubt()})") from error
+        raise doubted(opened, error) from error
+
+
+def doubted(opened: Opened, error: UserError) -> UserError:
+    """What is wrong with events, with what was taken for granted about them; the very error where nothing was."""
+    if opened.doubt is None or isinstance(error, DamageError):
+        return error
+    return type(error)(f"{error} ({opened.doubt()})")
 
 
 def short(text: str, most: int = 40) -> str:
