@@ -48,9 +48,11 @@ def _place(place: int) -> str:
 def csv_line(columns: Sequence[str], cells: Row) -> str:
     """A row of CSV with its end; what is not in ``columns`` is left out."""
     text = io.StringIO()
-    # It ends a row for every reader, but is none of the signs that make the writer quote a cell.
-    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells.values()) else csv.QUOTE_MINIMAL
-    csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore", quoting=quoting).writerow(cells)
+    table = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    if any("\r" in str(cell) for cell in cells.values()):
+        # It ends a row for every reader, but is none of the signs that make the writer quote a cell.
+        table = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore", quoting=csv.QUOTE_ALL)
+    table.writerow(cells)
     return text.getvalue()
 
 

@@ -79,7 +79,7 @@ def open_npy(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
         rows = layout.shape[0]
         if rows <= chunk_events:
             whole = _rows(file, layout, 0, rows)
-            return Table(lambda: iter([whole]), in_one=True).opened(options, total=rows)
+            return table_in_memory(whole, chunk_events).opened(options, total=rows)
 
     def read() -> Iterator[Piece]:
         with path.open("rb") as file:
@@ -140,7 +140,7 @@ def write_events(path: str | Path, events: Events) -> None:
     try:
         with whole_file(path) as part, part.open("wb") as file:  # by its name numpy would add a suffix
             if suffix == ".npz":
-                np.savez_compressed(file, **named)
+                np.savez_compressed(file, allow_pickle=False, **named)
             else:
                 table = np.empty(len(events), [(name, column.dtype) for name, column in named.items()])
                 for name, column in named.items():

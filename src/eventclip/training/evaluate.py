@@ -62,13 +62,13 @@ def evaluate(cfg: DictConfig) -> None:
     trainer = make_trainer(cfg, parts)
     trainer.test(parts.lit, datamodule=parts.datamodule, verbose=False)
     selected = checkpoint["eventclip"]["config"]["selection"]["split"]
-    told = {
+    further = {
         "checkpoint": str(path),
         "split": cfg.split,
         "selection": {"split": selected, "tested": path.stem},
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_results(cfg, parts, trainer, told)
+    write_results(cfg, parts, trainer, further)
 
 
 def load(cfg: DictConfig, path: Path) -> tuple[Parts, dict[str, Any]]:

@@ -151,25 +151,25 @@ def run(cfg: DictConfig) -> float | None:
     if best is not None and best.best_model_path:
         chosen, validation = best.best_model_path, best.best_model_score
     trainer.test(parts.lit, datamodule=parts.datamodule, ckpt_path=chosen, verbose=False, weights_only=True)
-    told = {
+    further = {
         "validation": None if validation is None else float(validation),
         "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
         "resumed": resume is not None,
         "restarts": restarts,
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_results(cfg, parts, trainer, told)
+    write_results(cfg, parts, trainer, further)
     return None if validation is None else float(validation)
 
 
-def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[str, Any]) -> None:
+def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, further: dict[str, Any]) -> None:
     """Write ``results.json`` of a test that has just ended, and log its metrics; only the first process does.
 
     Args:
         cfg: the configuration, whose ``paths.output`` is the run's folder.
         parts: what was tested.
         trainer: that tested it.
-        told: what this kind of run has to tell beside what every test does.
+        further: what this kind of run has to tell beside what every test does.
     """
     if not trainer.is_global_zero:
         return
@@ -178,15 +178,15 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
     results = {
         "name": cfg.name,
         "metrics": metrics,
-        **diagnosed(trainer),
+        **_diagnostics(trainer),
         "seed": cfg.seed,
         "settings": flat_settings(parts.metadata["config"]),
         "data": parts.metadata["data"],
         "class_names": parts.metadata["class_names"],
         "clip": parts.metadata["clip"],
-        "versions": versions(),
+        "versions": _versions(),
     }
-    write_json(output / "results.json", results | told)
+    write_json(output / "results.json", results | further)
     for name, value in sorted(metrics.items()):
         log.info("%-28s %.4f", name, value)
     log.info("results and pictures: %s", output)
@@ -217,13 +217,13 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     return trainer
 
 
-def diagnosed(trainer: Trainer) -> dict[str, Any]:
+def _diagnostics(trainer: Trainer) -> dict[str, Any]:
     """What the test's diagnostics tell in ``results.json``; nothing where they are left out."""
-    found = [callback.results() for callback in trainer.callbacks if isinstance(callback, Diagnostics)]  # type: ignore[attr-defined]
-    return found[0] if found else {}
+    results = [callback.results() for callback in trainer.callbacks if isinstance(callback, Diagnostics)]  # type: ignore[attr-defined]
+    return results[0] if results else {}
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Versions of what shapes a result."""
     modules = (eventclip, torch, lightning, open_clip)
     return {module.__name__: str(module.__version__) for module in modules}

@@ -1,6 +1,6 @@
 """What a teacher thinks of every recording, kept in blocks on disk so that no recording is scored twice.
 
-Recordings are cut into shards, and each of them is one block: the same whoever makes it, and when.
+Recordings are cut into shards, and each shard is one block: the same whoever makes it, and when.
 """
 
 from __future__ import annotations
