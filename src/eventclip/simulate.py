@@ -1,4 +1,4 @@
-"""``python -m eventclip.simulate images=DIR out=DIR``: event recordings of images, by a simulated event camera."""
+"""``eventclip simulate images=DIR out=DIR``: event recordings of images, by a simulated event camera."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def look(cfg: DictConfig) -> None:
     from eventclip.config.inputs import check_given
 
     for key, meaning in (("images", "folder of class folders of images"), ("out", "folder for the recordings")):
-        check_given(cfg, key, f", the {meaning}: python -m eventclip.simulate images=DIR out=DIR")
+        check_given(cfg, key, f", the {meaning}: eventclip simulate images=DIR out=DIR")
 
 
 @entry("simulate", before=look)
