@@ -1,7 +1,7 @@
 """Views to features with an untrained ViT-B/32, all cores.
 
-"Ready views" are one tensor of uint8 in memory. The feature caches are real: FeatureCache reads recordings of 225,000 events
-from disk with 2 worker processes, renders (and, for training, augments) their views, encodes them and writes them; what
+"Ready views" are one tensor of uint8 in memory. The feature caches are real: FeatureCache reads recordings of 225,000
+events from disk with 2 worker processes, renders (and, for training, augments) their views, encodes them and writes them; what
 a cache does once in a process, such as the checksum of the weights, is in its time. The comparator is the bare tower on
 pixels of the same views that lie ready in memory, in batches of the same size. Features are compared bit by bit.
 """
@@ -65,7 +65,10 @@ def rows(*, quick: bool) -> Iterator[Row]:
                 np.array_equal(np.concatenate([rows[i] for i in range(len(rows))]), tower.seen) for rows in made
             ):
                 raise DifferError(f"the cache of {kind} views")
-            what, how = f"recordings → cache, {kind} views, 2 workers", f"median of {runs}, in turns, {len(views)} views"
+            what, how = (
+                f"recordings → cache, {kind} views, 2 workers",
+                f"median of {runs}, in turns, {len(views)} views",
+            )
             yield Row(what, len(views) / ours, "bare tower", len(views) / bare, "views/s", how, more_is_better=True)
 
 

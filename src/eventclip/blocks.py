@@ -193,8 +193,20 @@ class Blocks(Generic[B]):
                 self.damaged.append(path)
             else:
                 self.blocks.append(block)
+        self._sort()
+
+    def add(self, block: B | None) -> None:
+        """Take over a block that was just written and need not be read again."""
+        if block is not None:
+            self.blocks.append(block)
+            self._sorted = False
+
+    def _sort(self) -> None:
+        """Bring blocks and keys in order, whoever wrote them first."""
+        self._sorted = True
         if not self.blocks:
             return
+        self.blocks = sorted(self.blocks, key=lambda block: block.path)  # another list: rows that are out keep theirs
         keys = np.concatenate([block.keys for block in self.blocks])
         order = np.argsort(keys, kind="stable")
         places = [
@@ -214,6 +226,8 @@ class Blocks(Generic[B]):
 
     def find(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(n,) index of each key's block, -1 where it is missing, and (n,) its row in it."""
+        if not self._sorted:
+            self._sort()
         if not len(self._keys):
             return np.full(len(keys), -1), np.zeros(len(keys), np.int64)
         places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)

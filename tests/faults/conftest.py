@@ -223,7 +223,9 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
         "simulate": Job(
             "simulate", lambda place: (*camera, "progress=false", f"out={place / 'sim'}"), ("sim/simulation.json",)
         ),
-        "pack": Job("pack", lambda place: (*data, "workers=1", "progress=false", f"out={place / 'n'}"), ("n/pack.json",)),
+        "pack": Job(
+            "pack", lambda place: (*data, "workers=1", "progress=false", f"out={place / 'n'}"), ("n/pack.json",)
+        ),
         "data_check": Job(
             "data_check", lambda place: (*data, "progress=false", f"out={place / 'check.json'}"), ("check.json",)
         ),

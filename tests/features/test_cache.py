@@ -96,7 +96,12 @@ def test_a_copy_for_every_epoch_is_the_live_run_to_the_last_bit(run_experiment, 
     same = ("data.batch_size=9", "trainer.max_epochs=3", "fewshot.shots=6", "fewshot.repeat=true", "seed=3")
     live = run_experiment(*same, folder="live")
     cached = run_experiment(
-        *same, "features=cached", "features.copies=3", "features.dtype=fp32", f"paths.cache={tmp_path}", folder="features"
+        *same,
+        "features=cached",
+        "features.copies=3",
+        "features.dtype=fp32",
+        f"paths.cache={tmp_path}",
+        folder="features",
     )
     theirs = learned(cached)
     assert all(torch.equal(value, theirs[name]) for name, value in learned(live).items())
@@ -139,9 +144,7 @@ def test_more_shots_encode_only_recordings_that_are_new(learnable_root, tmp_path
     assert sum(encoded) == 18  # the third pass
 
 
-def test_seeds_share_views_and_repeats_differ_where_augmented(
-    learnable_root, tmp_path, encoder, encoded
-):
+def test_seeds_share_views_and_repeats_differ_where_augmented(learnable_root, tmp_path, encoder, encoded):
     for seed in (0, 1):
         cache_in(tmp_path, encoder)(data_module(learnable_root, seed=seed).dataset("test"))
     assert sum(encoded) == 36
@@ -152,9 +155,7 @@ def test_seeds_share_views_and_repeats_differ_where_augmented(
         assert sum(encoded) == 2 * distinct
 
 
-def test_all_that_shapes_a_feature_changes_its_folder(
-    learnable_root, tmp_path, encoder, tiny_clip_json, monkeypatch
-):
+def test_all_that_shapes_a_feature_changes_its_folder(learnable_root, tmp_path, encoder, tiny_clip_json, monkeypatch):
     def place(*, clip=encoder, cache=None, **data):
         return cache_in(tmp_path, clip, **(cache or {})).place(data_module(learnable_root, **data).dataset("fit"))
 
@@ -254,7 +255,9 @@ def test_a_complete_cache_needs_no_writing(learnable_root, tmp_path, encoder, mo
 
 def test_a_folder_that_cannot_be_written_is_told(learnable_root, tmp_path, encoder):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written to .*file/features \(Not a directory\): set features\.folder"):
+    with pytest.raises(
+        UserError, match=r"cannot be written to .*file/features \(Not a directory\): set features\.folder"
+    ):
         cache_in(tmp_path / "file" / "features", encoder)(data_module(learnable_root).dataset("test"))
 
 
@@ -298,7 +301,6 @@ import sys, time
 from pathlib import Path
 from eventclip.blocks import RowStore
 from eventclip.datasets.sampling import draw_few_shot
-from eventclip.blocks import RowStore
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.packing import pack_split
 from eventclip.views.transform import Augmentation
@@ -356,9 +358,7 @@ def build_with_kills(root, folder, clip, *, kills, seed):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_after_kills_it_ends_with_the_bytes_of_a_clean_build(
-    learnable_root, tmp_path, tiny_clip_json, kills
-):
+def test_after_kills_it_ends_with_the_bytes_of_a_clean_build(learnable_root, tmp_path, tiny_clip_json, kills):
     build_with_kills(learnable_root, tmp_path / "clean", tiny_clip_json, kills=0, seed=0)
     killed = build_with_kills(learnable_root, tmp_path / "killed", tiny_clip_json, kills=kills, seed=1)
     assert killed > 0

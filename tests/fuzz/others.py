@@ -1,6 +1,5 @@
 """Files that need no torch: lists, packs, caches, tables, results and headers."""
 
-import contextlib
 import csv
 import hashlib
 import json
@@ -20,7 +19,8 @@ from reading import read_events
 from eventclip.blocks import RowStore, row_key
 from eventclip.datasets.index import list_kept
 from eventclip.datasets.packing import pack_folders
-from eventclip.datasets.packs import HEADER, Listed, PackedFolders
+from eventclip.datasets.packs import HEADER as PACK_HEADER
+from eventclip.datasets.packs import Listed, PackedFolders
 from eventclip.datasets.recordings import list_recordings, read_class_list
 from eventclip.datasets.split_files import PSEUDO, read_split
 from eventclip.errors import RecordingError
@@ -123,7 +123,7 @@ def _pack(folder: Path, file: str) -> Prepared:
             for pack in packs.packs:
                 pack.close()
 
-    mutate = mutators.retyped if file == HEADER else mutators.damaged_headers
+    mutate = mutators.retyped if file == PACK_HEADER else mutators.damaged_headers
     return Prepared(changed, [changed.read_bytes()], mutate, read, named=str(out))
 
 
@@ -135,7 +135,7 @@ def _unfinished_pack(folder: Path) -> Prepared:
     sample = block.read_bytes()
 
     def read(path: Path) -> None:
-        (out / HEADER).unlink(missing_ok=True)
+        (out / PACK_HEADER).unlink(missing_ok=True)
         for other in out.glob("*.h5"):
             if other != path:
                 other.unlink()
@@ -313,7 +313,7 @@ PREPARE: dict[str, Callable[[Path], Prepared]] = {
     "class_list": _class_list,
     "pack": partial(_pack, file="0*.h5"),
     "pack_index": partial(_pack, file="index-*.h5"),
-    "pack_header": partial(_pack, file=HEADER),
+    "pack_header": partial(_pack, file=PACK_HEADER),
     "unfinished_pack": _unfinished_pack,
     "listing_cache": _listing_cache,
     "features": _features,

@@ -68,9 +68,7 @@ def check_data(cfg: DictConfig) -> None:
     if target not in TARGETS or target == _MADE:
         return
     if root is None:
-        raise UserError(
-            "data.root is missing: give the data set's folder, or a pack of it by data.packed"
-        )
+        raise UserError("data.root is missing: give the data set's folder, or a pack of it by data.packed")
     if not _path(root).is_dir():
         raise UserError(f"there is no folder {_path(root)}: set data.root to the data set's folder")
 

@@ -82,9 +82,7 @@ class RecordingSplits(ABC):
             raise UserError(f"data.splits names {min(unknown)!r}; the splits are {', '.join(SPLITS)}")
         self.packed = None if packed is None else PackedFolders(packed)
         if self.packed is None and root is None:
-            raise UserError(
-                "data.root is missing: give the data set's folder, or a pack of it by data.packed"
-            )
+            raise UserError("data.root is missing: give the data set's folder, or a pack of it by data.packed")
         self.root = Path(str(root)).expanduser() if self.packed is None else self.packed.packs[0].path
         self.cache = cache
         self.files = EventFiles(sensor_hw=sensor_hw, reading=reading)
