@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 Read = Callable[[Path], tuple[Events, tuple[int, int] | None]]
 """Path -> events, and the sensor's (height, width) where the file knows it."""
 
-BLOCK_RECORDINGS, BLOCK_BYTES = 512, 64 << 20
+BLOCK_RECORDINGS, BLOCK_BYTES = 512, 128 << 20
 """A block ends after so many recordings, or bytes of their files: what a kill may cost each worker, some seconds."""
 
 _NAMED = 3  # damaged recordings told in a sentence; a file lists all

@@ -68,7 +68,7 @@ INDEX = np.dtype([("block", "<i8"), *ROW.descr])
 
 _LONG = 65_535
 _SMALLEST = 256  # LZ4 makes no block smaller than a 255th of what it holds
-_MOST_OPEN = 64  # blocks that a process holds open
+_MOST_OPEN = 128  # blocks that a process holds open
 _BLOCK_NAME = re.compile(r"\d{6,9}-[0-9a-f]{16}\.h5")
 _INDEX_NAME = re.compile(r"index-[0-9a-f]{16}\.h5")
 _PLAIN = rb"(?!\.\.?$)(?:[^\x00-\x1f\x7f/\\\xc2]+|\xc2(?![\x80-\x9f]))+"  # a name, see plain_name
@@ -304,17 +304,21 @@ class PackBlock(NamedTuple):
 
 def read_block(file: h5py.File, path: Path) -> PackBlock:
     """Keys and rows of a block; raises whatever HDF5 makes of another file."""
-    _tables_of(file)
+    _columns_of(file)
+    _gaps_of(file)
     keys, rows = stored(file, "keys", np.dtype(KEY))[:], stored(file, "rows", ROW)[:]
     if keys.shape != rows.shape:
         raise ValueError("rows that do not belong together")
     return PackBlock(path, keys, rows)
 
 
-def _tables_of(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The tables of events of a block, once it is known that they are what they say."""
-    found = {name: stored(file, name, kind, chunk=CHUNK, packed=_SMALLEST) for name, kind in COLUMNS.items()}
-    return {**found, "gaps": stored(file, "gaps", np.dtype("<i8"), width=2)}
+def _columns_of(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The columns of a block, once it is known that they are what they say."""
+    return {name: stored(file, name, kind, chunk=CHUNK, packed=_SMALLEST) for name, kind in COLUMNS.items()}
+
+
+def _gaps_of(file: h5py.File) -> h5py.Dataset:
+    return stored(file, "gaps", np.dtype("<i8"), width=2)
 
 
 class Pack:
@@ -406,7 +410,7 @@ class Pack:
             tables["t"].file.close()
 
     def _block(self, number: int) -> dict[str, h5py.Dataset]:
-        """The tables of a block, opened if it is not open."""
+        """The columns of a block, opened if it is not open."""
         if number in self._files:
             self._files[number] = self._files.pop(number)  # the last that goes
         else:
@@ -414,7 +418,7 @@ class Pack:
                 self._files.pop(next(iter(self._files)))["t"].file.close()
             # Every chunk is read once and whole, so that a cache of them would only copy.
             file = h5py.File(self.path / self.header.blocks[number][0], "r", locking=False, rdcc_nbytes=0)
-            self._files[number] = _tables_of(file)
+            self._files[number] = _columns_of(file)
             _open.add(self)
         return self._files[number]
 
@@ -508,9 +512,11 @@ class Pack:
         try:
             if min(start, count, gap, int(told["gaps"])) < 0:
                 raise ValueError("a place before the file's beginning")
-            tables = self._block(number)
-            columns = {column: tables[column][start : start + count] for column in COLUMNS}
-            gaps = tables["gaps"][gap : gap + int(told["gaps"])] if told["gaps"] else np.zeros((0, 2), np.int64)
+            stored_columns = self._block(number)
+            columns = {name: column[start : start + count] for name, column in stored_columns.items()}
+            gaps = np.zeros((0, 2), np.int64)
+            if told["gaps"]:  # rare, and each table costs time to open
+                gaps = _gaps_of(stored_columns["t"].file)[gap : gap + int(told["gaps"])]
             events, checksum = decode(int(told["began"]), columns, gaps)
             if len(events) != count or checksum != told["checksum"]:
                 raise ValueError("other events than were packed")
