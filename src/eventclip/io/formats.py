@@ -320,7 +320,8 @@ def doubting(opened: Opened) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise doubted(opened, error) from error
+        told = doubted(opened, error)
+        raise told from (None if told is error else error)
 
 
 def doubted(opened: Opened, error: UserError) -> UserError:
