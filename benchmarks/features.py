@@ -1,8 +1,8 @@
 """Views to features with an untrained ViT-B/32, all cores.
 
-"Ready views" are one tensor of uint8 in memory. The banks are real: FeatureBank reads recordings of 225,000 events
+"Ready views" are one tensor of uint8 in memory. The feature caches are real: FeatureCache reads recordings of 225,000 events
 from disk with 2 worker processes, renders (and, for training, augments) their views, encodes them and writes them; what
-a bank does once in a process, such as the checksum of the weights, is in its time. The comparator is the bare tower on
+a cache does once in a process, such as the checksum of the weights, is in its time. The comparator is the bare tower on
 pixels of the same views that lie ready in memory, in batches of the same size. Features are compared bit by bit.
 """
 
@@ -25,7 +25,7 @@ from benchmarks.ncaltech import (
     build_clip,
     composed,
     overrides,
-    samples_and_bank,
+    samples_and_cache,
     write_recordings,
 )
 from benchmarks.table import Row
@@ -40,22 +40,22 @@ def rows(*, quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_recordings(folder / "data", CLASSES, CLASSES)
-        settings = overrides(folder / "data", folder, "features=bank", "fewshot.shots=1", quick=quick)
-        recordings, passes = (8, 2) if quick else (64, 5)
-        cfg = composed([*settings, "data.num_workers=2", f"features.passes={passes}"], folder / "run")
-        plain, _ = samples_and_bank(cfg, encoder, "test")
-        augmented, _ = samples_and_bank(cfg, encoder, "fit")
+        settings = overrides(folder / "data", folder, "features=cached", "fewshot.shots=1", quick=quick)
+        recordings, copies = (8, 2) if quick else (64, 5)
+        cfg = composed([*settings, "data.num_workers=2", f"features.copies={copies}"], folder / "run")
+        plain, _ = samples_and_cache(cfg, encoder, "test")
+        augmented, _ = samples_and_cache(cfg, encoder, "fit")
         for dataset in (plain, augmented):
             dataset.recordings = dataset.recordings.subset(range(recordings))
         runs = 1 if quick else 3
         yield from_memory(encoder, views_of(plain, 1)[: 2 * BATCH], runs)
-        for dataset, seen, kind in ((plain, 1, "evaluation"), (augmented, passes, "augmented training")):
+        for dataset, seen, kind in ((plain, 1, "evaluation"), (augmented, copies, "augmented training")):
             made: list[NDArray[np.floating[Any]]] = []
 
             def build(dataset: RecordingDataset = dataset, made: list[Any] = made) -> NDArray[np.floating[Any]]:
-                _, bank = samples_and_bank(cfg, encoder, "test")
-                bank.folder = folder / f"bank_{dataset is plain}_{len(made)}"
-                made.append(bank(dataset).rows)
+                _, cache = samples_and_cache(cfg, encoder, "test")
+                cache.folder = folder / f"cache_{dataset is plain}_{len(made)}"
+                made.append(cache(dataset).rows)
                 return made[-1]
 
             views = views_of(dataset, seen)
@@ -64,8 +64,11 @@ def rows(*, quick: bool) -> Iterator[Row]:
             if not all(
                 np.array_equal(np.concatenate([rows[i] for i in range(len(rows))]), tower.seen) for rows in made
             ):
-                raise DifferError(f"the bank of {kind} views")
-            what, how = f"recordings → bank, {kind} views, 2 workers", f"median of {runs}, in turns, {len(views)} views"
+                raise DifferError(f"the cache of {kind} views")
+            what, how = (
+                f"recordings → cache, {kind} views, 2 workers",
+                f"median of {runs}, in turns, {len(views)} views",
+            )
             yield Row(what, len(views) / ours, "bare tower", len(views) / bare, "views/s", how, more_is_better=True)
 
 
@@ -79,9 +82,9 @@ def from_memory(encoder: ClipEncoder, views: Tensor, runs: int) -> Row:
     return Row("ready views → features", len(views) / ours, "bare tower", len(views) / bare, "views/s", how, True)
 
 
-def views_of(dataset: RecordingDataset, passes: int) -> Tensor:
-    """All views of a data set, pass after pass."""
-    samples = [dataset[epoch, i] for epoch in range(passes) for i in range(len(dataset))]
+def views_of(dataset: RecordingDataset, copies: int) -> Tensor:
+    """All views of a data set, copy after copy."""
+    samples = [dataset[epoch, i] for epoch in range(copies) for i in range(len(dataset))]
     return torch.cat([sample["views"] for sample in samples])
 
 

@@ -1,14 +1,14 @@
-"""A few-shot run and a sweep of them with ViT-B/32: online as the reference does it, and from the bank.
+"""A few-shot run and a sweep of them with ViT-B/32: live as the reference does it, and from the cache.
 
 101 classes, 100 epochs of 2 augmented views a recording, 1,700 test recordings of 10 views that are evaluated every 5
-epochs and at the end; the sweep is 5 × 3 × 2: shots 1, 3, 5, 10, 20, seeds 0, 1, 2, adapters text and joint, drawn from
+epochs and at the end; the sweep is 5 × 3 × 2: shots 1, 3, 5, 10, 20, seeds 0, 1, 2, adapters text and joint, sampled from
 4,343 training recordings. Every recording is read from disk at full size.
 
-Online is extrapolated: a real run is cut short after some batches, and the median time from one batch to the next,
-loading and backward pass included, is multiplied by the batches of all epochs and evaluations. An empty bank is
+Live is extrapolated: a real run is cut short after some batches, and the median time from one batch to the next,
+loading and backward pass included, is multiplied by the batches of all epochs and evaluations. An empty cache is
 extrapolated too: a slice of evaluation and one of augmented training views are really built, and the time per view is
-multiplied by the views that are missing. The bank's own keys count them: each seed has its own training views, shots
-share what their draws have in common, and all share the evaluation views. Runs on a bank that exists are measured
+multiplied by the views that are missing. The cache's own keys count them: each seed has its own training views, shots
+share what their samples have in common, and all share the evaluation views. Runs on a cache that is filled are measured
 whole, process start included, on made-up features; the sweep's for seed 0, times 3.
 """
 
@@ -32,7 +32,7 @@ from benchmarks.ncaltech import (
     composed,
     fill,
     overrides,
-    samples_and_bank,
+    samples_and_cache,
     write_recordings,
 )
 from benchmarks.table import Row
@@ -50,27 +50,27 @@ class Protocol(NamedTuple):
     epochs: int = 100
     training: int = TRAINING
     testing: int = TESTING
-    passes: int = 10
+    copies: int = 10
     built: tuple[int, int] = (32, 5)
-    """Recordings and passes of the slices that are really encoded."""
-    online: tuple[int, int] = (8, 4)
-    """Training and evaluation batches that really run online."""
+    """Recordings and copies of the slices that are really encoded."""
+    live: tuple[int, int] = (8, 4)
+    """Training and evaluation batches that really run live."""
 
 
 SMALL = Protocol((1, 2), 10, 202, 101, 2, (4, 2), (3, 2))
 
 
 class Pace(NamedTuple):
-    """Measured times [s]: of an online batch of 32 recordings, and of encoding one view into a bank."""
+    """Measured times [s]: of a live batch of 32 recordings, and of encoding one view into the cache."""
 
-    online: dict[str, float]
+    live: dict[str, float]
     view: dict[str, float]
 
-    def online_run(self, recordings: int, size: Protocol) -> float:
+    def live_run(self, recordings: int, size: Protocol) -> float:
         """The reference's whole protocol: an evaluation every 5 epochs and one at the end."""
         training, evaluation = recordings / BATCH, size.testing / BATCH
         evaluations = size.epochs // 5 + 1
-        return size.epochs * training * self.online["fit"] + evaluations * evaluation * self.online["validate"]
+        return size.epochs * training * self.live["fit"] + evaluations * evaluation * self.live["validate"]
 
     def build(self, views: dict[str, int]) -> float:
         """Encoding what is missing."""
@@ -83,29 +83,29 @@ def rows(*, quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_recordings(folder / "data", size.training, size.testing)
-        common = overrides(folder / "data", folder / "cache", f"features.passes={size.passes}", quick=quick)
-        common += ["features=bank", "features.progress=false", f"trainer.max_epochs={size.epochs}"]
-        pace = Pace(online_pace(folder, size, quick=quick), bank_pace(folder, encoder, size, quick=quick))
-        missing, comparator = Missing(folder, common, encoder), "features=online, extrapolated"
+        common = overrides(folder / "data", folder / "cache", f"features.copies={size.copies}", quick=quick)
+        common += ["features=cached", "features.progress=false", f"trainer.max_epochs={size.epochs}"]
+        pace = Pace(live_pace(folder, size, quick=quick), cache_pace(folder, encoder, size, quick=quick))
+        missing, comparator = Missing(folder, common, encoder), "features=live, extrapolated"
 
         one = size.shots[len(size.shots) // 2]
         recordings, absent = missing.fill([one], [0])
-        banked, _ = seconds(lambda: train([*common, f"fewshot.shots={one}"], f"hydra.run.dir={folder / 'run'}"))
-        online, what = pace.online_run(recordings[0], size), f"{one}-shot run"
+        cached, _ = seconds(lambda: train([*common, f"fewshot.shots={one}"], f"hydra.run.dir={folder / 'run'}"))
+        live, what = pace.live_run(recordings[0], size), f"{one}-shot run"
         how = f"built: {told(absent)} × measured time per view; run measured once"
-        yield Row(f"{what}, bank empty", pace.build(absent) + banked, comparator, online, "s", how)
-        yield Row(f"{what}, bank there", banked, comparator, online, "s", "measured once")
+        yield Row(f"{what}, cache empty", pace.build(absent) + cached, comparator, live, "s", how)
+        yield Row(f"{what}, cache filled", cached, comparator, live, "s", "measured once")
 
         recordings, more = missing.fill(size.shots, SEEDS)
         absent = {stage: absent[stage] + more[stage] for stage in VIEWS}
         swept = [f"fewshot.shots={','.join(map(str, size.shots))}", f"adapter={','.join(ADAPTERS)}", "seed=0"]
         part, _ = seconds(lambda: train(["-m", *common, *swept], f"hydra.sweep.dir={folder / 'sweep'}"))
-        banked, runs = part * len(SEEDS), len(size.shots) * len(ADAPTERS)
-        online = len(ADAPTERS) * sum(pace.online_run(drawn, size) for drawn in recordings)
+        cached, runs = part * len(SEEDS), len(size.shots) * len(ADAPTERS)
+        live = len(ADAPTERS) * sum(pace.live_run(drawn, size) for drawn in recordings)
         what, how = f"sweep of {runs * len(SEEDS)} runs", f"{runs} runs measured, × {len(SEEDS)}"
         built = f"built: {told(absent)} × measured time per view; {how}"
-        yield Row(f"{what}, bank empty", pace.build(absent) + banked, comparator, online, "s", built)
-        yield Row(f"{what}, bank there", banked, comparator, online, "s", how)
+        yield Row(f"{what}, cache empty", pace.build(absent) + cached, comparator, live, "s", built)
+        yield Row(f"{what}, cache filled", cached, comparator, live, "s", how)
 
 
 def told(views: dict[str, int]) -> str:
@@ -114,12 +114,12 @@ def told(views: dict[str, int]) -> str:
 
 
 class Missing:
-    """Fills a bank with made-up features and counts what a build would have encoded.
+    """Fills a cache with made-up features and counts what a build would have encoded.
 
     Args:
         folder: to compose in.
         settings: of the run.
-        encoder: of the bank.
+        encoder: of the cache.
     """
 
     def __init__(self, folder: Path, settings: list[str], encoder: ClipEncoder) -> None:
@@ -131,9 +131,9 @@ class Missing:
         for number, seed in product(shots, seeds):
             cfg = composed([*self.settings, f"fewshot.shots={number}", f"seed={seed}"], self.folder / "composed")
             for stage, most in VIEWS.items():
-                dataset, bank = samples_and_bank(cfg, self.encoder, stage)
-                passes = bank.passes if stage == "fit" else 1
-                views[stage] += fill(dataset, bank, passes=passes, views=most)
+                dataset, cache = samples_and_cache(cfg, self.encoder, stage)
+                copies = cache.copies if stage == "fit" else 1
+                views[stage] += fill(dataset, cache, copies=copies, views=most)
                 if stage == "fit":
                     recordings.append(len(dataset))
         return recordings, views
@@ -144,26 +144,26 @@ def train(settings: list[str], place: str) -> None:
     subprocess.run([sys.executable, "-m", "eventclip.train", *settings, place], check=True, stdout=subprocess.DEVNULL)
 
 
-def online_pace(folder: Path, size: Protocol, *, quick: bool) -> dict[str, float]:
+def live_pace(folder: Path, size: Protocol, *, quick: bool) -> dict[str, float]:
     """Median time of a training step and of an evaluation batch, in a real run cut short."""
-    file, (steps, batches) = folder / "clock.json", size.online
-    settings = overrides(folder / "data", folder / "cache", "features=online", quick=quick)
+    file, (steps, batches) = folder / "clock.json", size.live
+    settings = overrides(folder / "data", folder / "cache", "features=live", quick=quick)
     settings += [f"trainer.limit_train_batches={steps}", f"+trainer.limit_val_batches={batches}"]
     settings += ["trainer.max_epochs=1", "trainer.limit_test_batches=1", "selection.every_n_epochs=1"]
     settings += ["+callbacks.clock._target_=benchmarks.clock.Clock", f"+callbacks.clock.file={file}"]
-    train(settings, f"hydra.run.dir={folder / 'online'}")
+    train(settings, f"hydra.run.dir={folder / 'live'}")
     return {stage: statistics.median(taken) for stage, taken in json.loads(file.read_text()).items()}
 
 
-def bank_pace(folder: Path, encoder: ClipEncoder, size: Protocol, *, quick: bool) -> dict[str, float]:
-    """Time per view of building a bank, once for each kind of views."""
-    recordings, passes = size.built
-    settings = ["features=bank", "fewshot.shots=1", f"features.passes={passes}"]
+def cache_pace(folder: Path, encoder: ClipEncoder, size: Protocol, *, quick: bool) -> dict[str, float]:
+    """Time per view of filling a cache, once for each kind of views."""
+    recordings, copies = size.built
+    settings = ["features=cached", "fewshot.shots=1", f"features.copies={copies}"]
     cfg = composed(overrides(folder / "data", folder / "slice", *settings, quick=quick), folder / "composed")
     pace = {}
     for stage in VIEWS:
-        dataset, bank = samples_and_bank(cfg, encoder, stage)
+        dataset, cache = samples_and_cache(cfg, encoder, stage)
         dataset.recordings = dataset.recordings.subset(range(recordings))
-        taken, built = seconds(lambda bank=bank, dataset=dataset: bank(dataset))
+        taken, built = seconds(lambda cache=cache, dataset=dataset: cache(dataset))
         pace[stage] = taken / int(built.rows.counts.sum())
     return pace

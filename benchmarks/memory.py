@@ -1,7 +1,7 @@
 """Peak memory of processes and their workers together, pages that they share counted once (PSS, sampled).
 
-The few-shot run has 5 shots of 101 classes in 10 passes and 1,700 test recordings of 10 views, and ends after 10
-epochs. The bank is built, with 2 workers, of 16 training recordings in one pass and 16 test recordings. Both
+The few-shot run has 5 shots of 101 classes in 10 copies and 1,700 test recordings of 10 views, and ends after 10
+epochs. The cache is filled, with 2 workers, of 16 training recordings in one copy and 16 test recordings. Both
 comparators are bare Python processes.
 """
 
@@ -23,7 +23,7 @@ from benchmarks.ncaltech import (
     composed,
     fill,
     overrides,
-    samples_and_bank,
+    samples_and_cache,
     write_recordings,
 )
 from benchmarks.table import Row
@@ -38,22 +38,22 @@ def rows(*, quick: bool) -> Iterator[Row]:
         folder = Path(name)
         write_recordings(folder / "few", 16, 16, classes=16)
         write_recordings(folder / "data", 5 * CLASSES, TESTING)
-        bank = ("features=bank", "features.progress=false")
-        build = overrides(folder / "few", folder / "few_cache", *bank, "fewshot.shots=1", quick=False)
+        cached = ("features=cached", "features.progress=false")
+        build = overrides(folder / "few", folder / "few_cache", *cached, "fewshot.shots=1", quick=False)
         build += ["trainer.max_epochs=1", "features.rebuild=true"]
-        run = overrides(folder / "data", folder / "cache", *bank, quick=False)
+        run = overrides(folder / "data", folder / "cache", *cached, quick=False)
         run.append(f"trainer.max_epochs={1 if quick else 10}")
         cfg, encoder = composed(run, folder / "composed"), build_clip(quick=False)
-        for stage, passes, views in (("fit", 1 if quick else 10, 2), ("test", 1, 10)):
-            fill(*samples_and_bank(cfg, encoder, stage), passes=passes, views=views)
+        for stage, copies, views in (("fit", 1 if quick else 10, 2), ("test", 1, 10)):
+            fill(*samples_and_cache(cfg, encoder, stage), copies=copies, views=views)
 
         def trained(settings: list[str], place: str) -> list[str]:
             place = f"hydra.run.dir={folder / place}"
             return ["-m", "eventclip.train", *settings, place]
 
         cases = {
-            "a bank is built, then 1 epoch": (trained(build, "build"), ENCODE),
-            "few-shot run from the bank": (trained(run, "run"), HOLD),
+            "a cache is filled, then 1 epoch": (trained(build, "build"), ENCODE),
+            "few-shot run from the cache": (trained(run, "run"), HOLD),
         }
         named = {ENCODE: "bare tower, one batch of 64 encoded", HOLD: "bare process that has built the same CLIP"}
         for what, (ours, theirs) in cases.items():

@@ -6,20 +6,20 @@ import os
 from pathlib import Path
 
 import numpy as np
-from eventclip.features.blocks import FeatureStore
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from eventclip.blocks import RowStore
 from eventclip.config.composition import CONFIG_DIR, register_schema
 from eventclip.datasets.dataset import RecordingDataset
-from eventclip.features.cache import FeatureBank, row_keys, rows_in_block
+from eventclip.features.cache import FeatureCache, row_keys, rows_in_block
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.factory import clip_options, load_clip
-from eventclip.training.experiment import build_bank, build_datamodule
+from eventclip.training.experiment import build_datamodule, build_feature_cache
 
 CLASSES, TRAINING, TESTING, EVENTS, SENSOR, DIFFERENT = 101, 4343, 1700, 225_000, (180, 240), 20
 BATCH = 64
-"""Views that go through the bare tower at once, as many as the bank takes."""
+"""Views that go through the bare tower at once, as many as the cache takes."""
 
 
 def write_recordings(root: Path, training: int, testing: int, *, classes: int = CLASSES) -> None:
@@ -76,22 +76,22 @@ def composed(settings: list[str], output: Path) -> DictConfig:
         return compose("train", [*settings, f"paths.output={output}"])
 
 
-def samples_and_bank(cfg: DictConfig, encoder: ClipEncoder, stage: str) -> tuple[RecordingDataset, FeatureBank]:
-    """What a run reads at a stage, and the bank it reads it from."""
-    module, bank = build_datamodule(cfg), build_bank(cfg, encoder)
-    if bank is None:
-        raise ValueError("the configuration has features=online")
+def samples_and_cache(cfg: DictConfig, encoder: ClipEncoder, stage: str) -> tuple[RecordingDataset, FeatureCache]:
+    """What a run reads at a stage, and the feature cache it reads it from."""
+    module, cache = build_datamodule(cfg), build_feature_cache(cfg, encoder)
+    if cache is None:
+        raise ValueError("the configuration has features=live")
     module.connect(image_size=encoder.image_size)
-    bank.progress = False
-    return module.dataset(stage), bank
+    cache.progress = False
+    return module.dataset(stage), cache
 
 
-def fill(dataset: RecordingDataset, bank: FeatureBank, *, passes: int, views: int) -> int:
-    """Put made-up features into a bank for all that a run would have encoded; gives how many views were missing."""
-    rng, keys = np.random.default_rng(0), row_keys(dataset, passes)
-    store = FeatureStore(bank.place(dataset))
+def fill(dataset: RecordingDataset, cache: FeatureCache, *, copies: int, views: int) -> int:
+    """Put made-up features into a cache for all that a run would have encoded; gives how many views were missing."""
+    rng, keys = np.random.default_rng(0), row_keys(dataset, copies)
+    store = RowStore(cache.place(dataset))
     missing, block = store.missing(keys), rows_in_block(len(keys))
     for start in range(0, len(missing), block):
         own = keys[missing[start : start + block]]
-        store.append(own, list(rng.standard_normal((len(own), views, bank.encoder.width), np.float32)))
+        store.write(own, list(rng.standard_normal((len(own), views, cache.encoder.width), np.float32)))
     return views * len(missing)

@@ -152,9 +152,11 @@ def test_a_probability_that_is_no_number_is_never_written_as_json(tmp_path):
 @pytest.mark.parametrize("to", ["/dev/full", "names"])
 def test_stdout_takes_any_name_and_a_full_one_is_one_sentence(tmp_path, to):
     code = (
-        "from pathlib import Path; from eventclip.prediction_table import Table\n"
-        "table = Table(None, top=1, windows=False, stamp='')\n"
-        "with table.writing(): table.add([{'recording': 'é' + chr(0xdcff), 'error': 'x'}])"
+        "from eventclip.config.sentences import command; from eventclip.prediction_table import Table\n"
+        "def write():\n"
+        "    table = Table(None, top=1, windows=False, stamp='')\n"
+        "    with table.writing(): table.add([{'recording': 'é' + chr(0xdcff), 'error': 'x'}])\n"
+        "command(write)()"
     )
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
@@ -164,5 +166,20 @@ def test_stdout_takes_any_name_and_a_full_one_is_one_sentence(tmp_path, to):
         assert (tmp_path / to).read_bytes().splitlines()[1] == b"\xc3\xa9\xff,,,,,,,,x"
     else:
         assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith("eventclip.errors.UserError: the table on stdout cannot be wri")
-        assert "Exception ignored" not in done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("eventclip: the table on stdout cannot be written (No space left on device)")
+
+
+@pytest.mark.parametrize("to", ["full", "nobody"])
+def test_what_is_printed_to_nobody_or_a_full_disk_is_one_sentence(to):
+    code = "from eventclip.config.sentences import command; command(lambda: print('a' * 100))()"
+    with Path("/dev/full").open("wb") as full:
+        out = full if to == "full" else subprocess.PIPE
+        running = subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True)
+        if to == "nobody":
+            running.stdout.close()
+        said = running.stderr.read()
+        running.stderr.close()
+    assert running.wait() == 1
+    (line,) = said.splitlines()
+    assert line.startswith("eventclip: ")

@@ -27,12 +27,14 @@ PACKAGE = ROOT / "src" / "eventclip"
 COMMANDS = (
     *("train", "evaluate", "import_checkpoint", "pseudo_label", "pack", "data_check", "predict", "show", "simulate"),
 )
-RICHEST = {"train": ("features=bank", "tuning=lora", "adapter=visual"), "data_check": ("data=folder",)}
+RICHEST = {"train": ("features=cached", "tuning=lora", "adapter=visual"), "data_check": ("data=folder",)}
 NAMED = re.compile(r"(?<![\w./{<'\"-])([a-z][a-z_]*(?:\.[a-z_]+)*)=([^\s,;:)]*)")
 LITERAL = re.compile(r"[a-z0-9_-]+")
-ARGUMENTS = {  # of functions, in errors that no setting of a command leads to
+ARGUMENTS = {  # of functions, in errors that no setting of a command leads to, and Hydra's own
     *("fill", "heads", "layers", "mlp_width", "magnitude_bins", "operations", "kind", "views", "x", "y", "launcher"),
     *("p95_events", "events_per_frame"),
+    *("embed_dim", "patch_size", "quick_gelu"),  # of an architecture's file
+    "hydra.run.dir",
 }
 
 
@@ -97,7 +99,7 @@ def test_what_readers_name_is_a_setting_of_predict_and_show(keys):
 
 def test_every_value_named_with_its_setting_composes(keys):
     literal = {(key, value) for _, key, value in settings_named() if LITERAL.fullmatch(value) and key not in ARGUMENTS}
-    assert {("sort", "true"), ("drop_outside", "true"), ("damaged", "keep"), ("features", "online")} <= literal
+    assert {("sort", "true"), ("drop_outside", "true"), ("damaged", "keep"), ("features", "live")} <= literal
     groups = {path.name for path in Path(CONFIG_DIR).iterdir() if path.is_dir()}
     for command in ("train", "predict", "data_check", "pack", "pseudo_label"):
         own = sorted(pair for pair in literal if pair[0] in keys[command])
@@ -221,8 +223,8 @@ def test_the_remedy_for_a_data_set_with_a_damaged_file_works(run, tmp_path, lear
     next((tmp_path / "set" / "training").rglob("*.npy")).write_bytes(b"rubbish")
     words = (f"data.root={tmp_path / 'set'}", "data.sensor_hw=[60,80]", "data.num_workers=0", "progress=false")
     assert "data.on_bad_recording=skip" in run("data_check", *words)
-    assert "damaged=keep" in run("pack", *words, "out=a.h5", "workers=1")
-    assert run("pack", *words, "out=a.h5", "workers=1", "damaged=keep") is None
+    assert "damaged=keep" in run("pack", *words, "out=a", "workers=1")
+    assert run("pack", *words, "out=a", "workers=1", "damaged=keep") is None
 
 
 def test_the_remedy_for_a_timeline_without_windows_works(run, tmp_path, tiny_clip_json):
@@ -236,7 +238,7 @@ def test_the_remedy_for_a_timeline_without_windows_works(run, tmp_path, tiny_cli
 
 TRAINING = [
     ("fewshot.shots=99 fewshot.repeat=false", "fewshot.repeat=true", ("fewshot.repeat=true",)),
-    ("features=bank tuning=full adapter=text", "features=online", ("features=online",)),
+    ("features=cached tuning=full adapter=text", "features=live", ("features=live",)),
     ("tuning=full adapter=visual", "adapter=text", ("adapter=text",)),
     ("tuning=full adapter=visual", "tuning=frozen", ("tuning=frozen",)),
     ("tuning=full adapter=text clip.precision=fp16", "clip.precision=fp32", ("clip.precision=fp32",)),

@@ -48,9 +48,11 @@ def _place(place: int) -> str:
 def csv_line(columns: Sequence[str], cells: Row) -> str:
     """A row of CSV with its end; what is not in ``columns`` is left out."""
     text = io.StringIO()
-    # It ends a row for every reader, but is none of the signs that make the writer quote a cell.
-    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells.values()) else csv.QUOTE_MINIMAL
-    csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore", quoting=quoting).writerow(cells)
+    table = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    if any("\r" in str(cell) for cell in cells.values()):
+        # It ends a row for every reader, but is none of the signs that make the writer quote a cell.
+        table = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore", quoting=csv.QUOTE_ALL)
+    table.writerow(cells)
     return text.getvalue()
 
 
@@ -170,12 +172,8 @@ class Table:
     def _write(self, text: str) -> None:
         with self._told():
             if self._descriptor is None:
-                try:
-                    sys.stdout.write(text)
-                    sys.stdout.flush()
-                except OSError:
-                    _give_up_stdout()
-                    raise
+                sys.stdout.write(text)
+                sys.stdout.flush()
                 return
             left = memoryview(self._encoded(text))
             while left:
@@ -198,6 +196,7 @@ class Table:
                     row = json.loads(line)
                     if not isinstance(row, dict) or not {"recording", "error"} <= set(row):
                         return
+                    self._line(row)  # no NaN, which JSON does not have
                     yield row
                 return
             table = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -207,18 +206,10 @@ class Table:
                 if len(cells) != len(self.columns):
                     return
                 yield dict(zip(self.columns, cells, strict=True))
-        except (ValueError, csv.Error):
+        except (ValueError, RecursionError, csv.Error):
             return
 
 
 def _is_window(row: Mapping[str, Any]) -> bool:
     """Whether a row is a window's, and not the last word on its recording."""
     return row.get("window") not in (None, "")
-
-
-def _give_up_stdout() -> None:
-    """Let what is left in the buffer of stdout go nowhere, or it would be tried again, and told, at the very end."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

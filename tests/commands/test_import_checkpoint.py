@@ -59,8 +59,8 @@ def test_a_text_adapters_checkpoint_is_golden_and_nothing_else_is_left_behind(im
 
 
 @pytest.mark.parametrize(("kind", "adapter"), [("trans", "visual"), ("text-trans", "joint")])
-def test_a_transformers_checkpoint_is_golden(shared, imported, golden, golden_batch, kind, adapter):
-    classifier = imported(shared / "golden" / f"reference_{kind}.pth", f"adapter={adapter}", *SMALL)
+def test_a_transformers_checkpoint_is_golden(golden_folder, imported, golden, golden_batch, kind, adapter):
+    classifier = imported(golden_folder / f"reference_{kind}.pth", f"adapter={adapter}", *SMALL)
     assert_golden(classifier, golden, golden_batch, kind)
 
 

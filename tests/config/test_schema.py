@@ -22,7 +22,7 @@ from eventclip.config.schema import COMMANDS, TARGETS, Built, Collected
 from eventclip.errors import UserError
 
 NEEDED = {
-    "train": ["experiment=demo", "resume=r.ckpt", "selection=validation", "features=bank", "trainer=ddp"],
+    "train": ["experiment=demo", "resume=r.ckpt", "selection=validation", "features=cached", "trainer=ddp"],
     "evaluate": [
         *("checkpoint=c.ckpt", "data=folder", "clip=tiny", "tuning=lora", "frames=gray", "views=paper"),
         *("fewshot=shots", "adapter=joint", "classifier=paper", "optim=adam", "data.root=x", "name=x"),
@@ -205,7 +205,7 @@ SPELLINGS = [("no", "false"), ("1e5", "100000"), ("1e5", "100000.0")]
         ("train", "data.class_names=[yes,true,null]", r"data.class_names\[1\] must be a class name, got true"),
         ("train", "data.augmentation=1.5", "data.augmentation must be a section"),
         ("train", "classifier.prompts=[1.5]", r"classifier.prompts\[0\] must be a prompt"),
-        ("train", "features=bank features.precision=-1", "features.precision must be one of"),
+        ("train", "features=cached features.precision=-1", "features.precision must be one of"),
         ("train", "+tuning.rank=3", "tuning.rank is no setting of tuning, did you mean tuning.lora_rank"),
         ("pseudo_label", "pseudo.shard_size=abc", "pseudo.shard_size must be a whole number"),
         ("pseudo_label", "pseudo.threshold={few_shot: high}", "pseudo.threshold.few_shot must be a number from 0 to 1"),

@@ -118,7 +118,7 @@ def test_workers_change_nothing(root):
 
 def test_a_pack_is_checked_like_the_folder_it_was_made_of(root, tmp_path):
     shutil.copy(root / "training" / "airplanes" / "airplanes_1.npy", root / "testing" / "airplanes" / "airplanes_9.npy")
-    out = tmp_path / "packed.h5"
+    out = tmp_path / "packed"
     list(pack_split(build(root), "all", out, workers=1, progress=False))
     folder, packed = check(root).as_dict(), check(None, packed=str(out)).as_dict()
     assert len(packed["alike"]) == 1

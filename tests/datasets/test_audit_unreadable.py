@@ -2,13 +2,15 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from eventclip.datasets.audit import find_unreadable, inspect, without
+from eventclip.datasets.audit import check_first, find_unreadable, inspect, without
 from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.nimagenet import NImageNetDataModule
+from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer
@@ -192,3 +194,14 @@ def test_a_run_that_skips_tests_the_rest_and_names_what_it_left_out(run_data_set
     (root / "extracted_val" / "n01443537" / "n01443537_2.npz").unlink()
     absent = run_data_set("fewshot_nimagenet", *overrides, folder="absent")
     assert absent["metrics"] == skipped["metrics"]
+
+
+def test_the_first_of_each_suffix_is_read_and_no_other(tmp_path):
+    for name in ("a/0.npy", "a/1.npy", "a/2.csv", "b/3.npy", "b/4.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    paths = np.array([b"a/0.npy", b"a/1.npy", b"a/2.csv", b"b/3.npy", b"b/4.csv"])
+    recordings = Recordings(tmp_path, paths, np.array([0, 0, 0, 1, 1]), ("a", "b"))
+    seen = []
+    check_first(recordings, SimpleNamespace(look=lambda path: seen.append(path.name)))
+    assert seen == ["0.npy", "2.csv"]

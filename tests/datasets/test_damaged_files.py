@@ -1,5 +1,8 @@
 """Files that say how a data set is read: whatever is in them, it is right or it is told in a sentence."""
 
+import contextlib
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -7,18 +10,18 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from eventclip.datasets.journal import journal_of
-from eventclip.datasets.packed import Pack, PackedFolders
 
 from eventclip.datasets import recordings as index
 from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.packing import pack_split
+from eventclip.datasets.packs import HEADER as PACK_HEADER
+from eventclip.datasets.packs import Pack, PackedFolders
 from eventclip.datasets.recordings import list_recordings, read_class_list
 from eventclip.datasets.split_files import read_split, write_split
-from eventclip.errors import UserError
+from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer
-from eventclip.files import plain_name
+from eventclip.files import fingerprint, plain_name
 from eventclip.simulation.camera import EventCamera
 from eventclip.simulation.folder import HEADER, Simulation, simulate_folder
 
@@ -63,36 +66,55 @@ def data_of(root, **options):
 
 @pytest.fixture(scope="module")
 def pack(root, tmp_path_factory):
-    out = tmp_path_factory.mktemp("pack") / "set.h5"
+    out = tmp_path_factory.mktemp("pack") / "set"
     list(pack_split(data_of(root), "all", out, workers=1, progress=False))
     return out
 
 
 def content_of(path):
     """All that a pack holds."""
-    opened = Pack(path)
-    listed = opened.listing(path, ".", suffixes=(".csv",))
-    events = [opened.read(opened.find(bytes(one))) for one in listed.paths]
+    with contextlib.closing(Pack(path)) as opened:
+        listed = opened.listing(path, ".", suffixes=(".csv",))
+        events = [opened.read(opened.find(bytes(one))) for one in listed.paths]
     return listed.paths.tolist(), listed.labels.tolist(), listed.class_folders, [(e.tobytes(), hw) for e, hw in events]
 
 
+@pytest.mark.parametrize("file", ["0*.h5", "index-*.h5", PACK_HEADER])
 @pytest.mark.parametrize("head", [4096, None])
-def test_a_damaged_pack_gives_what_was_packed_or_a_sentence(pack, damage, tmp_path, head):
-    whole, path = content_of(pack), tmp_path / "set.h5"
-    for number, content in enumerate(damage.mutants(pack.read_bytes(), 60, seed=1, head=head)):
+def test_a_damaged_pack_gives_what_was_packed_or_a_sentence(pack, damage, tmp_path, head, file):
+    whole, out = content_of(pack), shutil.copytree(pack, tmp_path / "set")
+    (path,) = out.glob(file)
+    for number, content in enumerate(damage.mutants(path.read_bytes(), 30, seed=1, head=head)):
         path.write_bytes(content)
-        assert told(lambda: content_of(path)) in (None, whole), number
+        assert told(lambda: content_of(out)) in (None, whole), number
 
 
-def rewritten(pack, path, change):
-    """A pack with another header."""
-    shutil.copy(pack, path)
-    with h5py.File(path, "r+") as file:
-        header = json.loads(file["header"][()].tobytes())
-        change(header)
-        del file["header"]
-        file["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    return path
+def rewritten(pack, out, change):
+    """A pack with another header, and the fingerprint that belongs to it."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(pack, out)
+    header = json.loads((out / PACK_HEADER).read_text())
+    del header["fingerprint"]
+    change(header)
+    (out / PACK_HEADER).write_text(json.dumps({**header, "fingerprint": fingerprint(header)}))
+    return out
+
+
+def forged(pack, out, name, change):
+    """A pack with another block or index in it, whose name and size fit what it holds."""
+    (old,) = pack.glob(name)
+    image = io.BytesIO(old.read_bytes())
+    with h5py.File(image, "r+") as file:
+        change(file)
+    new = f"{old.name.split('-')[0]}-{hashlib.sha256(image.getvalue()).hexdigest()[:16]}.h5"
+
+    def point(header):
+        header["index"] = new if name.startswith("index") else header["index"]
+        header["blocks"] = [[new, len(image.getvalue())]] if not name.startswith("index") else header["blocks"]
+
+    rewritten(pack, out, point)
+    (out / new).write_bytes(image.getvalue())
+    return out
 
 
 @pytest.mark.parametrize(
@@ -108,8 +130,8 @@ def test_a_packs_odd_class_and_folder_names_are_refused(pack, tmp_path, name):
     for number, change in enumerate((rename_class, rename_folder)):
         if change is rename_folder and name in (".", "a/b"):
             continue  # which a folder may be called
-        path = rewritten(pack, tmp_path / f"changed{number}.h5", change)
-        with pytest.raises(UserError, match=r"changed\d\.h5 is a "):
+        path = rewritten(pack, tmp_path / f"changed{number}", change)
+        with pytest.raises(UserError, match=r"changed\d is a "):
             Pack(path).listing(path, ".", suffixes=(".csv",))
 
 
@@ -117,7 +139,7 @@ def test_a_packs_class_cannot_be_renamed_in_silence(pack, tmp_path):
     def rename(header):
         header["folders"][0]["class_folders"][0] = "ape"
 
-    path = rewritten(pack, tmp_path / "changed.h5", rename)
+    path = rewritten(pack, tmp_path / "changed", rename)
     with pytest.raises(UserError, match=r"holds 'ant/0\.csv' as a recording of class 'ape', which is refused"):
         Pack(path).listing(path, ".", suffixes=(".csv",))
 
@@ -125,52 +147,84 @@ def test_a_packs_class_cannot_be_renamed_in_silence(pack, tmp_path):
 @pytest.mark.parametrize(
     "name", [b"../ant/0.csv", b"/etc/0.csv", b"ant/../0.csv", b"ant//0.csv", b"ant/..", b"ant/a\n.csv", b"ant/a\\b.csv"]
 )
-def test_a_packs_odd_paths_are_refused_though_their_checksum_fits(pack, tmp_path, recordings, name):
-    paths = np.array([name, *recordings.paths[1:].tolist()])
-    forged = recordings.__class__(recordings.root, paths, recordings.labels, recordings.class_folders)
-
-    def change(header):
-        header["folders"][0]["checksum"] = forged.checksum()
-
-    path = rewritten(pack, tmp_path / "changed.h5", change)
-    with h5py.File(path, "r+") as file:
+def test_odd_paths_are_refused_though_their_checksum_fits(pack, tmp_path, recordings, name):
+    def change(file):
         del file["paths"]
-        file["paths"] = paths
+        file["paths"] = np.array([name, *recordings.paths[1:].tolist()])
+
+    path = forged(pack, tmp_path / "changed", "index-*.h5", change)
     with pytest.raises(UserError, match=r"which is refused"):
         Pack(path).listing(path, ".", suffixes=(".csv",))
 
 
 def test_every_header_with_an_odd_value_is_told_or_harmless(pack, damage, tmp_path):
     whole = content_of(pack)
-    with h5py.File(pack) as file:
-        header = json.loads(file["header"][()].tobytes())
-    path = tmp_path / "changed.h5"
+    header = json.loads((pack / PACK_HEADER).read_text())
+    path = tmp_path / "changed"
     for changed in damage.with_values(header):
         rewritten(pack, path, lambda header, to=changed: (header.clear(), header.update(to)))
         found = told(lambda: content_of(path))
         assert found in (None, whole)
 
 
-def test_a_pack_of_a_few_kilobytes_takes_no_more_memory_than_it_holds(pack, tmp_path):
-    for name, shape, kind in (("rows", (1 << 40,), None), ("t", (1 << 38,), "<u2"), ("header", (1 << 40,), "u1")):
-        path = tmp_path / f"{name}.h5"
-        shutil.copy(pack, path)
-        with h5py.File(path, "r+") as file:
-            dtype = file[name].dtype if kind is None else kind
+def test_a_pack_takes_no_more_memory_than_it_holds(pack, tmp_path):
+    def grown(name, shape):
+        def change(file):
+            dtype = file[name].dtype
             del file[name]
-            file.create_dataset(name, shape, dtype, chunks=None if name != "t" else (32_768,))
-        with pytest.raises(UserError, match=rf"damaged pack, its {name} cannot be what was packed"):
+            file.create_dataset(name, shape, dtype, chunks=(32_768,) if name == "t" else None)
+
+        return change
+
+    for name in ("rows", "paths", "labels", "damage"):
+        with pytest.raises(UserError, match="damaged pack, its index-.* is not what was written"):
+            Pack(forged(pack, tmp_path / name, "index-*.h5", grown(name, (1 << 40,))))
+    for name, shape in (("t", (1 << 38,)), ("p", (1 << 40,)), ("gaps", (1 << 40, 2))):
+        opened = Pack(forged(pack, tmp_path / name, "0*.h5", grown(name, shape)))
+        with pytest.raises(RecordingError, match=rf"its {name} cannot be what was written"):
+            opened.read(0)
+
+
+@pytest.mark.parametrize(("file", "name"), [("index-*.h5", "labels"), ("0*.h5", "x")])
+def test_a_pack_takes_nothing_out_of_other_files(pack, tmp_path, file, name):
+    (sound,) = pack.glob(file)
+
+    def change(block):
+        del block[name]
+        block[name] = h5py.ExternalLink(str(sound), name)
+
+    path = forged(pack, tmp_path / "linked", file, change)
+    with pytest.raises((UserError, RecordingError), match=r"is not what was written|its x cannot be what was written"):
+        Pack(path).read(0)
+
+
+def test_a_forged_row_gives_no_other_recordings_events(pack, tmp_path):
+    whole = content_of(pack)[3]
+    for field, value in (("start", 32_768), ("block", 1 << 40), ("block", -5), ("count", 1 << 60), ("gap", -1)):
+
+        def change(file, field=field, value=value):
+            rows = file["rows"][()]
+            rows[field][1] = value
+            file["rows"][...] = rows
+
+        opened = Pack(forged(pack, tmp_path / f"{field}{value}", "index-*.h5", change))
+        if field == "start":
+            assert value == opened.rows["start"][1]  # which it was
+            continue
+        with pytest.raises(RecordingError):
+            opened.read(1)
+        assert opened.read(2)[0].tobytes() == whole[2][0]
+
+
+def test_a_header_that_names_files_elsewhere_is_refused(pack, tmp_path):
+    for number, name in enumerate(("../index-0123456789abcdef.h5", "/etc/passwd", "000000-0123456789abcdef.h5", 7)):
+        path = rewritten(pack, tmp_path / f"index{number}", lambda header, name=name: header.update(index=name))
+        with pytest.raises(UserError, match="its header says nothing sound of index or blocks"):
             Pack(path)
-
-
-def test_a_pack_takes_nothing_out_of_other_files(pack, tmp_path):
-    path = tmp_path / "linked.h5"
-    shutil.copy(pack, path)
-    with h5py.File(path, "r+") as file:
-        del file["labels"]
-        file["labels"] = h5py.ExternalLink(str(pack), "labels")
-    with pytest.raises(UserError, match="its labels cannot be what was packed"):
-        Pack(path)
+    for number, name in enumerate(("../000000-0123456789abcdef.h5", "/dev/zero", None)):
+        path = rewritten(pack, tmp_path / f"block{number}", lambda header, name=name: header.update(blocks=[[name, 1]]))
+        with pytest.raises(UserError, match="its header says nothing sound of index or blocks"):
+            Pack(path)
 
 
 def test_what_cannot_be_packed_is_told_before_it_is(tmp_path):
@@ -181,40 +235,29 @@ def test_what_cannot_be_packed_is_told_before_it_is(tmp_path):
             (root / kind / name).write_text("x,y,t,p\n1,1,1,1\n")
             (root / kind / "z.csv").write_text("x,y,t,p\n1,1,1,1\n")
         with pytest.raises(UserError, match=r"which is refused .*: rename it"):
-            list(pack_split(data_of(root), "all", tmp_path / "out.h5", workers=1, progress=False))
-    assert not (tmp_path / "out.h5").exists()
+            list(pack_split(data_of(root), "all", tmp_path / "out", workers=1, progress=False))
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_unfinished_pack_is_told_with_a_way_on(root, damage, tmp_path, monkeypatch):
-    out, part = tmp_path / "set.h5", tmp_path / ".set.h5.part"
-    monkeypatch.setattr("eventclip.datasets.packing.encode", lambda events: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+def test_a_damaged_unfinished_pack_ends_as_the_sound_one(pack, root, damage, tmp_path):
+    whole = content_of(pack)[3]
+    out = shutil.copytree(pack, tmp_path / "set")
+    (block,) = out.glob("0*.h5")
+    for content in damage.mutants(block.read_bytes(), 10, seed=2, head=2048):
+        (out / PACK_HEADER).unlink()
+        block.write_bytes(content)
         list(pack_split(data_of(root), "all", out, workers=1, progress=False))
-    monkeypatch.undo()
-    begun, journal = part.read_bytes(), journal_of(part).read_bytes()
-    sentences = []
-    for content in damage.mutants(begun, 40, seed=2, head=2048):
-        part.write_bytes(content)
-        journal_of(part).write_bytes(journal)
-        out.unlink(missing_ok=True)
-        if told(lambda: list(pack_split(data_of(root), "all", out, workers=1, progress=False))) is None:
-            sentences.append(content)
-    part.write_bytes(sentences[0])
-    journal_of(part).write_bytes(journal)
-    out.unlink(missing_ok=True)
-    with pytest.raises(UserError, match=r"set\.h5\.part is damaged .*: remove it to begin anew"):
-        list(pack_split(data_of(root), "all", out, workers=1, progress=False))
-    part.unlink()
-    list(pack_split(data_of(root), "all", out, workers=1, progress=False))
-    assert out.is_file()
+        assert content_of(out)[3] == whole
+        for other in out.glob("0*.h5"):
+            other.unlink() if other != block else None
 
 
 def test_packs_are_named_by_a_number_or_a_list(pack, tmp_path, monkeypatch):
-    shutil.copy(pack, tmp_path / "5")
+    shutil.copytree(pack, tmp_path / "5")
     monkeypatch.chdir(tmp_path)
     assert PackedFolders(5).folders == PackedFolders(["5"]).folders == (".",)
-    for wrong in (os.devnull, tmp_path):
-        with pytest.raises(UserError, match=r"it is a .* and no file"):
+    for wrong, told in ((os.devnull, "is no folder, and packs are folders"), (tmp_path, "is no pack, or one that is")):
+        with pytest.raises(UserError, match=told):
             PackedFolders(wrong)
 
 

@@ -43,6 +43,7 @@ def test_the_originals_are_read_on_the_crops_sensor_not_the_cameras(tmp_path):
     assert next(iter(data.test_dataloader()))["views"].shape == (2, 1, 1, 32, 32)
 
 
+@pytest.mark.shared
 def test_the_shared_originals_are_read(shared):
     data = build(shared / "data" / "recordings", splits={"test": "n-cars"})
     recordings = data.split("test")
@@ -66,8 +67,8 @@ def test_there_are_no_variants(ncars_root):
         build(ncars_root, variant="mode_1")
 
 
-def test_the_official_splits_find_their_recordings(shared, tmp_path):
-    files = sorted((shared / "data" / "official_splits").glob("ncars-*.json"))
+def test_the_official_splits_find_their_recordings(golden_folder, tmp_path):
+    files = sorted((golden_folder / "official_splits").glob("ncars-*.json"))
     assert len(files) == 4
     listed = {name for file in files for name, _ in read_split(file).pairs}
     for name in [*listed, "test/background/a.dat.npy", "test/cars/a.dat.npy"]:

@@ -46,8 +46,8 @@ def test_all_thousand_names_differ_also_in_lower_case():
     assert (names["n01440764"], names["n15075141"]) == ("tench", "toilet paper")  # first and last
 
 
-def test_the_minis_hundred_names_are_the_published_ones(shared):
-    lines = (shared / "data" / "nimagenet_mini_classes.txt").read_text().splitlines()
+def test_the_minis_hundred_names_are_the_published_ones(golden_folder):
+    lines = (golden_folder / "nimagenet_mini_classes.txt").read_text().splitlines()
     published = dict(line.split(" ", 1) for line in lines)
     assert read_class_list(MINI) == sorted(published)
     assert {wnid: imagenet_names()[wnid] for wnid in published} == published
@@ -112,8 +112,8 @@ def test_classes_of_which_none_is_there_are_an_error(nimagenet_root):
 
 
 @pytest.mark.parametrize(("prefix", "classes"), [("nimagenet-", None), ("nimagenetmini-", MINI)])
-def test_the_official_splits_find_their_recordings(shared, tmp_path, prefix, classes):
-    files = sorted((shared / "data" / "official_splits").glob(f"{prefix}*.json"))
+def test_the_official_splits_find_their_recordings(golden_folder, tmp_path, prefix, classes):
+    files = sorted((golden_folder / "official_splits").glob(f"{prefix}*.json"))
     assert len(files) >= 2
     listed = {name for file in files for name, _ in read_split(file).pairs}
     listed |= {f"extracted_val/{name.split('/')[1]}/a.npz" for name in listed}

@@ -26,7 +26,7 @@ from eventclip.datasets.packs import CHUNK, COLUMNS, HEADER, Listed, Pack, Packe
 from eventclip.datasets.recordings import list_recordings
 from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import RecordingError, UserError
-from eventclip.events.array import events_from_columns
+from eventclip.events.array import EVENT_DTYPE, events_from_columns
 from eventclip.events.frames import FrameRenderer
 from eventclip.files import fingerprint
 from eventclip.io.formats import read_events
@@ -243,6 +243,23 @@ def test_a_flipped_bit_is_found(learnable_root, tmp_path, name):
     flipped(path, place + 40)
     with pytest.raises(UserError, match="damaged"):
         verify_pack([listed], out, read_events, progress=False)
+
+
+def test_a_flipped_bit_in_a_pause_is_told_and_moves_no_event(tmp_path):
+    path = tmp_path / "set" / "training" / "ant" / "a.npy"
+    path.parent.mkdir(parents=True)
+    pauses = np.array([(t, 3, 4, 1) for t in (0, 1_000_000, 5_000_000)], EVENT_DTYPE)
+    np.save(path, pauses)
+    listed, out = listed_in(tmp_path / "set"), tmp_path / "pack"
+    pack_listed(listed, out)
+    np.testing.assert_array_equal(PackedFolders(out).read(b"training/ant/a.npy")[0], pauses)
+    (block,) = out.glob("0*.h5")
+    with h5py.File(block) as file:
+        gaps = file["gaps"]
+        place = gaps.id.get_chunk_info(0).byte_offset if gaps.chunks else gaps.id.get_offset()
+    flipped(block, place + 8, 1)
+    with pytest.raises(RecordingError, match=r"damaged where training/ant/a\.npy lies"):
+        PackedFolders(out).read(b"training/ant/a.npy")
 
 
 def test_damage_is_told_by_the_recordings_name_with_a_way_on(learnable_root, tmp_path):

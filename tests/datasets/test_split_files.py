@@ -97,8 +97,8 @@ def test_a_label_that_is_not_the_folders_is_named(recordings):
         split_positions([("cat/00.npy", 0), ("dog/01.npy", 0)], recordings, "split.json")
 
 
-def test_the_published_splits_are_read_and_found(shared):
-    files = sorted((shared / "data" / "official_splits").glob("*.json"))
+def test_the_published_splits_are_read_and_found(golden_folder):
+    files = sorted((golden_folder / "official_splits").glob("*.json"))
     assert files
     for file in files:
         split = read_split(file).pairs

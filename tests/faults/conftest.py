@@ -103,7 +103,8 @@ def _become(
     except BaseException:  # noqa: BLE001  (as the interpreter does)
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
         os._exit(status)
 
 
@@ -128,7 +129,7 @@ class Job:
         return {
             str(path.relative_to(place)): path.read_bytes()
             for path in sorted(place.rglob("*"))
-            if path.is_file() and not path.name.startswith(".") and path.suffix not in (".part", ".lock", ".journal")
+            if path.is_file() and not path.name.startswith(".") and path.suffix not in (".part", ".lock")
         }
 
     def is_whole(self, place: Path) -> bool:
@@ -187,17 +188,17 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
             lambda place: (*shots, *data, *small, f"hydra.run.dir={place / 'run'}", *cached),
             ("run/results.json", "run/checkpoints/last.ckpt"),
         ),
-        "bank": Job(
+        "features": Job(
             "train",
             lambda place: (
                 *shots,
                 *data,
                 *small,
-                "features=bank",
-                f"hydra.run.dir={trained / 'banked'}",
+                "features=cached",
+                f"hydra.run.dir={place / 'run'}",
                 f"paths.cache={place / 'c'}",
             ),
-            ("c/features/*/bank.json",),
+            ("c/features/*/cache.json",),
         ),
         "csv": Job("predict", lambda place: (films, *MODEL, f"out={place / 'p.csv'}", "batch_views=1"), ("p.csv",)),
         "timeline": Job(
@@ -222,7 +223,9 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
         "simulate": Job(
             "simulate", lambda place: (*camera, "progress=false", f"out={place / 'sim'}"), ("sim/simulation.json",)
         ),
-        "pack": Job("pack", lambda place: (*data, "workers=1", "progress=false", f"out={place / 'n.h5'}"), ("n.h5",)),
+        "pack": Job(
+            "pack", lambda place: (*data, "workers=1", "progress=false", f"out={place / 'n'}"), ("n/pack.json",)
+        ),
         "data_check": Job(
             "data_check", lambda place: (*data, "progress=false", f"out={place / 'check.json'}"), ("check.json",)
         ),

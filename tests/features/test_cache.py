@@ -252,7 +252,9 @@ def test_a_complete_cache_needs_no_writing(learnable_root, tmp_path, encoder, mo
 
 def test_a_folder_that_cannot_be_written_is_told(learnable_root, tmp_path, encoder):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written to .*file/cache \(Not a directory\): set features\.folder"):
+    with pytest.raises(
+        UserError, match=r"cannot be written to .*file/features \(Not a directory\): set features\.folder"
+    ):
         cache_in(tmp_path / "file" / "features", encoder)(data_module(learnable_root).dataset("test"))
 
 
@@ -370,17 +372,19 @@ def test_of_two_processes_one_encodes_and_both_end(learnable_root, tmp_path, tin
     assert len(content(tmp_path)) == 90
 
 
-def test_a_pack_has_its_own_features_until_it_changes(learnable_root, tmp_path, encoder, encoded):
-    pack = tmp_path / "pack.h5"
-    module = data_module(learnable_root)
-    assert list(pack_split(module, "all", pack, progress=False, workers=1))
-    cache = cache_in(tmp_path / "features", encoder)
-    packed = data_module(None, packed=str(pack)).dataset("test")
+def test_a_pack_keeps_its_features_until_its_events_change(learnable_root, tmp_path, encoder, encoded):
+    root = shutil.copytree(learnable_root, tmp_path / "data")
+    module, cache = data_module(root), cache_in(tmp_path / "features", encoder)
+    assert list(pack_split(module, "all", tmp_path / "one", progress=False, workers=1))
     expected = cache(module.dataset("test"))
-    np.testing.assert_array_equal(cache(packed)[0, 3]["features"], expected[0, 3]["features"])
+    packed = cache(data_module(None, packed=str(tmp_path / "one")).dataset("test"))
+    np.testing.assert_array_equal(packed[0, 3]["features"], expected[0, 3]["features"])
     before = len(encoded)
-    cache(packed)
+    shutil.move(tmp_path / "one", tmp_path / "moved")
+    cache(data_module(None, packed=str(tmp_path / "moved")).dataset("test"))
     assert len(encoded) == before
-    os.utime(pack, ns=(1, 1))
-    cache(data_module(None, packed=str(pack)).dataset("test"))
+    changed = root / "testing" / "airplanes" / "airplanes_1.npy"
+    np.save(changed, np.load(changed)[:500])
+    assert list(pack_split(data_module(root), "all", tmp_path / "two", progress=False, workers=1))
+    cache(data_module(None, packed=str(tmp_path / "two")).dataset("test"))
     assert len(encoded) > before

@@ -1,7 +1,7 @@
 """Files that need no torch: lists, packs, caches, tables, results and headers."""
 
-import contextlib
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -13,13 +13,13 @@ from random import Random
 
 import mutators
 import numpy as np
-from eventclip.datasets.pack_format import Listed
-from eventclip.datasets.packed import PackedFolders
-from eventclip.features.blocks import FeatureStore, _checksum, row_key
 from kinds import Prepared
 from reading import read_events
 
+from eventclip.blocks import RowStore, row_key
 from eventclip.datasets.packing import pack_folders
+from eventclip.datasets.packs import HEADER as PACK_HEADER
+from eventclip.datasets.packs import Listed, PackedFolders
 from eventclip.datasets.recordings import list_kept, list_recordings, read_class_list
 from eventclip.datasets.split_files import PSEUDO, read_split
 from eventclip.errors import RecordingError
@@ -92,19 +92,21 @@ def _class_list(folder: Path) -> Prepared:
 
 def _packed(folder: Path) -> tuple[Path, Path]:
     root = _data_set(folder)
-    out = folder / "sound.h5"
+    out = folder / "sound"
     one = Listed("training", (".npy",), True, _listed(root))
     pack_folders([one], out, read_events, read_as={}, progress=False)
     return root, out
 
 
-def _pack(folder: Path) -> Prepared:
+def _pack(folder: Path, file: str) -> Prepared:
+    """One file of a pack: a block, the index or the header."""
     root, out = _packed(folder)
     listed = _listed(root)
     sound = [read_events(listed.path(i))[0] for i in range(len(listed))]
+    (changed,) = out.glob(file)
 
     def read(path: Path) -> None:
-        packs = PackedFolders(path)
+        packs = PackedFolders(out)
         try:
             found = packs.listing(root, "training", suffixes=(".npy",))
             for position in range(len(found)):
@@ -113,47 +115,38 @@ def _pack(folder: Path) -> Prepared:
                 try:
                     events, _ = packs.read(name.encode())
                 except RecordingError as error:
-                    _check_sentence(str(error), path)
+                    _check_sentence(str(error), out)
                 else:
                     assert np.array_equal(events, sound[place]), f"other events of {name}"
         finally:
             for pack in packs.packs:
                 pack.close()
 
-    return Prepared(folder / "mutant.h5", [out.read_bytes()], mutators.damaged_headers, read)
+    mutate = mutators.retyped if file == PACK_HEADER else mutators.damaged_headers
+    return Prepared(changed, [changed.read_bytes()], mutate, read, named=str(out))
 
 
 def _unfinished_pack(folder: Path) -> Prepared:
-    """The hidden file that an interrupted pack leaves, and the command given again."""
-    root = _data_set(folder)
+    """A block that an interrupted pack leaves, and the command given again."""
+    root, out = _packed(folder)
     one = Listed("training", (".npy",), True, _listed(root))
-    out, part, journal = folder / "out.h5", folder / ".out.h5.part", folder / ".out.h5.part.journal"
-
-    def interrupted(path: Path):
-        if path.parent.name == "cat":
-            raise KeyboardInterrupt
-        return read_events(path)
-
-    with contextlib.suppress(KeyboardInterrupt):
-        pack_folders([one], out, interrupted, read_as={}, progress=False)
-    journals = [journal.read_bytes()] if journal.exists() else []
-    sample = part.read_bytes()
+    (block,) = out.glob("0*.h5")
+    sample = block.read_bytes()
 
     def read(path: Path) -> None:
-        if journals:
-            journal.write_bytes(journals[0])
-        try:
-            pack_folders([one], out, read_events, read_as={}, progress=False)
-            packs = PackedFolders(out)
-            for position in range(len(one.recordings)):
-                events, _ = packs.read(one.recordings.relative(position).encode())
-                assert np.array_equal(events, read_events(one.recordings.path(position))[0]), "other events"
-            for pack in packs.packs:
-                pack.close()
-        finally:
-            out.unlink(missing_ok=True)
+        (out / PACK_HEADER).unlink(missing_ok=True)
+        for other in out.glob("*.h5"):
+            if other != path:
+                other.unlink()
+        pack_folders([one], out, read_events, read_as={}, progress=False)
+        packs = PackedFolders(out)
+        for position in range(len(one.recordings)):
+            events, _ = packs.read(one.recordings.relative(position).encode())
+            assert np.array_equal(events, read_events(one.recordings.path(position))[0]), "other events"
+        for pack in packs.packs:
+            pack.close()
 
-    return Prepared(part, [sample], mutators.damaged_headers, read, named=str(folder))
+    return Prepared(block, [sample], mutators.damaged_headers, read, named=str(folder))
 
 
 def _listing_cache(folder: Path) -> Prepared:
@@ -185,15 +178,15 @@ def _is_whole_archive(path: Path) -> bool:
         return False
 
 
-def _bank(folder: Path) -> Prepared:
+def _features(folder: Path) -> Prepared:
     """A block under its own name, and one whose name was made to fit what it holds."""
-    store = FeatureStore(folder / "sound")
+    store = RowStore(folder / "sound")
     rng = np.random.default_rng(0)
     keys = np.array([row_key(str(i).encode()) for i in range(6)])
     features = [rng.random((1 + i % 3, 8)).astype(np.float32) for i in range(6)]
-    store.append(keys, features)
+    store.write(keys, features)
     (block,) = (folder / "sound").glob("*.h5")
-    place = folder / "bank"
+    place = folder / "features"
     place.mkdir()
 
     def read(path: Path) -> None:
@@ -201,13 +194,13 @@ def _bank(folder: Path) -> Prepared:
         for old in place.glob("*.h5"):
             old.unlink()
         fits = sum(content) % 3 == 0
-        name = f"000000-{_checksum(content)}.h5" if fits else block.name
+        name = f"000000-{hashlib.sha256(content).hexdigest()[:16]}.h5" if fits else block.name
         shutil.copyfile(path, place / name)
-        bank = FeatureStore(place)
-        missing = bank.missing(keys)
+        found = RowStore(place)
+        missing = found.missing(keys)
         assert not len(missing) or len(missing) == 6 or fits, "some rows only"
         if not len(missing) and not fits:
-            rows = bank.rows(keys)
+            rows = found.rows(keys)
             assert all(np.array_equal(rows[i], features[i]) for i in range(6)), "other features"
 
     return Prepared(folder / "mutant.h5", [block.read_bytes()], mutators.damaged_headers, read, named=str(place))
@@ -290,7 +283,7 @@ def _predicted(folder: Path, suffix: str) -> Prepared:
         try:
             with table.writing():
                 table.add([row for row in rows if row["recording"] not in table.done])
-            lines = out.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = out.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
             if suffix == ".csv":
                 assert lines[0] == ",".join(prediction_columns(2, windows=False)), "another header"
                 found = [row["recording"] for row in csv.DictReader(lines)]
@@ -317,10 +310,12 @@ PREPARE: dict[str, Callable[[Path], Prepared]] = {
     "split_file": partial(_split_file, guessed=False),
     "pseudo_split_file": partial(_split_file, guessed=True),
     "class_list": _class_list,
-    "pack": _pack,
+    "pack": partial(_pack, file="0*.h5"),
+    "pack_index": partial(_pack, file="index-*.h5"),
+    "pack_header": partial(_pack, file=PACK_HEADER),
     "unfinished_pack": _unfinished_pack,
     "listing_cache": _listing_cache,
-    "bank": _bank,
+    "features": _features,
     "results": _results,
     "simulation": _simulation,
     "still": _still,

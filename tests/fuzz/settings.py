@@ -53,7 +53,6 @@ VALUES = (
         "'${oc.env:HOME}'",
         "'${nope}'",
         "???",
-        "'a\tb'",
         "/nowhere/x",
     ),
 )

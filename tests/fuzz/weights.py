@@ -19,7 +19,7 @@ from eventclip.models.architecture import build_clip, find_architecture
 from eventclip.models.building import build_classifier
 from eventclip.models.checkpoint import load_reference_checkpoint, make_metadata
 from eventclip.models.factory import load_clip
-from eventclip.models.weights import load_weights, read_weight_file
+from eventclip.models.weights import fill, read_weight_file
 from eventclip.training.resume import _count_start, _newest
 from eventclip.training.scores import ScoreStore
 from eventclip.training.selection import score_dtype
@@ -152,8 +152,7 @@ def _reference(folder: Path) -> Prepared:
 
 def _read_into(model: torch.nn.Module) -> Callable[[Path], None]:
     def read(path: Path) -> None:
-        file = read_weight_file(path)
-        load_weights(model, getattr(file, "tensors", file), arch="small", source=path)
+        fill(model, path, read_weight_file(path), arch="small")
         assert all(bool(value.isfinite().all()) for value in model.parameters()), "weights that are no numbers"
 
     return read

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from eventclip.events.pixels import events_per_frame_for
 
-from eventclip import EventCLIP
+from eventclip import EventCLIP, FrameRenderer, ViewTransform
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE
+from eventclip.events.frames import events_per_frame_for
 from eventclip.models.checkpoint import read_checkpoint
 
 SENSOR = (128, 128)
@@ -195,7 +195,7 @@ def test_neither_lightning_nor_hydra_is_needed_for_words_nor_lightning_for_a_che
         ({"prompts": "a star"}, "must hold {} once"),
         ({"events_per_frame": 0}, "events_per_frame must be at least 1"),
         ({"max_views": 0}, "max_views must be 1 or more"),
-        ({"fit": "squash"}, "fit must be one of crop, pad, stretch"),
+        ({"resize_mode": "squash"}, "resize_mode must be one of crop, pad, stretch"),
         ({"device": "cuda:99"}, "device=cuda:99 cannot be used"),
         ({"batch_views": 0}, "batch_views must be 1 or more"),
     ],
@@ -252,3 +252,35 @@ def test_a_wide_sensor_is_cropped_or_shown_whole(films):
     assert ink["pad"][:20].sum() == 0  # a band of background above and below
     assert ink["stretch"][:20].sum() > 0
     assert ink["stretch"].shape == ink["pad"].shape == (64, 64)
+
+
+def test_features_are_of_unit_length_and_one_row_a_recording(model, films):
+    recordings = list(films.values())
+    features = model.features(recordings, sensor_hw=SENSOR)
+    assert features.shape == (3, model.encoder.width)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    by_view = model.features(recordings, per_view=True, sensor_hw=SENSOR)
+    for recording, mean, views in zip(recordings, features, by_view, strict=True):
+        seen = model.views(recording, sensor_hw=SENSOR)
+        assert views.shape == (len(seen), model.encoder.width)
+        with torch.no_grad():
+            raw = torch.nn.functional.normalize(model.encoder.encode_views(torch.from_numpy(seen.pixels)), dim=-1)
+        np.testing.assert_allclose(views, raw, atol=1e-5)
+        np.testing.assert_allclose(mean, views.mean(0) / np.linalg.norm(views.mean(0)), atol=1e-6)
+    np.testing.assert_array_equal(model.features(recordings[1], sensor_hw=SENSOR), features[1:2])
+    assert model.features([], sensor_hw=SENSOR).shape == (0, model.encoder.width)
+    with pytest.raises(RecordingError, match="nowhere"):
+        model.features(["/nowhere.npy"])
+
+
+def test_a_classifier_of_ones_own_needs_no_plumbing(model, films):
+    own = EventCLIP(model._batches.classifier, model.class_names, device="cpu")
+    for events in films.values():
+        ours, theirs = (one.classify(events, sensor_hw=SENSOR) for one in (own, model))
+        assert np.array_equal(ours.probabilities, theirs.probabilities)
+    transform = ViewTransform(FrameRenderer(5_000), image_size=own.encoder.image_size, max_views=2)
+    few = EventCLIP(model._batches.classifier, model.class_names, views=transform, device="cpu")
+    views = few.views(films["star"], sensor_hw=SENSOR)
+    assert (len(views), views.events_per_frame) == (2, 5_000)
+    assert np.array_equal(views.pixels, transform(films["star"], SENSOR).pixels)

@@ -1,13 +1,18 @@
 """A checkpoint's metadata are whole, of this version and of the right kinds, or one sentence says what it is not."""
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from eventclip import EventCLIP
+from eventclip import EventCLIP, load_classifier
 from eventclip.errors import UserError
-from eventclip.models.checkpoint import read_checkpoint
+from eventclip.models.checkpoint import _TARGETS_OF_1, read_checkpoint
+from eventclip.models.trust import SHIPPED
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +132,7 @@ def test_damaged_metadata_are_told_in_one_sentence(refused, place, value, messag
         (f"{CONFIG}/frames/events_per_frame", 0),
         (f"{CONFIG}/data/sensor_hw", "wide"),
         (f"{CONFIG}/data/sensor_hw", [1]),
-        (f"{CONFIG}/views/fit", "squash"),
+        (f"{CONFIG}/views/resize_mode", "squash"),
         (f"{CONFIG}/views/evaluation_views", 0),
         (f"{CONFIG}/tuning/parts", [1, 2]),
         (f"{CONFIG}/clip/config", 5),
@@ -199,3 +204,52 @@ def test_an_archive_that_would_unfold_to_more_than_it_holds_is_refused(made, tmp
             target.writestr(name, bytes(10**7) if "/data/" in name else source.read(name))
     with pytest.raises(UserError, match="claim more bytes than it has"):
         read_checkpoint(bomb)
+
+
+OF_VERSION_1 = GOLDEN / "checkpoint_v0_1.ckpt"  # text adapter on the tiny CLIP, two shots of three classes, 60x80 px
+
+
+def test_a_checkpoint_of_version_0_1_classifies_as_it_did():
+    model = EventCLIP.from_checkpoint(OF_VERSION_1, device="cpu")
+    numbers = np.arange(400)
+    events = np.stack([numbers % 80, numbers % 60, numbers / 1e4, numbers % 2], axis=1).astype(np.float32)
+    found = model.classify(events, sensor_hw=(60, 80))
+    assert found.class_names == ("face", "airplane", "yin yang")
+    np.testing.assert_allclose(found.probabilities, [0.31941730, 0.42545801, 0.25512469], atol=1e-5)
+    config = read_checkpoint(OF_VERSION_1)["eventclip"]["config"]
+    assert (config["data"]["p95_events"], config["fewshot"]["sampling"]) == (600, "seeded")
+    assert not {"percentile_events", "holdout"} & set(config["data"])
+
+
+def test_names_of_version_0_1_lead_to_what_ships():
+    shipped = {target for targets in SHIPPED.values() for target in targets}
+    assert set(_TARGETS_OF_1.values()) <= shipped
+    assert not set(_TARGETS_OF_1) & shipped
+
+
+@pytest.mark.parametrize("target", ["shutil.copyfile", "eventclip.data.ncaltech101.Path.touch", "mine.Adapter"])
+def test_version_0_1_opens_no_other_door(tmp_path, target):
+    checkpoint = torch.load(OF_VERSION_1, weights_only=True)
+    for section in ("adapter", "data", "clip", "optim"):
+        changed = copy.deepcopy(checkpoint)
+        changed["eventclip"]["config"][section]["further"] = {"_target_": target}
+        torch.save(changed, tmp_path / "a.ckpt")
+        with pytest.raises(UserError, match=f"asks for {target}, which is no part of eventclip"):
+            read_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_an_old_name_in_another_place_is_refused(tmp_path):
+    checkpoint = torch.load(OF_VERSION_1, weights_only=True)
+    checkpoint["eventclip"]["config"]["adapter"]["_target_"] = "eventclip.models.encoder.ClipEncoder"
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="belongs at adapter"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_the_one_door_gives_classifier_and_metadata():
+    classifier, metadata = load_classifier(OF_VERSION_1)
+    assert not classifier.training
+    assert metadata["class_names"] == ["face", "airplane", "yin yang"]
+    assert metadata["clip"]["weights_sha256"] == classifier.encoder.weights_sha256
+    with pytest.raises(UserError, match="give the same CLIP"):
+        load_classifier(OF_VERSION_1, clip={"arch": "RN50", "config": None, "pretrained": None})

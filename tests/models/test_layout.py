@@ -71,13 +71,13 @@ def test_what_learns_in_a_compiled_tower_gets_its_gradient(tiny_clip_json, trace
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_a_compiled_tower_has_a_bank_of_its_own_and_leaves_the_others_theirs(tiny_clip_json):
+def test_a_compiled_tower_has_features_of_its_own(tiny_clip_json):
     plain, compiled = (load_clip(None, None, config=tiny_clip_json, compiled=on) for on in (False, True))
     assert "compiled" not in plain.describe_image_tower()
     assert plain.describe_image_tower() | {"compiled": True} == compiled.describe_image_tower()
 
 
-@pytest.mark.parametrize("features", ["online", "bank"])
+@pytest.mark.parametrize("features", ["live", "cached"])
 def test_a_compiled_run_and_its_checkpoint_give_the_results_of_a_plain_one(
     run_experiment, tmp_path, traced, features, learnable_root
 ):

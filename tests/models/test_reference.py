@@ -33,8 +33,8 @@ def test_a_text_adapters_checkpoint_is_golden(golden_clip, golden, golden_batch)
 
 
 @pytest.mark.parametrize(("kind", "build"), [("trans", VisualAdapter), ("text-trans", JointAdapter)])
-def test_a_transformer_adapters_checkpoint_is_golden(shared, golden_clip, golden, golden_batch, kind, build):
-    state = load_reference_checkpoint(shared / "golden" / f"reference_{kind}.pth")
+def test_a_transformer_adapters_checkpoint_is_golden(golden_folder, golden_clip, golden, golden_batch, kind, build):
+    state = load_reference_checkpoint(golden_folder / f"reference_{kind}.pth")
     assert_golden(golden_clip, build(golden_batch[3], 100.0, **SMALL), state, golden, golden_batch, kind)
 
 

@@ -230,6 +230,7 @@ def test_lora_twice_and_learning_in_half_precision_are_refused(golden_clip, gold
         tune(half, "bias")
 
 
+@pytest.mark.shared
 def test_a_timm_tower_learns_whole_or_in_kinds_but_takes_no_lora(shared):
     config = shared / "models" / "liteclip" / "liteclip.json"
     encoder = load_clip(None, config=config)

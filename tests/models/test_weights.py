@@ -325,6 +325,10 @@ def test_an_own_architecture_has_no_tags(golden_clip_files):
         ('{"embed_dim": 3, "vision_cfg": {}, "text_cfg": 4}', "text_cfg=4, expected a mapping"),
         ('{"embed_dim": "3", "vision_cfg": {}, "text_cfg": {}}', "embed_dim='3', expected a whole number"),
         ('{"embed_dim": 8, "vision_cfg": {"layers": 1e9}, "text_cfg": {}}', "layers=.*expected at most 512"),
+        (
+            '{"embed_dim": 8, "vision_cfg": {"image_size": 4, "patch_size": 8}, "text_cfg": {}}',
+            "image_size=4, expected patch_size=8 or more",
+        ),
         ('{"embed_dim": 8, "vision_cfg": {"width": "a"}, "text_cfg": {}}', "cannot build own"),
         ('{"embed_dim": 8, "vision_cfg": {"patch_size": 0}, "text_cfg": {}}', "cannot build own"),
         ('{"embed_dim": 8, "vision_cfg": {"image_size": {}}, "text_cfg": {}}', "cannot build own"),
@@ -378,6 +382,7 @@ def test_names_are_found_in_either_spelling_and_bring_what_their_weights_agree_o
     assert find_architecture("ViT-L-14", None).preprocess == {}  # its tags differ
 
 
+@pytest.mark.shared
 def test_an_open_clip_file_with_a_timm_tower_loads(shared):
     folder = shared / "models" / "liteclip"
     encoder = load(folder / "liteclip.json", folder / "liteclip.safetensors")

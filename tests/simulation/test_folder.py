@@ -305,6 +305,7 @@ def test_the_header_says_how_the_recordings_were_made(images, tmp_path):
     assert header["images"]["count"] == 10
 
 
+@pytest.mark.shared
 def test_a_simulated_face_looks_like_the_recorded_one(shared):
     """The image behind the one original recording: as many events, in the same places."""
     image = shared / "data" / "images" / "caltech101" / "Faces_easy" / "image_0001.jpg"

@@ -57,7 +57,7 @@ def rows(folder, column):
 
 
 # The last batch of 15 recordings has 3, dealt 2 and 1; or 1, at which the other rank only looks.
-@pytest.mark.parametrize(("batch_size", "features"), [(4, "online"), (7, "online"), (4, "bank")])
+@pytest.mark.parametrize(("batch_size", "features"), [(4, "live"), (7, "live"), (4, "cached")])
 def test_two_processes_train_and_test_as_one_does(command, tmp_path, batch_size, features):
     train(command("one", f"data.batch_size={batch_size}"))
     own = (f"data.batch_size={batch_size}", f"features={features}", f"paths.cache={tmp_path}/cache")

@@ -100,9 +100,7 @@ def test_a_run_that_a_signal_ended_anywhere_goes_on_as_if_nothing_had_happened(r
     assert [event.step for event in events.Scalars("fit/loss_step")] == list(range(STEPS))
 
 
-def test_a_signal_while_the_feature_bank_is_filled_ends_the_run_and_keeps_what_was_encoded(
-    run_experiment, tmp_path, monkeypatch
-):
+def test_a_signal_while_features_are_encoded_keeps_them(run_experiment, tmp_path, monkeypatch):
     reads = []
     read = EventFiles.__call__
 
@@ -113,16 +111,16 @@ def test_a_signal_while_the_feature_bank_is_filled_ends_the_run_and_keeps_what_w
         return read(files, path)
 
     monkeypatch.setattr(EventFiles, "__call__", counted)
-    bank = ("features=bank", "features.passes=10", "trainer.max_epochs=10")
+    cached = ("features=cached", "features.copies=10", "trainer.max_epochs=10")
     with pytest.raises(SystemExit) as left:
-        run_experiment(*SMALL, *bank, f"paths.cache={tmp_path / 'bank'}", folder="run")
+        run_experiment(*SMALL, *cached, f"paths.cache={tmp_path / 'cache'}", folder="run")
     assert left.value.code == requeue.COMES_AGAIN
     interrupted, reads[:] = len(reads), [None] * 100
     assert 100 <= interrupted < 100 + features._ROWS_AT_ONCE  # it does not go on to the end of a block
     cluster._received.clear()
-    again = run_experiment(*SMALL, *bank, f"paths.cache={tmp_path / 'bank'}", folder="run")
+    again = run_experiment(*SMALL, *cached, f"paths.cache={tmp_path / 'cache'}", folder="run")
     afterwards, reads[:] = len(reads) - 100, [None] * 100
-    unbroken = run_experiment(*SMALL, *bank, f"paths.cache={tmp_path / 'clean'}", folder="unbroken")
+    unbroken = run_experiment(*SMALL, *cached, f"paths.cache={tmp_path / 'clean'}", folder="unbroken")
     assert afterwards < len(reads) - 100  # the first block was kept
     assert_same(again, unbroken)
 

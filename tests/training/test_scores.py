@@ -160,7 +160,7 @@ def test_tta_is_the_centred_events_flipped_and_mirrored(data, kind):
 
 
 def test_kinds_differ_and_an_augmented_one_is_refused(data):
-    recordings = data.split("training")
+    recordings, data.evaluation_batch_size = data.split("training"), 12
     batch = next(iter(tta_loader(data, recordings, tuple(TTA), Shards(len(recordings), 4), [0])))
     assert batch["views"].shape == (3 * 4, 3, 1, 32, 32)
     assert batch["valid"].shape == (3 * 4, 3)

@@ -1,18 +1,82 @@
 """What every setting of every command may be; light on imports, so that a mistake is told at once.
 
-A dataclass is a section of the configuration and its annotations are the kinds of its values (see `kinds`). A section
-with a ``_target_`` is looked up by it; of a target of the user's own nothing is known, and its keys pass. Ranges stand
-here where they are simple; what depends on several settings is checked where it is used.
+A dataclass is a section of the configuration and its annotations are the kinds of its values, which `checking` applies.
+A section with a ``_target_`` is looked up by it; of a target of the user's own nothing is known, and its keys pass.
+Ranges stand here where they are simple; what depends on several settings is checked where it is used.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from omegaconf import MISSING
 
-from eventclip.config.kinds import Between, Exactly, Portion, Text
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range of a number, both ends included unless said otherwise."""
+
+    low: float
+    high: float = math.inf
+    without_low: bool = False
+    without_high: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range."""
+        above = value > self.low if self.without_low else value >= self.low
+        return above and (value < self.high if self.without_high else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"above {self.low:g}" if self.without_low else f"of {self.low:g} or more"
+        return f"{'above' if self.without_low else 'from'} {self.low:g} to {'below ' * self.without_high}{self._end()}"
+
+    def _end(self) -> str:
+        return str(self.high) if isinstance(self.high, int) else f"{self.high:g}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that is the name of something.
+
+    Attributes:
+        meaning: what it names, for messages.
+        path: whether that is a file or a folder.
+        empty: whether it may be without a letter.
+        plain: whether it must stay within a folder: no separator, and no dot first.
+    """
+
+    meaning: str = "a text"
+    path: bool = False
+    empty: bool = False
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Exactly:
+    """So many items in a list."""
+
+    count: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A number of batches where it is whole as written, a fraction of them where it has a point: 1 is not 1.0."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is such a number."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return 0.0 <= value <= 1.0 if isinstance(value, float) else 0 <= value <= _LARGEST
+
+    def __str__(self) -> str:
+        return "from 0.0 to 1.0 (a fraction) or a whole number of 0 or more"
+
 
 Name = Annotated[str, Text("a plain name, without / and no dot first", plain=True)]
 Path = Annotated[str, Text("a path", path=True)]
@@ -356,6 +420,7 @@ TARGETS: dict[str, type] = {
     "lightning.Trainer": DistributedTrainer,
     "lightning.pytorch.loggers.TensorBoardLogger": FileLogger,
     "lightning.pytorch.loggers.CSVLogger": FileLogger,
+    "eventclip.training.progress.progress": Nothing,
     "lightning.pytorch.callbacks.TQDMProgressBar": Nothing,
     "lightning.pytorch.callbacks.LearningRateMonitor": LearningRate,
     "lightning.pytorch.callbacks.ModelCheckpoint": BestCheckpoint,

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from eventclip.datasets.recordings import SPLITS, Recordings
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import RecordingError, UserError
-from eventclip.files import printable
+from eventclip.files import printable, write_json
+from eventclip.progress import tqdm
 from eventclip.tables import aligned
 
 if TYPE_CHECKING:
@@ -108,6 +110,19 @@ def find_unreadable(recordings: Recordings, files: EventFiles, *, workers: int, 
     if causes and len(causes) == len(once):
         raise UserError(f"not one of the {len(once)} recordings can be used, the first because: {causes[0]}")
     return {once.relative(position): cause for position, cause in causes.items()}
+
+
+def check_first(recordings: Recordings, files: EventFiles) -> None:
+    """Read the first recording of each suffix: what holds for all of a format is told before anything begins.
+
+    Raises:
+        RecordingError: one cannot be used, such as that its sensor's size is not known.
+    """
+    firsts: dict[bytes, int] = {}
+    for position, path in enumerate(recordings.paths.tolist()):
+        firsts.setdefault(os.path.splitext(path)[1], position)  # noqa: PTH122  (of bytes, a million of them)
+    for position in firsts.values():
+        files.look(recordings.path(position))
 
 
 def without(recordings: Recordings, unreadable: Mapping[str, str]) -> Recordings:
@@ -241,6 +256,22 @@ def check_data(datamodule: EventDataModule, splits: Sequence[str] | None = None,
     if not checked:
         raise UserError(next(iter(unlisted.values())))
     return DataCheck(datamodule, checked, unlisted, _alike(checked.values(), datamodule.files))
+
+
+def tell_check(check: DataCheck, out: str | None) -> None:
+    """Print the table and, where a file is given, write all that was found as JSON.
+
+    Raises:
+        UserError: something is damaged, or the file cannot be written.
+    """
+    print(check.table())
+    if out is not None:
+        try:
+            write_json(Path(out).expanduser(), check.as_dict())
+        except OSError as error:
+            raise UserError(f"out={out} cannot be written: {error.strerror or error}") from None
+    if check.damaged:
+        raise UserError(check.advice())
 
 
 def _alike(splits: Iterable[CheckedSplit], files: EventFiles) -> list[list[str]]:

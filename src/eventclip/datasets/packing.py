@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 import eventclip
 from eventclip.blocks import KEY, Blocks, written
@@ -37,6 +36,7 @@ from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.files import fingerprint, held, printable, write_json
 from eventclip.parallel import cores, map_ordered
+from eventclip.progress import tqdm
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
     from eventclip.datasets.datamodule import EventDataModule

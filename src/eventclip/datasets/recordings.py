@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 import time
 import zipfile
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eventclip.errors import UserError
-from eventclip.files import open_regular, plain_name, read_text, whole_file
+from eventclip.files import fingerprint, open_regular, plain_name, read_text, whole_file
 
 SPLITS = ("training", "validation", "test")
 
@@ -236,8 +235,7 @@ def list_kept(
     if cache is None:
         return list_recordings(root, folder, class_folders=class_folders, suffixes=suffixes)
     chosen = None if class_folders is None else list(class_folders)
-    what = json.dumps([REVISION, os.path.realpath(root), folder, chosen, list(suffixes)])
-    key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    key = fingerprint([REVISION, os.path.realpath(root), folder, chosen, list(suffixes)], length=32)
     path = Path(cache).expanduser() / "index" / f"{key}.npz"
     kept = _find(path, root, folder)
     if kept is not None:
@@ -268,7 +266,8 @@ def _find(path: Path, root: Path, folder: str) -> Recordings | None:
                 names = tuple(os.fsdecode(name) for name in kept["class_folders"].tolist())
                 if kept["stamp"].tolist() != _stamp(root / folder, names):
                     return None
-                listed = Recordings(root, kept["paths"], kept["labels"], names)
+                paths, labels = np.asarray(kept["paths"]), np.asarray(kept["labels"])  # bytes, where one is no .npy
+                listed = Recordings(root, paths, labels, names)
                 listed.checksum_is(str(kept["checksum"]))
     except Exception:  # noqa: BLE001  (whatever numpy, zipfile and their parsers make of damage: it is listed anew)
         return None

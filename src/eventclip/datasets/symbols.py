@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.recordings import Recordings
 from eventclip.errors import UserError
 from eventclip.events.array import Events
 from eventclip.parallel import cores
+from eventclip.progress import tqdm
 from eventclip.rng import generator
 from eventclip.simulation.camera import EventCamera, saccades
 from eventclip.simulation.drawings import CLASSES, Hand

@@ -25,7 +25,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from eventclip.blocks import KEY, Keys, Rows, RowStore, row_key
 from eventclip.datasets.dataset import RecordingDataset, Sample
@@ -35,6 +34,7 @@ from eventclip.errors import UserError
 from eventclip.features.encode import DTYPES, encode_in_batches
 from eventclip.files import fingerprint, held, write_json
 from eventclip.models.encoder import ClipEncoder
+from eventclip.progress import tqdm
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from eventclip.adapters.paper import IdentityAdapter
 from eventclip.class_names import check_class_names
@@ -20,9 +19,9 @@ from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer, views_per_recording
 from eventclip.events.windows import SlidingWindow, Window
 from eventclip.inference.batching import ViewBatches, unit
-from eventclip.inference.reading import ASK, Recording, RecordingReader, SensorViews
+from eventclip.inference.reading import Recording, RecordingReader, SensorViews
 from eventclip.inference.result import Classification, RecordingViews, WindowClassification
-from eventclip.io.formats import ReadOptions
+from eventclip.io.formats import ReadOptions, check_options
 from eventclip.models.building import build
 from eventclip.models.checkpoint import load_classifier, rebuilding
 from eventclip.models.classifier import EventClassifier
@@ -30,6 +29,7 @@ from eventclip.models.encoder import ClipEncoder
 from eventclip.models.factory import Clip, clip_options, load_clip
 from eventclip.models.prompts import encode_classes
 from eventclip.parallel import map_ordered
+from eventclip.progress import tqdm
 from eventclip.views.transform import ViewTransform
 
 PAPER_PROMPT, TINY_PROMPT = "a point cloud image of a {}", "a sketch image of a {}"
@@ -141,9 +141,10 @@ class EventCLIP:
         reading = reading or ReadOptions()
         if time_unit is not None:
             reading = replace(reading, time_unit=time_unit)
-        reader = RecordingReader(views, reading=reading)
+        check_options(reading)
         classifier = _zero_shot_classifier(classes, clip, prompts)  # after wrong options were told
-        reader.transform_for = replace(views, image_size=classifier.encoder.image_size)
+        views = replace(views, image_size=classifier.encoder.image_size)
+        reader = RecordingReader(views, reading=reading)
         return cls(classifier, classes, views=reader, device=device, batch_views=batch_views)
 
     @classmethod
@@ -344,10 +345,7 @@ class EventCLIP:
             UserError: a window that is none, see :class:`eventclip.events.windows.SlidingWindow`.
         """
         slide = SlidingWindow(events=window_events, us=window_us, step_events=step_events, step_us=step_us)
-        name, stream = self.reader.stream(recording, sensor_hw, reading)
-        hw = stream.sensor_hw
-        if hw is None:
-            raise RecordingError(f"{name} does not say how large its sensor is: give the height and width, {ASK}")
+        name, hw, stream = self.reader.stream(recording, sensor_hw, reading)
 
         def look(
             sliding: tuple[Window, tuple[str, ...]],

@@ -64,20 +64,18 @@ class ViewBatches:
         """Classify recordings together: their views, filled up to equally many, go through CLIP at once."""
         if not batch:
             return []
-        counts = np.array([len(views) for views in batch])
-        valid = np.arange(counts.max()) < counts[:, None]
-        pixels: NDArray[np.uint8] = batch[0].pixels[None]
-        if len(batch) > 1:
-            pixels = np.zeros((*valid.shape, *batch[0].pixels.shape[1:]), np.uint8)
-            for row, views in zip(pixels, batch, strict=True):
-                row[: len(views)] = views.pixels
+        most = max([len(views.pixels) for views in batch])
+        pixels = np.zeros((len(batch), most, *batch[0].pixels.shape[1:]), np.uint8)
+        valid = np.zeros(pixels.shape[:2], np.bool_)
+        for row, shown, views in zip(pixels, valid, batch, strict=True):
+            row[: len(views.pixels)], shown[: len(views.pixels)] = views.pixels, True
         prediction = self.classifier(torch.from_numpy(pixels).to(self.device), torch.from_numpy(valid).to(self.device))
         probabilities = prediction.probabilities.float().cpu().numpy()
         by_view = prediction.view_logits.float().softmax(dim=-1).cpu().numpy()
-        return [
-            Classification(self.class_names, overall, each[: len(views)], views)
-            for overall, each, views in zip(probabilities, by_view, batch, strict=True)
-        ]
+        found = []
+        for overall, each, views in zip(probabilities, by_view, batch, strict=True):
+            found.append(Classification(self.class_names, overall, each[: len(views.pixels)], views))
+        return found
 
     def encode(self, batch: list[RecordingViews]) -> list[NDArray[np.float32]]:
         """Features of each recording's views, (v, D) of unit length."""
@@ -118,4 +116,5 @@ def in_batches(
 
 def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, D) features at unit length."""
-    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    return scaled

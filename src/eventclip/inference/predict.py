@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.windows import SlidingWindow
-from eventclip.inference.listing import Found
+from eventclip.inference.listing import Found, find_recordings
 from eventclip.inference.reading import Notes
 from eventclip.inference.result import Classification, Label, WindowClassification
 from eventclip.prediction_table import Row, Table
+from eventclip.progress import tqdm
 
 if TYPE_CHECKING:  # a wrong setting is told before torch is there
     from eventclip.inference.api import EventCLIP
@@ -28,6 +27,24 @@ _TEXT = (".csv", ".txt")
 
 NO_EVENTS = "no events"
 """The error of a window of time, or of many in a row, in which nothing happened."""
+
+
+def predict(settings: dict[str, Any]) -> None:
+    """Find the recordings, build the model, and classify.
+
+    Args:
+        settings: of ``conf/predict.yaml``, plain values.
+
+    Raises:
+        UserError: a wrong setting, or recordings that could not be classified: how many, and the first one's error.
+    """
+    found = find_recordings(settings["recordings"], out=settings["out"])
+    prediction = Prediction(found, settings)
+    from eventclip.inference.settings import build_model
+
+    errors = prediction.make(build_model(settings))
+    if errors:
+        raise UserError(f"{len(errors)} of {len(found.paths)} recordings could not be classified: {errors[0]}")
 
 
 class Prediction:

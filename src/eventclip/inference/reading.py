@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError
-from eventclip.events.array import EVENT_DTYPE, Events, on_sensor
+from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
 from eventclip.files import printable
 from eventclip.inference.result import RecordingViews
@@ -36,7 +36,7 @@ Recording: TypeAlias = str | Path | NDArray[Any]
 """A file in any readable format; or events: structured with fields t, x, y, p (t in µs, p 0 and 1 or -1 and 1), or
 (N, 4) numbers x, y, t, p as in the EST releases."""
 
-ASK = "such as sensor_hw=[480,640]"
+_ASK = "such as sensor_hw=[480,640]"
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 
@@ -113,7 +113,8 @@ class RecordingReader:
         other_sensors: bool = False,
         trained_unit: str | None = None,
     ) -> None:
-        self.transform_for, self.reading = transform_for, reading or ReadOptions()
+        self._transform_for, self.reading = transform_for, reading or ReadOptions()
+        self._transforms: dict[tuple[int, int], ViewTransform] = {}  # one for each sensor that came so far
         check_options(self.reading)
         self.trained_hw, self.other_sensors, self.trained_unit = trained_hw, other_sensors, trained_unit
 
@@ -132,16 +133,18 @@ class RecordingReader:
             RecordingError: unreadable, empty, its sensor not known or not the one the model was trained on, or
                 events outside it.
         """
-        name, stream = self.stream(recording, sensor_hw, reading)
+        name, hw, stream = self.stream(recording, sensor_hw, reading)
         events = together(list(stream.chunks))
-        return self.views_of(events, stream.sensor_hw, name=name, notes=tuple(stream.notes))
+        if not len(events):
+            raise RecordingError(f"{name} holds no events: remove it or record it again")
+        return self.views_of(events, hw, name=name, notes=tuple(stream.notes))
 
     def stream(
         self, recording: Recording, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
-    ) -> tuple[str, EventStream]:
-        """Open a recording, to be read in pieces; gives its name for messages as well.
+    ) -> tuple[str, tuple[int, int], EventStream]:
+        """Open a recording, to be read in pieces: its name for messages, its sensor, and the stream.
 
-        The stream's sensor is as given, else the recording's own, else the one trained on; None where nobody tells it.
+        The sensor is as given, else the recording's own, else the one trained on.
 
         Raises:
             RecordingError: as for :meth:`views`; what is wrong with events is raised where they are reached.
@@ -154,39 +157,34 @@ class RecordingReader:
                 options = replace(options, time_unit=None)
             with naming(name):
                 opened = table_in_memory(recording, CHUNK_EVENTS).opened(options)
-            stream = checked_stream(name, opened, options, sensor_hw=sensor_hw or self.trained_hw)
+            stream = checked_stream(name, opened, options, sensor_hw=sensor_hw, fallback_hw=self.trained_hw)
         else:
             name, path = str(recording), Path(recording).expanduser()
             if options.time_unit is None and self.trained_unit is not None and applies("time_unit", path, options):
                 options = replace(options, time_unit=self.trained_unit)
-            stream = open_stream(path, options, sensor_hw=sensor_hw)
-            if stream.sensor_hw is None and options.drop_outside and self.trained_hw is not None:
-                stream = open_stream(path, options, sensor_hw=self.trained_hw)
-        self._check_trained(name, stream.sensor_hw)
-        stream.sensor_hw = stream.sensor_hw or self.trained_hw
-        return name, stream
-
-    def _check_trained(self, name: str, sensor_hw: tuple[int, int] | None) -> None:
-        trained = self.trained_hw
-        if sensor_hw is None or trained is None or sensor_hw == trained or self.other_sensors:
-            return
-        raise RecordingError(
-            f"{name} comes from a sensor of {sensor_hw[0]}x{sensor_hw[1]} pixels and the checkpoint was trained on "
-            f"{trained[0]}x{trained[1]}, where frames look different: give other_sensors=True to classify it all the "
-            f"same, or train on this sensor"
-        )
+            stream = open_stream(path, options, sensor_hw=sensor_hw, fallback_hw=self.trained_hw)
+        if stream.sensor_hw is None:
+            raise RecordingError(f"{name} does not say how large its sensor is: give the height and width, {_ASK}")
+        if self.trained_hw not in (None, stream.sensor_hw) and not self.other_sensors:
+            (rows, columns), (trained_rows, trained_columns) = stream.sensor_hw, self.trained_hw
+            raise RecordingError(
+                f"{name} comes from a sensor of {rows}x{columns} pixels and the checkpoint was trained on "
+                f"{trained_rows}x{trained_columns}, where frames look different: give other_sensors=True to classify "
+                f"it all the same, or train on this sensor"
+            )
+        return name, stream.sensor_hw, stream
 
     def views_of(
-        self, events: Events, sensor_hw: tuple[int, int] | None, *, name: str, notes: tuple[str, ...] = ()
+        self, events: Events, sensor_hw: tuple[int, int], *, name: str, notes: tuple[str, ...] = ()
     ) -> RecordingViews:
-        """Views of (N,) events of EVENT_DTYPE; RecordingError as for :meth:`views`."""
-        hw = on_sensor(events, sensor_hw, name=name, ask=ASK)
-        transform = self.transform_for(hw)
-        if not len(events):
-            raise RecordingError(f"{name} holds no events: remove it or record it again")
-        views = transform(events, hw)
+        """Views of (N,) events of EVENT_DTYPE that lie on the sensor, N >= 1."""
+        transform = self._transforms.get(sensor_hw) or self._transform_for(sensor_hw)
+        self._transforms[sensor_hw] = transform
+        views = transform(events, sensor_hw)
         events_per_frame = transform.renderer.events_per_frame
-        return RecordingViews(name, views.pixels, views.spans, views.times, len(events), hw, events_per_frame, notes)
+        return RecordingViews(
+            name, views.pixels, views.spans, views.times, len(events), sensor_hw, events_per_frame, notes
+        )
 
 
 @dataclass

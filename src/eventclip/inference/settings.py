@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eventclip.class_names import check_class_names
 from eventclip.errors import UserError
 from eventclip.events.windows import SlidingWindow
+from eventclip.inference.listing import find_recordings
 from eventclip.io.formats import ReadOptions, check_options
 
 if TYPE_CHECKING:
@@ -88,6 +89,38 @@ def check_recordings(paths: Sequence[Path]) -> None:
     if paths and not any(path.exists() for path in paths):
         more = f" (nor any of {len(paths) - 1} more)" if len(paths) > 1 else ""
         raise UserError(f"there is no recording {paths[0]}{more}: give files, folders or globs that are there")
+
+
+def check_prediction(settings: dict[str, Any]) -> None:
+    """Refuse what ``predict`` could not do, as far as it can be known before anything is loaded.
+
+    Args:
+        settings: of ``conf/predict.yaml``, plain values.
+
+    Raises:
+        UserError: no recordings, settings that do not go together, or a table that cannot be written.
+    """
+    found = find_recordings(settings["recordings"], out=settings["out"])
+    check_choices(settings)
+    check_table(settings)
+    check_recordings(found.paths)
+
+
+def check_showing(settings: dict[str, Any]) -> None:
+    """Refuse what ``show`` could not do, as far as it can be known before anything is loaded.
+
+    Args:
+        settings: of ``conf/show.yaml``, plain values.
+
+    Raises:
+        UserError: no recording, settings that do not go together, or a picture that cannot be written.
+    """
+    from eventclip.plots.views import check_picture
+
+    check_picture(Path(settings["out"]), top=settings["top"], gif_ms=settings["gif_ms"])
+    if settings["checkpoint"] is not None or settings["classes"] is not None:
+        check_choices(settings)
+    check_recordings([Path(settings["recording"]).expanduser()])
 
 
 def build_model(settings: dict[str, Any]) -> EventCLIP:

@@ -132,12 +132,10 @@ def _events(table: Table, options: ReadOptions, opened: Opened) -> Iterator[Even
             if options.sort and (seeming := _seeming(table)) != EST_ORDER:
                 raise RecordingError(f"has events out of order as x, y, t, p: {_look_like(seeming)}")
             order, opened.doubt = EST_ORDER, partial(_doubt, EST_ORDER, table)
-            if table.in_one and options.time_unit in {None, "s"}:
-                taken = [_taken("s")] if options.time_unit is None else []
-                events = from_seconds(first)
-                if events is not None:
-                    opened.notes += taken
-                    return iter([events])
+            if table.in_one and options.time_unit in {None, "s"} and (events := from_seconds(first)) is not None:
+                if options.time_unit is None:
+                    opened.notes.append(_IN_SECONDS)
+                return iter([events])
         return _unnamed(table, first, order, options, opened)
     own = isinstance(first, np.ndarray) and first.ndim == 1 and first.dtype == EVENT_DTYPE
     if own and options.time_unit in {None, "us"} and options.columns is None:
@@ -387,6 +385,9 @@ def _native(column: NDArray[Any]) -> NDArray[Any]:
 
 def _taken(unit: str) -> str:
     return f"times are taken for {_TAKEN[unit]}: give time_unit=ms (or s, us, ns) if they are not"
+
+
+_IN_SECONDS = _taken("s")
 
 
 def _doubt(order: str, array: Table | None = None) -> str:

@@ -72,7 +72,7 @@ def _write_npy(path: Path, columns: _Columns, _: tuple[int, int] | None) -> None
 
 def _write_npz(path: Path, columns: _Columns, _: tuple[int, int] | None) -> None:
     with path.open("wb") as file:
-        np.savez_compressed(file, **columns)  # type: ignore[arg-type]  # its other argument is no column's name
+        np.savez_compressed(file, allow_pickle=False, **columns)
 
 
 def _write_hdf5(path: Path, columns: _Columns, sensor_hw: tuple[int, int] | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +185,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     _check_options(what, content)
     for key, value in preprocess.items():
         if not isinstance(value, list) or len(value) != 3 or not all(_is_number(part) for part in value):
-            raise UserError(f"{what} says {key}={value}, expected three numbers")
+            raise UserError(f"{what} says {key}={value!r:.80}, expected three numbers")
     return content, preprocess
 
 
@@ -194,22 +193,30 @@ def _check_options(what: str, options: dict[str, Any]) -> None:
     """Refuse options of another kind than open_clip's, and sizes at which building would not end."""
     for key in ("vision_cfg", "text_cfg"):
         if not isinstance(options[key], dict):
-            raise UserError(f"{what} says {key}={options[key]}, expected a mapping")
+            raise UserError(f"{what} says {key}={options[key]!r:.80}, expected a mapping")
     if type(options["embed_dim"]) is not int:
-        raise UserError(f"{what} says embed_dim={options['embed_dim']!r}, expected a whole number")
+        raise UserError(f"{what} says embed_dim={options['embed_dim']!r:.80}, expected a whole number")
     if not isinstance(options.get("quick_gelu"), bool | None):
-        raise UserError(f"{what} says quick_gelu={options['quick_gelu']!r}, expected true or false")
+        raise UserError(f"{what} says quick_gelu={options['quick_gelu']!r:.80}, expected true or false")
     further = options["text_cfg"].get("tokenizer_kwargs") or {}
     foreign = sorted(set(further) - _TOKENIZER_OPTIONS) if isinstance(further, dict) else [str(further)]
     if foreign:
         raise UserError(f"{what} gives the tokenizer {foreign[0]}, which could run code: expected no such option")
+    _check_sizes(what, options)
+
+
+def _check_sizes(what: str, options: dict[str, Any]) -> None:
+    """Refuse sizes that no CLIP has, and images smaller than a patch."""
     for part in (options, options["vision_cfg"], options["text_cfg"]):
         for key, value in part.items():
             for size in value if isinstance(value, list) else [value]:
                 largest = _LARGEST.get(key, _LARGEST_SIZE)
                 if isinstance(size, int | float) and not -largest <= size <= largest:
-                    raise UserError(f"{what} says {key}={size}, expected at most {largest}")
+                    raise UserError(f"{what} says {key:.80}={size!r:.80}, expected at most {largest}")
+    image, patch = (options["vision_cfg"].get(key) for key in ("image_size", "patch_size"))
+    if isinstance(image, int) and isinstance(patch, int) and image < patch:
+        raise UserError(f"{what} says image_size={image}, expected patch_size={patch} or more")
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST_SIZE < value < _LARGEST_SIZE

@@ -76,8 +76,10 @@ def rebuilding(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path} cannot be built again from its metadata: {error}") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
         raise UserError(
@@ -361,7 +363,10 @@ def load_reference_checkpoint(path: str | Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
         raise UserError(f"{path} is no checkpoint of the reference: expected tensors by name under 'state_dict'")
-    renamed = from_reference(state)
+    try:
+        renamed = from_reference(state)
+    except UserError as error:
+        raise UserError(f"{path} is no checkpoint of the reference: {error}") from error
     for name, value in renamed.items():
         flaw = is_bad_tensor(value)
         if flaw is not None:

@@ -76,7 +76,13 @@ class EventClassifier(nn.Module):
             pool_logits(view_logits, valid, self.pooling), pool_probabilities(view_logits, valid), view_logits
         )
         if not torch.is_grad_enabled():  # where something is told of recordings; a step of training shall not wait
-            _refuse_nan(prediction)
+            finite = (prediction.logits.isfinite() & prediction.probabilities.isfinite()).all(dim=-1)
+            if not bool(finite.all()):  # a label with probability NaN is none
+                raise UserError(
+                    f"the logits of {int((~finite).sum())} of {len(finite)} recordings are not finite (NaN or "
+                    f"infinity): CLIP's weights or what was learned are of no use, the training has diverged, or "
+                    f"clip.precision=fp32 is needed"
+                )
         return prediction
 
     def encode(self, views: Tensor, valid: Tensor) -> Tensor:
@@ -119,13 +125,3 @@ class EventClassifier(nn.Module):
         kept = {f"adapter.{name}" for name in self.adapter.state_dict()} - parameters.keys()
         buffers = {name: value for name, value in self.named_buffers() if name in kept}
         return {name: value for name, value in parameters.items() if value.requires_grad} | buffers
-
-
-def _refuse_nan(prediction: Prediction) -> None:
-    """A label with probability NaN is none."""
-    wrong = ~(prediction.logits.isfinite() & prediction.probabilities.isfinite()).all(dim=-1)
-    if bool(wrong.any()):
-        raise UserError(
-            f"the logits of {int(wrong.sum())} of {len(wrong)} recordings are not finite (NaN or infinity): CLIP's "
-            f"weights or what was learned are of no use, the training has diverged, or clip.precision=fp32 is needed"
-        )

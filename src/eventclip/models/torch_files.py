@@ -109,7 +109,7 @@ def _check_entries(path: Path, *, checked: bool) -> None:
             raise zipfile.BadZipFile("its entries claim more bytes than it has")
         bad = archive.testzip() if checked else None
     if bad is not None:
-        raise zipfile.BadZipFile(f"the bytes of {bad.rpartition('/')[2]} do not match their checksum")
+        raise zipfile.BadZipFile(f"the bytes of {bad.rpartition('/')[2]!r:.80} do not match their checksum")
 
 
 def unreadable(path: Path, what: str, error: Exception) -> UserError:
@@ -121,7 +121,7 @@ def unreadable(path: Path, what: str, error: Exception) -> UserError:
     elif asked:
         reason = f"it asks for {asked[1]}, which is neither a tensor nor a plain value and is not run"
     elif isinstance(error, zipfile.BadZipFile | SafetensorError | ArchiveError):
-        reason = f"it is damaged ({said or 'no whole archive'})"
+        reason = f"it is damaged ({said[:200] or 'no whole archive'})"
     else:
         reason = f"it is damaged or of another kind ({type(error).__name__})"
     return UserError(f"{path} cannot be read as {what}: {reason}")

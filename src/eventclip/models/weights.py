@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from open_clip.model import convert_to_custom_text_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -170,6 +171,8 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, arch: str, 
     for name, value in expected.items():
         if value.is_floating_point() and not given[name].is_floating_point():
             raise UserError(f"the weights in {source} do not fit {arch}: {name} is of {given[name].dtype}")
+        if given[name].layout != torch.strided or given[name].device.type != "cpu":
+            raise UserError(f"the weights in {source} do not fit {arch}: {name} is no plain tensor")
     model.load_state_dict(given)
 
 

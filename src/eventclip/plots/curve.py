@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from eventclip.plots.style import COLOURS, LINES, MUTED, SMALL, new_figure, tidy
+from eventclip.plots.style import COLOURS, LINES, MUTED, SMALL, legend, new_figure, tidy
 
 
 class Point(NamedTuple):
@@ -61,7 +61,7 @@ def draw_curve(series: Mapping[str, Sequence[Point]]) -> Figure | None:
     axis.set(xlabel="labelled recordings per class (shots)", ylabel="test accuracy, top-1 [%]")
     tidy(axis, grid=True)
     if any(series):
-        axis.legend(fontsize=SMALL, frameon=False)
+        legend(axis)
     if any(point.half_width is not None for points in series.values() for point in points):
         axis.set_title("bars: 95 % interval over seeds", fontsize=SMALL, loc="right", color=MUTED)
     return figure

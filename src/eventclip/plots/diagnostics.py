@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from eventclip.plots.style import COLOURS, INK, LIGHT, MUTED, SMALL, new_figure, tidy
+from eventclip.plots.style import COLOURS, INK, LIGHT, MUTED, SMALL, legend, new_figure, tidy
 
 NAMED, NUMBERED = 50, 20
 """Up to so many classes the confusion matrix has its classes' names, and its cells have numbers."""
@@ -104,7 +104,7 @@ def draw_label_quality(
     swept.axvline(threshold, color=MUTED, linewidth=1, linestyle="--", label="the threshold used")
     swept.set(xlabel="threshold", ylabel="part", xlim=(0, 1), ylim=(0, 1.02))
     tidy(swept, title="what a threshold alone would keep", grid=True)
-    swept.legend(fontsize=SMALL, frameon=False)
+    legend(swept)
     return figure
 
 
@@ -120,7 +120,7 @@ def _draw_bins(above: Axes, below: Axes, binned: NDArray[np.float64]) -> None:
     above.plot(mean, accuracy, "o", color=COLOURS[0], markersize=4, label="at the mean probability")
     above.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1, label="as often right as it says")
     above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
-    above.legend(loc="upper left", fontsize=SMALL, frameon=False)
+    legend(above, loc="upper left")
     below.bar(middle, count, width=0.92 * width, color=MUTED)
     for place, number in zip(middle[filled], count[filled], strict=True):
         below.text(place, number, f"{number:.0f}", ha="center", va="bottom", fontsize=6, color=INK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +35,10 @@ DPI = 130
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size [inch], drawn without a window."""
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor=PAPER)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor=PAPER)
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.08, h_pad=0.08)  # titles must not touch the edge
+    return figure
 
 
 def tidy(axis: Axes, *, title: str = "", grid: bool = False) -> None:
@@ -60,6 +64,11 @@ def show_view(axis: Axes, view: NDArray[np.uint8]) -> None:
     axis.set(xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set_visible(False)
+
+
+def legend(axis: Axes, **place: Any) -> None:
+    """Name what is drawn, in small letters that lines may pass below; ``place`` is matplotlib's."""
+    axis.legend(fontsize=SMALL, labelcolor=INK, edgecolor="none", framealpha=0.8, **place)
 
 
 def as_pixels(figure: Figure) -> NDArray[np.uint8]:

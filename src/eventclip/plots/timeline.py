@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from eventclip.files import printable
-from eventclip.plots.style import COLOURS, INK, MUTED, SHADE, SMALL, new_figure, show_view, tidy
+from eventclip.plots.style import COLOURS, INK, MUTED, SHADE, SMALL, legend, new_figure, show_view, tidy
 
 _CLASSES, _PICTURES = 5, 8
 
@@ -78,7 +78,8 @@ class Timeline:
             silences = np.stack([starts, ends - starts], axis=1)[empty]
             axis.broken_barh(silences, (0, 1.02), color=SHADE, zorder=0, label="no events")
         tidy(axis, grid=True)
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=SMALL, frameon=False)
+        axis.tick_params(labelbottom=False)
+        legend(axis, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         rate = figure.add_subplot(grid[2, :], sharex=axis)
         rates = spans[:, 2] / np.maximum(spans[:, 1] - spans[:, 0], 1)  # events per microsecond: millions a second
         rate.stairs(rates, np.append(starts, ends[-1]), fill=True, color=MUTED)  # each until the next begins

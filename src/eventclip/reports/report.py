@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,23 @@ class Report:
 
     table: Table
     markdown: str
+
+
+def report(folders: Sequence[Path], out: Path | None, *, mix: bool = False) -> None:
+    """Print the table of the runs below folders, and write its files where a folder for them is given.
+
+    Args:
+        folders: searched with all below them.
+        out: folder for the files.
+        mix: as in :func:`make_report`, whose errors it raises.
+    """
+    made = make_report(folders, mix=mix)
+    print(made.markdown, end="")
+    if out is not None:
+        written = write_report(made, out)
+        print(f"written: {', '.join(map(str, written))}", file=sys.stderr)
+        if not any(path.suffix == ".png" for path in written):
+            print("no picture: no run has fewshot.shots", file=sys.stderr)
 
 
 def make_report(folders: Sequence[Path], *, mix: bool = False) -> Report:

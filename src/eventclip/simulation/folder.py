@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from eventclip.errors import UserError
 from eventclip.events.array import Events
-from eventclip.files import held, open_regular, read_json, whole_file, write_json
+from eventclip.files import held, open_regular, printable, read_json, whole_file, write_json
 from eventclip.parallel import map_ordered
+from eventclip.progress import tqdm
 from eventclip.rng import generator
 from eventclip.simulation.camera import EventCamera, intensity_from_gray, saccades
 from eventclip.simulation.images import list_images, read_image
@@ -180,6 +180,26 @@ class SimulatedFolder:
         )
 
 
+def simulate(settings: dict[str, Any]) -> None:
+    """Simulate a folder as settings say, and say what was made; what ``eventclip simulate`` does.
+
+    Args:
+        settings: of ``conf/simulate.yaml``, plain values.
+
+    Raises:
+        UserError: a setting that there is not or that is outside its range, or what :func:`simulate_folder` raises.
+    """
+    given = dict(settings)
+    camera, images, out = (given.pop(key) for key in ("camera", "images", "out"))
+    how = {key: given.pop(key) for key in ("leave_out", "workers", "progress")}
+    for prefix, values, kind in (("", given, Simulation), ("camera.", camera, EventCamera)):
+        unknown = set(values) - {field.name for field in dataclasses.fields(kind)}
+        if unknown:
+            raise UserError(f"{prefix}{min(unknown)} is no setting of the simulation: --cfg job prints all of them")
+    made = simulate_folder(images, out, Simulation(camera=EventCamera(**camera), **given), **how)
+    print(printable(f"{out}: {made.summary()}"))
+
+
 def simulate_folder(
     images: str | Path,
     out: str | Path,
@@ -270,7 +290,9 @@ def _check_out(out: Path, header: dict[str, Any]) -> None:
     made_with, wanted = _flat(read), _flat(header)
     other = sorted(key for key in made_with.keys() | wanted.keys() if made_with.get(key) != wanted.get(key))
     if other:
-        told = ", ".join(f"{key:.60} was {made_with.get(key)!s:.60} and is now {wanted.get(key)}" for key in other[:3])
+        told = ", ".join(
+            f"{_in_a_line(key)} was {_in_a_line(made_with.get(key))} and is now {wanted.get(key)}" for key in other[:3]
+        )
         raise UserError(f"{out} was simulated from other images or in another way ({told}): give another out=")
 
 
@@ -284,6 +306,12 @@ def _check_folders(out: Path, recordings: Iterable[Path]) -> None:
     link = next((folder for folder in sorted(classes | {one.parent for one in classes}) if folder.is_symlink()), None)
     if link is not None:
         raise UserError(f"{link} is a link, and recordings are written to {out} alone: remove it or give another out=")
+
+
+def _in_a_line(said: object) -> str:
+    """What a header says, cut, and with escapes where a terminal would act on it."""
+    text = str(said)
+    return (text if text.isprintable() else repr(text))[:60]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

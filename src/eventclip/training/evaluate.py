@@ -12,7 +12,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from eventclip.config.kinds import convert
+from eventclip.config.checking import convert
 from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import UserError
 from eventclip.files import whole_file
@@ -62,13 +62,13 @@ def evaluate(cfg: DictConfig) -> None:
     trainer = make_trainer(cfg, parts)
     trainer.test(parts.lit, datamodule=parts.datamodule, verbose=False)
     selected = checkpoint["eventclip"]["config"]["selection"]["split"]
-    told = {
+    further = {
         "checkpoint": str(path),
         "split": cfg.split,
         "selection": {"split": selected, "tested": path.stem},
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_results(cfg, parts, trainer, told)
+    write_results(cfg, parts, trainer, further)
 
 
 def load(cfg: DictConfig, path: Path) -> tuple[Parts, dict[str, Any]]:
@@ -99,4 +99,4 @@ def import_reference(cfg: DictConfig) -> None:
     checkpoint = {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.metadata}
     with whole_file(out) as part, part.open("wb") as file:  # else torch would not tell what the system says
         torch.save(checkpoint, file)
-    log.info("%s holds %d learned tensors: python -m eventclip.evaluate checkpoint=%s", out, len(learned), out)
+    log.info("%s holds %d learned tensors: eventclip evaluate checkpoint=%s", out, len(learned), out)

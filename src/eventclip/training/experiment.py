@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from omegaconf import DictConfig, OmegaConf
 
 import eventclip
+from eventclip.datasets.audit import check_first
 from eventclip.datasets.datamodule import EventDataModule, grouped
 from eventclip.errors import UserError
 from eventclip.features.cache import FeatureCache
@@ -113,6 +114,18 @@ def learns(classifier: EventClassifier) -> bool:
     return any(parameter.requires_grad for parameter in classifier.parameters())
 
 
+def check_recordings(parts: Parts) -> None:
+    """Tell before training what any recording would end it with, such as a sensor of unknown size.
+
+    Raises:
+        RecordingError: the first recording of a format that is trained or tested on cannot be used.
+    """
+    data = parts.datamodule
+    stages = ["test", *(["fit"] if learns(parts.classifier) else []), *(["validate"] if data.selection else [])]
+    for stage in stages:
+        check_first(data.recordings(stage), data.files)
+
+
 def run(cfg: DictConfig) -> float | None:
     """Fit, test and write ``results.json`` into the run's folder.
 
@@ -127,6 +140,7 @@ def run(cfg: DictConfig) -> float | None:
         log.warning("selection=test chooses the weights on the test split itself: its accuracy is too optimistic")
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
+    check_recordings(parts)
     trainer = make_trainer(cfg, parts)
     resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust)
     if learns(parts.classifier):
@@ -137,25 +151,25 @@ def run(cfg: DictConfig) -> float | None:
     if best is not None and best.best_model_path:
         chosen, validation = best.best_model_path, best.best_model_score
     trainer.test(parts.lit, datamodule=parts.datamodule, ckpt_path=chosen, verbose=False, weights_only=True)
-    told = {
+    further = {
         "validation": None if validation is None else float(validation),
         "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
         "resumed": resume is not None,
         "restarts": restarts,
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_results(cfg, parts, trainer, told)
+    write_results(cfg, parts, trainer, further)
     return None if validation is None else float(validation)
 
 
-def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[str, Any]) -> None:
+def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, further: dict[str, Any]) -> None:
     """Write ``results.json`` of a test that has just ended, and log its metrics; only the first process does.
 
     Args:
         cfg: the configuration, whose ``paths.output`` is the run's folder.
         parts: what was tested.
         trainer: that tested it.
-        told: what this kind of run has to tell beside what every test does.
+        further: what this kind of run has to tell beside what every test does.
     """
     if not trainer.is_global_zero:
         return
@@ -164,15 +178,15 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
     results = {
         "name": cfg.name,
         "metrics": metrics,
-        **diagnosed(trainer),
+        **_diagnostics(trainer),
         "seed": cfg.seed,
         "settings": flat_settings(parts.metadata["config"]),
         "data": parts.metadata["data"],
         "class_names": parts.metadata["class_names"],
         "clip": parts.metadata["clip"],
-        "versions": versions(),
+        "versions": _versions(),
     }
-    write_json(output / "results.json", results | told)
+    write_json(output / "results.json", results | further)
     for name, value in sorted(metrics.items()):
         log.info("%-28s %.4f", name, value)
     log.info("results and pictures: %s", output)
@@ -203,13 +217,13 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     return trainer
 
 
-def diagnosed(trainer: Trainer) -> dict[str, Any]:
+def _diagnostics(trainer: Trainer) -> dict[str, Any]:
     """What the test's diagnostics tell in ``results.json``; nothing where they are left out."""
-    found = [callback.results() for callback in trainer.callbacks if isinstance(callback, Diagnostics)]  # type: ignore[attr-defined]
-    return found[0] if found else {}
+    results = [callback.results() for callback in trainer.callbacks if isinstance(callback, Diagnostics)]  # type: ignore[attr-defined]
+    return results[0] if results else {}
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Versions of what shapes a result."""
     modules = (eventclip, torch, lightning, open_clip)
     return {module.__name__: str(module.__version__) for module in modules}

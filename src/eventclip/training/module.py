@@ -16,10 +16,11 @@ from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier, Prediction
 from eventclip.models.pooling import logits_loss, probability_loss
 from eventclip.models.tuning import parameter_groups
-from eventclip.rng import generator
+from eventclip.rng import random_keys
 from eventclip.training.optim import AdamWarmupCosine
 
-LOSSES = ("logits", "probabilities")
+LOSSES = {"logits": logits_loss, "probabilities": probability_loss}
+"""Of the part of a prediction that has the same name."""
 
 
 class LitEventClassifier(LightningModule):
@@ -58,8 +59,8 @@ class LitEventClassifier(LightningModule):
             raise UserError(
                 f"tuning.clip_factor must be above 0, got {clip_factor!r}: tuning=frozen keeps CLIP as it is"
             )
-        self.classifier, self.optim, self.loss = classifier, optim, loss
-        self.clip_factor, self.seed = clip_factor, seed
+        self.classifier, self.optim = classifier, optim
+        self.loss, self.clip_factor, self.seed = loss, clip_factor, seed
         self.drops = any(isinstance(module, SampleDropout) for module in classifier.modules())
         self.metadata = metadata or {}
         self.strict_loading = False  # checkpoints leave frozen CLIP weights out; on_load_checkpoint checks the rest
@@ -71,11 +72,6 @@ class LitEventClassifier(LightningModule):
         """Classify a batch of samples; see :class:`EventClassifier`."""
         return cast("Prediction", self.classifier(batch.get("views"), batch["valid"], features=batch.get("features")))
 
-    def _loss(self, prediction: Prediction, labels: Tensor) -> Tensor:
-        if self.loss == "logits":
-            return logits_loss(prediction.logits, labels)
-        return probability_loss(prediction.probabilities, labels)
-
     def _update(self, stage: str, prediction: Prediction, labels: Tensor) -> None:
         """Count a batch in the metrics of ``stage``; without a row, they only learn that they are asked for."""
         for name, metric in cast("nn.ModuleDict", self.metrics[stage]).items():
@@ -86,23 +82,22 @@ class LitEventClassifier(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Key what is random in the network itself: our dropout by sample; torch's, in another's adapter, by batch."""
+        epoch, number = self.current_epoch, batch_idx * self.trainer.world_size + self.global_rank
+        torch.manual_seed(random_keys(self.seed, "dropout batch", epoch=epoch, indices=[number])[0])
         if self.drops:
-            keys = [self._dropout_key("sample", index) for index in batch["index"].tolist()]
+            keys = random_keys(self.seed, "dropout sample", epoch=epoch, indices=batch["index"].tolist())
             set_dropout_keys(self.classifier, torch.tensor(keys, device=self.device))
-        torch.manual_seed(self._dropout_key("batch", batch_idx * self.trainer.world_size + self.global_rank))
 
     def on_train_end(self) -> None:
         """Leave a network that takes any batch."""
         set_dropout_keys(self.classifier, None)
 
-    def _dropout_key(self, of: str, index: int) -> int:
-        return int(generator(self.seed, f"dropout {of}", epoch=self.current_epoch, index=index).integers(2**62))
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch, weighted such that the mean over processes is the mean over all their recordings."""
         prediction, labels = self(batch), batch["label"]
         own, together = batch["share"]
-        loss: Tensor = self._loss(prediction, labels) * (own * self.trainer.world_size / together)
+        loss: Tensor = LOSSES[self.loss](getattr(prediction, self.loss), labels)
+        loss = loss * (own * self.trainer.world_size / together)
         self.log("fit/loss", loss, batch_size=together, on_epoch=True, prog_bar=True, sync_dist=True)
         self._update("fit", prediction, labels[:own])
         return loss
@@ -111,7 +106,7 @@ class LitEventClassifier(LightningModule):
         """Update the metrics of validation or test; callbacks get the (B, K) probabilities."""
         prediction, labels = self(batch), batch["label"]
         mean = cast("Metric", self.mean_loss[stage])
-        mean.update(self._loss(prediction, labels), weight=len(labels))
+        mean.update(LOSSES[self.loss](getattr(prediction, self.loss), labels), weight=len(labels))
         self.log(f"{stage}/loss", mean, batch_size=len(labels), on_step=False, on_epoch=True, prog_bar=True)
         self._update(stage, prediction, labels)
         return {"probabilities": prediction.probabilities}

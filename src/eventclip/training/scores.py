@@ -1,6 +1,6 @@
 """What a teacher thinks of every recording, kept in blocks on disk so that no recording is scored twice.
 
-Recordings are cut into shards, and each of them is one block: the same whoever makes it, and when.
+Recordings are cut into shards, and each shard is one block: the same whoever makes it, and when.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from lightning import Fabric
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 from eventclip.blocks import KEY, RowStore, row_key
 from eventclip.datasets.datamodule import EventDataModule
@@ -28,6 +27,7 @@ from eventclip.datasets.sources import EventFiles
 from eventclip.errors import UserError
 from eventclip.files import fingerprint, printable, write_json
 from eventclip.models.classifier import EventClassifier
+from eventclip.progress import tqdm
 from eventclip.training.selection import Scores, score_dtype, summarise
 from eventclip.views.transform import TTA, ViewTransform
 

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from eventclip.config.schema import TARGETS
 from eventclip.errors import UserError
 
-_MADE = "eventclip.datasets.symbols.SymbolsDataModule"
-"""The data set that is filmed on first use: its folder need not be there."""
+_SIMULATED = "eventclip.datasets.symbols.SymbolsDataModule"
+"""The data set that is simulated on first use: its folder need not be there."""
 
 _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 
@@ -42,7 +42,7 @@ def check_training(cfg: DictConfig) -> None:
     check_clip(cfg)
     split_file = _value(cfg, "fewshot", "split_file")
     if split_file is not None and not _path(split_file).is_file():
-        raise UserError(f"there is no file {split_file}: fewshot.split_file is what eventclip.pseudo_label wrote")
+        raise UserError(f"there is no file {split_file}: fewshot.split_file is what eventclip pseudo_label wrote")
     resume = cfg.get("resume")
     requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # takes its own newest, whatever was asked for
     if resume not in (None, "auto") and not requeued:
@@ -65,7 +65,7 @@ def check_data(cfg: DictConfig) -> None:
                 f"version 0.1, which is a file, must be packed again"
             )
         return
-    if target not in TARGETS or target == _MADE:
+    if target not in TARGETS or target == _SIMULATED:
         return
     if root is None:
         raise UserError("data.root is missing: give the data set's folder, or a pack of it by data.packed")
@@ -95,8 +95,18 @@ def check_checkpoint(path: Any) -> None:
     """
     if not _is_file(path):
         raise UserError(
-            f"there is no checkpoint {_path(path)}: give the path of a .ckpt file that eventclip.train wrote"
+            f"there is no checkpoint {_path(path)}: give the path of a .ckpt file that eventclip train wrote"
         )
+
+
+def check_reference(path: Any) -> None:
+    """Look for a checkpoint of the published implementation.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if not _is_file(path):
+        raise UserError(f"{path} cannot be read (no such file): expected a .pth of the published implementation")
 
 
 def _value(cfg: DictConfig, section: str, name: str) -> Any:
