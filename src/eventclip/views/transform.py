@@ -38,8 +38,8 @@ class Views:
         >>> from eventclip import FrameRenderer, ViewTransform, read_events
         >>> events, _ = read_events("star.npy")
         >>> views = ViewTransform(FrameRenderer(5_000), image_size=64, max_views=3)(events, (128, 128))
-        >>> type(views).__name__, len(views), views.spans[0].tolist()
-        ('Views', 3, [0, 5000])
+        >>> type(views).__name__, len(views), views.times.shape
+        ('Views', 3, (3, 2))
 
     Attributes:
         pixels: (v, C, S, S) uint8, C = 1 for gray.
