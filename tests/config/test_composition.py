@@ -19,6 +19,7 @@ from eventclip.config.composition import (
     innermost_sentence,
     register_schema,
 )
+from eventclip.datasets.datamodule import grouped
 from eventclip.errors import RecordingError, UserError
 
 FEATURES = sorted(path.stem for path in Path(CONFIG_DIR, "features").glob("*.yaml"))
@@ -50,6 +51,7 @@ def check_targets(cfg: DictConfig) -> None:
     for target, options in found:
         module, _, name = target.rpartition(".")
         accepted = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        options = grouped(options) if name.endswith("DataModule") else options  # as they are handed over
         assert set(options) <= set(accepted), target
 
 
