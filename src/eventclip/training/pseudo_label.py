@@ -66,7 +66,7 @@ def label(cfg: DictConfig) -> None:
     options = cfg.pseudo
     if OmegaConf.is_missing(cfg, "out"):
         raise UserError(
-            "out= is missing, the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json"
+            "out= is missing, the split file to write: eventclip pseudo_label ... out=pseudo.json"
         )
     out = Path(cfg.out).expanduser()
     tta = check_tta(options.tta)
