@@ -45,9 +45,7 @@ def test_it_says_what_it_made_and_leaves_nothing_else_behind(images, tmp_path):
     assert not list((tmp_path / "here").iterdir())
 
 
-def test_a_relative_out_lies_below_the_current_folder_and_a_second_run_makes_nothing(
-    images, tmp_path, monkeypatch, capsys
-):
+def test_a_relative_out_is_found_again_by_a_second_run(images, tmp_path, monkeypatch, capsys):
     for new in (6, 0):
         run_here(monkeypatch, tmp_path, f"images={images}", "out=made", "progress=false", *SMALL)
         assert f"{new} of them new" in capsys.readouterr().out

@@ -140,7 +140,7 @@ def test_an_unknown_key_on_the_command_line_is_named(composed):
         composed("fewshot.shotz=1")
 
 
-def test_labelling_knows_its_own_root_keys_and_an_experiment_overrules_them(composed):
+def test_an_experiment_overrules_the_labelling_keys(composed):
     cfg = composed("experiment=demo_pseudo", "out=x.json", command="pseudo_label")
     assert cfg.pseudo.threshold == 0.7
     assert cfg.pseudo.topk == 30
