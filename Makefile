@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FAST := tests/events tests/io tests/views tests/adapters tests/models tests/reports
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format type bench wheel-check clean
+.PHONY: help install demo check test-fast test test-slow lint format type bench wheel-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -18,9 +19,14 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## see the method at work, without any download: zero-shot, then 5 shots with two adapters
-	$(BIN)/python -m eventclip.train
+	$(BIN)/eventclip train experiment=demo
 
-test: lint type  ## style, types and all quick tests: under 10 minutes on two cores
+check: lint type  ## style and types
+
+test-fast: $(READY)  ## what most changes touch, within a minute on two cores
+	$(BIN)/pytest -q -m 'not slow and not shared' -n 2 --dist loadfile $(FAST)
+
+test: check  ## what must pass before anything lands: style, types and all quick tests, under 10 minutes on two cores
 	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: $(READY)  ## full-size towers, several processes, long training

@@ -1,4 +1,4 @@
-"""The simulated event camera films a picture with the spectrum of natural ones, in three saccades, on one thread.
+"""The simulated event camera looks at a picture with the spectrum of natural ones, in three saccades, on one thread.
 
 180x240 px, 300 ms, the settings of conf/simulate.yaml. The comparator is the same law in plain numpy, a frame at a time
 and without noise; the kernel without noise gives the same events in place and polarity, which is checked.
@@ -26,7 +26,7 @@ QUIET = EventCamera(
 )
 
 
-def film_with_numpy(camera: EventCamera, image: NDArray[np.float32], path: NDArray[np.float64]) -> Events:
+def simulate_with_numpy(camera: EventCamera, image: NDArray[np.float32], path: NDArray[np.float64]) -> Events:
     """The camera's law for pixels without noise, a frame at a time."""
     height, width = SENSOR
     on, off = camera.thresholds(SENSOR, np.random.default_rng(0))
@@ -89,19 +89,19 @@ def disagreement(ours: Events, theirs: Events) -> int:
 
 
 def rows(*, quick: bool) -> Iterator[Row]:
-    """Speed of filming."""
+    """Speed of simulation."""
     runs = 2 if quick else 15
     picture = Image.fromarray(natural_picture()).resize(SCENE[::-1], Image.Resampling.LANCZOS)
     image, path = intensity_from_gray(np.asarray(picture)), saccades(6.5)
-    kernel = partial(QUIET.film, image, path, SENSOR)
-    noisy = partial(NOISY.film, image, path, SENSOR)
-    plain = partial(film_with_numpy, QUIET, image, path)
+    kernel = partial(QUIET.simulate, image, path, SENSOR)
+    noisy = partial(NOISY.simulate, image, path, SENSOR)
+    plain = partial(simulate_with_numpy, QUIET, image, path)
     events, theirs, more = kernel(np.random.default_rng(0)), plain(), noisy(np.random.default_rng(0))
     if disagreement(events, theirs):
         raise DifferError("simulated camera")
     work = [lambda: kernel(np.random.default_rng(0)), lambda: noisy(np.random.default_rng(0)), plain]
     ours, with_noise, numpys = medians(work, runs, clock=time.thread_time)
     how = f"median of {runs}, in turns, CPU time"
-    yield Row(f"filming {len(events):,} events", 1e3 * ours, "numpy", 1e3 * numpys, "ms", how)
-    name = f"filming {len(more):,} events, noise among them"
+    yield Row(f"simulating {len(events):,} events", 1e3 * ours, "numpy", 1e3 * numpys, "ms", how)
+    name = f"simulating {len(more):,} events, noise among them"
     yield Row(name, 1e3 * with_noise, "numpy, without the noise", 1e3 * numpys, "ms", how)

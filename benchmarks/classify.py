@@ -15,7 +15,7 @@ from benchmarks.measure import DifferError, medians
 from benchmarks.table import Row
 from eventclip import EventCLIP
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.models.prompts import encode_classes
 
 SENSOR, COUNT = (180, 240), 225_000
@@ -42,8 +42,8 @@ def rows(*, quick: bool) -> Iterator[Row]:
     model = EventCLIP.zero_shot(names, clip={"arch": "ViT-B-32", "pretrained": None}, device="cpu")
     events = made_up()
     views = model.views(events, sensor_hw=SENSOR)
-    encoder = ClipEncoder("ViT-B-32", None)  # the same weights: they are drawn from one seed
-    scaled = torch.addcmul(encoder.pixel_bias, torch.from_numpy(views.frames).float(), encoder.pixel_scale)
+    encoder = load_clip("ViT-B-32", None)  # the same weights: they are drawn from one seed
+    scaled = torch.addcmul(encoder.pixel_bias, torch.from_numpy(views.pixels).float(), encoder.pixel_scale)
 
     def tower() -> torch.Tensor:
         with torch.inference_mode():

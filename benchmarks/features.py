@@ -85,7 +85,7 @@ def from_memory(encoder: ClipEncoder, views: Tensor, runs: int) -> Row:
 def views_of(dataset: RecordingDataset, copies: int) -> Tensor:
     """All views of a data set, copy after copy."""
     samples = [dataset[epoch, i] for epoch in range(copies) for i in range(len(dataset))]
-    return torch.cat([sample["views"][sample["valid"]] for sample in samples])
+    return torch.cat([sample["views"] for sample in samples])
 
 
 class BareTower:

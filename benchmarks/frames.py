@@ -22,9 +22,8 @@ from benchmarks.measure import DifferError, medians
 from benchmarks.table import Row
 from eventclip.datasets.sources import EventFiles
 from eventclip.events.array import events_from_columns
-from eventclip.events.frames import FrameRenderer
-from eventclip.views.square import choose_windows, views_per_recording
-from eventclip.views.transform import ViewMaker
+from eventclip.events.frames import FrameRenderer, choose_windows, views_per_recording
+from eventclip.views.transform import ViewTransform
 
 SIDE, VIEWS = 224, 10
 
@@ -148,13 +147,12 @@ def rows(*, quick: bool) -> Iterator[Row]:
         for shape, (path, _) in zip(SHAPES, recordings, strict=True):
             files = EventFiles(sensor_hw=shape.sensor_hw)
             most = views_per_recording(shape.events, shape.renderer.events_per_frame, VIEWS)
-            make = ViewMaker(shape.renderer, image_size=SIDE, max_views=most)
+            transform = ViewTransform(shape.renderer, image_size=SIDE, max_views=most)
 
-            def views(path: Path = path, files: EventFiles = files, make: ViewMaker = make) -> NDArray[np.uint8]:
-                made = make(*files(path))
-                if made is None:
-                    raise SystemExit(f"{path.name} has no events")
-                return made[0][made[1]]
+            def views(
+                path: Path = path, files: EventFiles = files, transform: ViewTransform = transform
+            ) -> NDArray[np.uint8]:
+                return transform(*files(path)).pixels
 
             plainly = partial(plain_views, path, shape)
             if not np.array_equal(views(), plainly()[..., 0][:, None]):

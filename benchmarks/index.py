@@ -20,8 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.measure import DifferError, seconds
 from benchmarks.table import Row
 from eventclip.datasets import index
-from eventclip.datasets.index import list_kept
-from eventclip.datasets.recordings import Recordings, list_recordings
+from eventclip.datasets.recordings import Recordings, list_kept, list_recordings
 from eventclip.datasets.samplers import EvaluationBatches
 
 CLASSES, SUFFIXES = 1000, (".npz",)

@@ -28,7 +28,7 @@ from benchmarks.ncaltech import (
 )
 from benchmarks.table import Row
 
-HOLD = "from eventclip.models.encoder import ClipEncoder; encoder = ClipEncoder('ViT-B-32', None)"
+HOLD = "from eventclip.models.factory import load_clip; encoder = load_clip('ViT-B-32', None)"
 ENCODE = f"import torch; {HOLD}\nwith torch.inference_mode(): encoder.visual(torch.zeros({BATCH}, 3, 224, 224))"
 
 

@@ -13,8 +13,8 @@ from eventclip.blocks import RowStore
 from eventclip.config.composition import CONFIG_DIR, register_schema
 from eventclip.datasets.dataset import RecordingDataset
 from eventclip.features.cache import FeatureCache, row_keys, rows_in_block
-from eventclip.inference.loading import clip_options
 from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import clip_options, load_clip
 from eventclip.training.experiment import build_datamodule, build_feature_cache
 
 CLASSES, TRAINING, TESTING, EVENTS, SENSOR, DIFFERENT = 101, 4343, 1700, 225_000, (180, 240), 20
@@ -50,7 +50,7 @@ def write_recordings(root: Path, training: int, testing: int, *, classes: int = 
 
 def build_clip(*, quick: bool) -> ClipEncoder:
     """ViT-B/32 with untrained weights, whose speed is that of trained ones; or a tiny CLIP."""
-    encoder = ClipEncoder(**clip_options("tiny")) if quick else ClipEncoder("ViT-B-32", None)
+    encoder = load_clip(**clip_options("tiny")) if quick else load_clip("ViT-B-32", None)
     encoder.drop_text_tower()
     return encoder
 
@@ -81,7 +81,7 @@ def samples_and_cache(cfg: DictConfig, encoder: ClipEncoder, stage: str) -> tupl
     module, cache = build_datamodule(cfg), build_feature_cache(cfg, encoder)
     if cache is None:
         raise ValueError("the configuration has features=live")
-    module.image_size = encoder.image_size
+    module.connect(image_size=encoder.image_size)
     cache.progress = False
     return module.dataset(stage), cache
 

@@ -1,6 +1,6 @@
 """Random access to 24 recordings like N-ImageNet's, in a pack and in the files it was made of, on one thread.
 
-Pictures with the spectrum of natural ones, filmed at 480x640 px for 50 ms in small movements by the simulated camera.
+Pictures with the spectrum of natural ones, before the simulated camera, 480x640 px, for 50 ms in small movements.
 The official files are np.savez_compressed; np.load alone is the quickest way to their array, before anything of it is
 checked or converted, and so the strictest comparator. All files are in the page cache; the events are the same, which
 is checked.
@@ -40,12 +40,12 @@ def picture(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def write_npz(folder: Path, recordings: int) -> int:
-    """Film the recordings to N-ImageNet's files; gives the number of all events."""
+    """Simulate the recordings into N-ImageNet's files; gives the number of all events."""
     count = 0
     for number in range(recordings):
         rng = np.random.default_rng(number)
         path = saccades(ACROSS_PX, duration_us=17_000)
-        events = CAMERA.film(intensity_from_gray(picture(rng)), path, SENSOR, rng)
+        events = CAMERA.simulate(intensity_from_gray(picture(rng)), path, SENSOR, rng)
         table = np.zeros(len(events), [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "<u1")])
         for name in ("x", "y", "t", "p"):
             table[name] = events[name]

@@ -1,4 +1,4 @@
-"""What every room's tests share: where the optional shared material lies."""
+"""What every room's tests share: golden answers, small data sets, and where the optional ../shared lies."""
 
 import importlib.util
 import json
@@ -34,12 +34,37 @@ def _loggers() -> dict[str, logging.Logger]:
     return {name: one for name, one in known.items() if isinstance(one, logging.Logger)}
 
 
+_NEEDS_SHARED = f"needs ../shared, looked for at {SHARED}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked "shared" where there is none; whoever uses it without the mark is told."""
+    for item in items:
+        marked = item.get_closest_marker("shared") is not None
+        if marked != ("shared" in getattr(item, "fixturenames", ())):
+            raise pytest.UsageError(f'{item.nodeid}: the mark and the fixture "shared" go together')
+        if marked and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason=_NEEDS_SHARED))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Count what was skipped for want of ../shared: recordings and models too large for the repository."""
+    reports = terminalreporter.stats.get("skipped", [])
+    count = sum(_NEEDS_SHARED in str(report.longrepr) for report in reports)
+    if count:
+        terminalreporter.write_line(f"{count} tests need ../shared and were skipped", yellow=True)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared recordings, models and golden answers; the test is skipped where it is absent."""
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the shared material, looked for at {SHARED}")
+    """The folder of shared recordings and models, for tests that are marked so."""
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """The folder of golden answers: frames, logits, checkpoints, splits and odd recordings with what is right."""
+    return GOLDEN
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +131,7 @@ def compose_experiment(learnable_root: Path, tiny_clip_json: Path, tmp_path: Pat
             f"data.root={learnable_root}",
             f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]",
             "frames.events_per_frame=200",
-            "data.percentile_events=600",
+            "data.p95_events=600",
             "data.num_workers=0",
             "data.augmentation.max_shift=3",
             f"clip.config={tiny_clip_json}",

@@ -70,7 +70,7 @@ ATTACKS = {
     "interpolation in a sentence": lambda: "a ${evil._target_} b",
     "oc.create": lambda: "${oc.create:'{_target_: shutil.copyfile, src: source, dst: PWNED}'}",
     "oc.env": lambda: "${oc.env:HOME}",
-    "arguments": lambda: {"_target_": "eventclip.models.encoder.ClipEncoder", "_args_": ["ViT-B-32"]},
+    "arguments": lambda: {"_target_": "eventclip.models.factory.load_clip", "_args_": ["ViT-B-32"]},
     "arguments of another": lambda: {"_target_": "shutil.copyfile", "_args_": ["source", "PWNED"]},
     "partial": lambda: copying(_partial_=True),
     "partial without a target": lambda: {"_partial_": True},
@@ -79,12 +79,13 @@ ATTACKS = {
     "convert": lambda: {"_convert_": "all"},
     "key of a later Hydra": lambda: {"_call_": "shutil.copyfile"},
     "method of an allowed module": lambda: {"_target_": "eventclip.models.weights.Path.touch", "self": "PWNED"},
-    "method of an allowed class": lambda: {"_target_": "eventclip.models.encoder.ClipEncoder.load_state_dict"},
+    "method of an allowed class": lambda: {"_target_": "eventclip.adapters.paper.TextAdapter.load_state_dict"},
+    "class behind an allowed function": lambda: {"_target_": "eventclip.models.encoder.ClipEncoder"},
     "module behind ours": lambda: {"_target_": "eventclip.files.os.system", "command": "touch PWNED"},
     "get_method": lambda: {"_target_": "hydra.utils.get_method", "path": "os.system"},
     "instantiate": lambda: {"_target_": "hydra.utils.instantiate", "_args_": [copying()]},
     "instantiate as a name": lambda: {"_target_": "hydra._internal.instantiate._instantiate2.instantiate"},
-    "our own instantiate": lambda: {"_target_": "eventclip.training.building.build", "node": copying(), "section": "x"},
+    "our own instantiate": lambda: {"_target_": "eventclip.models.building.build", "node": copying(), "section": "x"},
     "our own function": lambda: {"_target_": "eventclip.files.write_json", "path": "PWNED", "value": {}},
     "import": lambda: {"_target_": "importlib.import_module", "name": "antigravity"},
     "no target at all": lambda: {"_target_": None},
@@ -104,13 +105,13 @@ def honest(compose_experiment, tmp_path):
     parts = assemble(compose_experiment("adapter=joint", "adapter.width=16", "adapter.heads=2"))
     return {
         "state_dict": parts.classifier.learned_state_dict(),
-        "eventclip": parts.card,
+        "eventclip": parts.metadata,
         "global_step": 3,
     }
 
 
 def put(checkpoint, section, attack):
-    """The checkpoint with the attack in a section of its card, beside what is there and as one of its values."""
+    """The checkpoint with the attack in a section of its metadata, beside what is there and as one of its values."""
     attacked = copy.deepcopy(checkpoint)
     config = attacked["eventclip"]["config"]
     if section in ("adapter", "data", "fewshot") and isinstance(attack, dict) and "_target_" in attack:
@@ -136,7 +137,7 @@ def assert_refused(call, pwned):
     return str(told.value)
 
 
-def test_an_honest_card_passes_and_a_trusted_one_runs(honest, pwned, tmp_path):
+def test_an_honest_checkpoint_passes_and_a_trusted_one_runs(honest, pwned, tmp_path):
     EventCLIP.from_checkpoint(saved(honest, tmp_path / "a.ckpt"))
     attacked = saved(put(honest, "adapter", {"width": copying()}), tmp_path / "b.ckpt")
     assert "trust=True in Python" in assert_refused(lambda: EventCLIP.from_checkpoint(attacked), pwned)
@@ -154,7 +155,7 @@ def test_no_attack_passes_in_any_section(honest, pwned, tmp_path, section):
 
 
 @pytest.mark.parametrize("place", ["eventclip", "data", "clip", "class_names"])
-def test_an_interpolation_is_refused_all_over_the_card_even_if_trusted(honest, pwned, tmp_path, place):
+def test_an_interpolation_is_refused_anywhere_even_if_trusted(honest, pwned, tmp_path, place):
     attacked = copy.deepcopy(honest)
     value = "${oc.env:HOME}"
     if place == "class_names":
@@ -228,14 +229,14 @@ def test_a_name_that_leads_elsewhere_is_refused(honest, pwned, tmp_path, doors, 
     assert {path.name for path in Path().iterdir()} == {"source"}
 
 
-def test_a_card_says_nothing_of_where_files_are_written(honest, tmp_path):
+def test_a_checkpoint_says_nothing_of_where_files_are_written(honest, tmp_path):
     honest["eventclip"]["config"]["clip"]["cache_dir"] = "/anywhere"
     path = saved(honest, tmp_path / "a.ckpt")
     assert read_checkpoint(path)["eventclip"]["config"]["clip"]["cache_dir"] is None
     assert read_checkpoint(path, trust=True)["eventclip"]["config"]["clip"]["cache_dir"] == "/anywhere"
 
 
-def test_a_card_that_holds_itself_or_swells_is_refused(honest, pwned, tmp_path):
+def test_metadata_that_hold_themselves_or_swell_are_refused(honest, pwned, tmp_path):
     loop: dict = {}
     loop["again"] = loop
     wide: list = [0] * 10
@@ -256,7 +257,7 @@ def test_what_a_run_names_itself_may_stand_in_the_checkpoint_it_goes_on_from(hon
 
 
 def shipped():
-    """(place, target, partial) of every target in the configuration that a card may hold."""
+    """(place, target, partial) of every target in the configuration that metadata may hold."""
     found = set()
 
     def walk(place, node):

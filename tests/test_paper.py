@@ -16,7 +16,7 @@ TOWERS = {
     "vit_l_14": "ViT-L-14",
     "vit_l_14_336": "ViT-L-14-336",
 }
-DATA = {  # percentile_events, events_per_frame, class of the data module
+DATA = {  # p95_events, events_per_frame, class of the data module
     "ncaltech": (225_000, 20_000, "NCaltech101DataModule"),
     "ncars": (12_500, 30_000, "NCarsDataModule"),
     "nimagenet": (135_000, 70_000, "NImageNetDataModule"),
@@ -34,7 +34,7 @@ def composed(*overrides):
 
 def check_data(cfg, data):
     percentile, per_frame, module = DATA[data]
-    assert (cfg.data.percentile_events, cfg.frames.events_per_frame) == (percentile, per_frame)
+    assert (cfg.data.p95_events, cfg.frames.events_per_frame) == (percentile, per_frame)
     assert cfg.data._target_.endswith(module)
     prompt = "a sketch image of a {}" if data == "nimagenet_mini" else "a point cloud image of a {}"
     assert cfg.classifier.prompts == [prompt]

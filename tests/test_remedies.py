@@ -32,7 +32,7 @@ NAMED = re.compile(r"(?<![\w./{<'\"-])([a-z][a-z_]*(?:\.[a-z_]+)*)=([^\s,;:)]*)"
 LITERAL = re.compile(r"[a-z0-9_-]+")
 ARGUMENTS = {  # of functions, in errors that no setting of a command leads to, and Hydra's own
     *("fill", "heads", "layers", "mlp_width", "magnitude_bins", "operations", "kind", "views", "x", "y", "launcher"),
-    *("percentile_events", "events_per_frame"),
+    *("p95_events", "events_per_frame"),
     *("embed_dim", "patch_size", "quick_gelu"),  # of an architecture's file
     "hydra.run.dir",
 }
@@ -250,7 +250,7 @@ TRAINING = [
 def test_the_remedy_for_a_training_works(run, tmp_path, learnable_root, tiny_clip_json, wrong, told, remedy):
     words = (
         *("experiment=fewshot_ncaltech", f"data.root={learnable_root}", "data.sensor_hw=[60,80]", "clip=tiny"),
-        *("frames.events_per_frame=200", "data.percentile_events=600", "data.num_workers=0", "fewshot.shots=1"),
+        *("frames.events_per_frame=200", "data.p95_events=600", "data.num_workers=0", "fewshot.shots=1"),
         *(f"clip.config={tiny_clip_json}", "clip.arch=null", "clip.pretrained=null", "trainer.max_epochs=1"),
         *("data.batch_size=2", "hydra.run.dir=run", "callbacks.progress=null", "logger.tensorboard=null"),
         *("callbacks.pictures=null", "+trainer.limit_train_batches=1", "+trainer.limit_test_batches=1"),

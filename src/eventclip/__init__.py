@@ -3,30 +3,106 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from eventclip.adapters.paper import IdentityAdapter, JointAdapter, TextAdapter, VisualAdapter
+    from eventclip.datasets.dataset import RecordingDataset
+    from eventclip.datasets.folder import FolderDataModule
+    from eventclip.datasets.ncaltech101 import NCaltech101DataModule
+    from eventclip.datasets.ncars import NCarsDataModule
+    from eventclip.datasets.nimagenet import NImageNetDataModule
+    from eventclip.datasets.recordings import Recordings
+    from eventclip.events.array import EVENT_DTYPE
+    from eventclip.events.frames import FrameRenderer
     from eventclip.inference.api import EventCLIP
-    from eventclip.inference.result import Classification, Label, Views, WindowClassification
-    from eventclip.io.formats import ReadOptions
+    from eventclip.inference.result import Classification, Label, WindowClassification
+    from eventclip.io.formats import ReadOptions, open_stream, read_events, register_format
+    from eventclip.io.numpy_files import write_events
+    from eventclip.models.checkpoint import load_classifier
+    from eventclip.models.classifier import EventClassifier
+    from eventclip.models.encoder import ClipEncoder
+    from eventclip.models.factory import load_clip
+    from eventclip.training.module import LitEventClassifier
+    from eventclip.views.augment import Augmentation
+    from eventclip.views.transform import Views, ViewTransform
 
-__all__ = ["Classification", "EventCLIP", "Label", "ReadOptions", "Views", "WindowClassification", "__version__"]
+    __version__: str
 
-__version__ = version("eventclip")
+__all__ = [  # noqa: RUF022  (in the order of use, as the documentation has them)
+    "read_events",
+    "open_stream",
+    "write_events",
+    "register_format",
+    "ReadOptions",
+    "EVENT_DTYPE",
+    "FrameRenderer",
+    "ViewTransform",
+    "Views",
+    "Augmentation",
+    "Recordings",
+    "RecordingDataset",
+    "NCaltech101DataModule",
+    "NCarsDataModule",
+    "NImageNetDataModule",
+    "FolderDataModule",
+    "load_clip",
+    "ClipEncoder",
+    "IdentityAdapter",
+    "TextAdapter",
+    "VisualAdapter",
+    "JointAdapter",
+    "EventClassifier",
+    "LitEventClassifier",
+    "load_classifier",
+    "EventCLIP",
+    "Classification",
+    "WindowClassification",
+    "Label",
+    "__version__",
+]
 
-_PLACES = {
-    "EventCLIP": "eventclip.inference.api",
-    "Classification": "eventclip.inference.result",
-    "Label": "eventclip.inference.result",
-    "ReadOptions": "eventclip.io.formats",
-    "Views": "eventclip.inference.result",
-    "WindowClassification": "eventclip.inference.result",
+_MODULES = {
+    "eventclip.io.formats": ("read_events", "open_stream", "register_format", "ReadOptions"),
+    "eventclip.io.numpy_files": ("write_events",),
+    "eventclip.events.array": ("EVENT_DTYPE",),
+    "eventclip.events.frames": ("FrameRenderer",),
+    "eventclip.views.transform": ("ViewTransform", "Views"),
+    "eventclip.views.augment": ("Augmentation",),
+    "eventclip.datasets.recordings": ("Recordings",),
+    "eventclip.datasets.dataset": ("RecordingDataset",),
+    "eventclip.datasets.ncaltech101": ("NCaltech101DataModule",),
+    "eventclip.datasets.ncars": ("NCarsDataModule",),
+    "eventclip.datasets.nimagenet": ("NImageNetDataModule",),
+    "eventclip.datasets.folder": ("FolderDataModule",),
+    "eventclip.models.factory": ("load_clip",),
+    "eventclip.models.encoder": ("ClipEncoder",),
+    "eventclip.adapters.paper": ("IdentityAdapter", "TextAdapter", "VisualAdapter", "JointAdapter"),
+    "eventclip.models.classifier": ("EventClassifier",),
+    "eventclip.training.module": ("LitEventClassifier",),
+    "eventclip.models.checkpoint": ("load_classifier",),
+    "eventclip.inference.api": ("EventCLIP",),
+    "eventclip.inference.result": ("Classification", "WindowClassification", "Label"),
 }
+"""Where each public name is; to be imported when it is asked for, since commands must start without torch."""
+
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for when it is asked for (PEP 562): commands must start without torch."""
-    if name not in _PLACES:
+    """Import what is asked for when it is asked for (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: object = version("eventclip")
+    elif name in _PLACES:
+        found = getattr(importlib.import_module(_PLACES[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})

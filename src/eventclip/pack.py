@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """Look for the data set."""
-    from eventclip.config.places import check_data, check_given
+    from eventclip.config.inputs import check_data, check_given
 
     check_given(cfg, "out", ", the folder to pack into: eventclip pack data=... out=FOLDER")
     check_data(cfg)
@@ -24,16 +24,8 @@ def main(cfg: DictConfig) -> None:
     from eventclip.datasets.packing import pack_split
     from eventclip.training.experiment import build_datamodule
 
-    told = pack_split(
-        build_datamodule(cfg),
-        cfg.split,
-        cfg.out,
-        damaged=cfg.damaged,
-        verify=cfg.verify,
-        workers=cfg.workers,
-        progress=cfg.progress,
-    )
-    for line in told:
+    how = {name: cfg[name] for name in ("damaged", "verify", "workers", "progress")}
+    for line in pack_split(build_datamodule(cfg), cfg.split, cfg.out, **how):
         print(line)
 
 

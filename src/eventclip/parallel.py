@@ -1,15 +1,14 @@
-"""Many small tasks in several processes, their results in order."""
+"""Many small tasks in several processes or threads, their results in order."""
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
@@ -27,35 +26,47 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(task: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Do ``task`` on all items; a generator that works no more than a few items ahead of its reader.
+def map_ordered(
+    task: Callable[[T], R], items: Iterable[T], workers: int, *, threads: bool = False, ahead: int | None = None
+) -> Iterator[R]:
+    """Like ``map``, in order, but a few items are worked on before their results are asked for.
+
+    No more than so many results wait, so that a long list takes no more memory than a short one.
 
     Args:
-        task: what to do, picklable where there is more than one worker; so are the items and the results.
-        items: what to do it on.
-        workers: number of processes; 1 works in this one.
+        task: what to do; for processes picklable, and so are the items and the results.
+        items: what to do it on; looked at no further ahead than needed.
+        workers: number of processes or threads; one process is this one, and then nothing is done ahead.
+        threads: threads instead of processes, for tasks that release the interpreter, as readers and kernels do.
+        ahead: most tasks begun and not yet asked for; None is four for each worker.
 
     Raises:
-        UserError: a worker was killed from outside, for lack of memory as a rule.
+        UserError: no worker, or a process was killed from outside, for lack of memory as a rule.
     """
     if workers < 1:
         raise UserError(f"workers must be a whole number of at least 1, got {workers}")
-    if workers == 1:
+    if workers == 1 and not threads:
         yield from map(task, items)
         return
-    rest = iter(items)
-    # Spawned, not forked: a fork inherits whatever locks other threads hold.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    pool: Executor
+    if threads:
+        pool = ThreadPoolExecutor(workers)
+    else:  # Spawned, not forked: a fork inherits whatever locks other threads hold.
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    most = workers * _AHEAD if ahead is None else ahead
+    waiting: deque[Future[R]] = deque()
     try:
-        waiting: deque[Future[R]] = deque(pool.submit(task, item) for item in itertools.islice(rest, workers * _AHEAD))
+        for item in items:
+            waiting.append(pool.submit(task, item))
+            if len(waiting) > most:
+                yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-            waiting.extend(pool.submit(task, item) for item in itertools.islice(rest, 1))
     except BrokenProcessPool:
         raise UserError(
             f"one of the {workers} worker processes was killed, for lack of memory as a rule: give fewer workers="
         ) from None
-    finally:
+    finally:  # also when nobody wants the rest
         pool.shutdown(cancel_futures=True)
 
 

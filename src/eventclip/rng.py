@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from operator import index as whole
 
@@ -28,3 +29,8 @@ def generator(seed: int, purpose: str, *, epoch: int = 0, index: int = 0) -> np.
     key = f"{whole(seed)}/{whole(epoch)}/{whole(index)}/{purpose}".encode("utf-8", "surrogateescape")
     entropy = int.from_bytes(blake2b(key, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.PCG64(entropy))
+
+
+def random_keys(seed: int, purpose: str, *, epoch: int, indices: Iterable[int]) -> list[int]:
+    """Draw a key for each recording, of 62 bits: a generator's first number (arguments as for :func:`generator`)."""
+    return [int(generator(seed, purpose, epoch=epoch, index=index).integers(2**62)) for index in indices]

@@ -1,4 +1,4 @@
-"""``python -m eventclip.train experiment=...``: fit an adapter (or CLIP itself) on event recordings and test it."""
+"""``eventclip train experiment=...``: fit an adapter (or CLIP itself) on event recordings and test it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 def look(cfg: DictConfig) -> None:
     """Look for the files that the run needs."""
-    from eventclip.config.places import check_training
+    from eventclip.config.inputs import check_training
 
     cluster.watch()
     check_training(cfg)
 
 
-@entry("train", before=look)
+@entry("train", before=look, experiments=True)
 def main(cfg: DictConfig) -> float | None:
     """Hand the composed configuration to :func:`eventclip.training.experiment.run`."""
     from eventclip.training.experiment import run

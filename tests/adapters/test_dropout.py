@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eventclip.adapters.dropout import SampleDropout, keyed_uniform, set_dropout_keys
+from eventclip.adapters.view_transformer import SampleDropout, keyed_uniform, set_dropout_keys
 
 KEYS = torch.tensor([0, 1, -5, 2**62, 12345678901])
 

@@ -43,11 +43,11 @@ def test_zero_shot_is_golden_with_the_references_raw_image_features(golden, gold
 @pytest.mark.parametrize("loss", ["logits", "probs"])
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_few_shot_logits_losses_and_gradients_are_golden(shared, golden, golden_batch, kind, pooling, loss):
+def test_few_shot_logits_losses_and_gradients_are_golden(golden_folder, golden, golden_batch, kind, pooling, loss):
     arrays, facts = golden
     features, valid, labels, text = golden_batch
     adapter = build(kind, text).eval()
-    weights = np.load(shared / "golden" / "adapter_weights.npz")
+    weights = np.load(golden_folder / "adapter_weights.npz")
     state = {}
     for name in weights.files:
         own, _, parameter = name.partition("/")
@@ -151,9 +151,9 @@ def test_the_classifier_encodes_valid_views_only(golden_clip, golden_batch):
     seen = []
     encode = golden_clip.encode_views
     golden_clip.encode_views = lambda chosen: (seen.append(len(chosen)), encode(chosen))[1]
-    prediction = classifier(valid, views=views)
+    prediction = classifier(views, valid)
     assert seen == [int(valid.sum())]
-    banked = classifier(valid, features=encode(views))
+    banked = classifier(features=encode(views), valid=valid)
     torch.testing.assert_close(banked.logits, prediction.logits, rtol=1e-4, atol=1e-4)
 
 

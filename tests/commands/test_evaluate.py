@@ -58,14 +58,14 @@ def test_a_checkpoint_alone_gives_what_its_run_measured(run_experiment, evaluate
 def test_every_recording_has_one_row_that_agrees_with_the_metrics(run_experiment, evaluated, learnable_root):
     folder = evaluated(run_experiment(SHORT, *JOINT) / LAST)
     rows = predictions(folder)
-    assert [row["path"] for row in rows] == sorted(
+    assert [row["recording"] for row in rows] == sorted(
         str(path.relative_to(learnable_root)) for path in learnable_root.glob("testing/*/*.npy")
     )
-    right = [row["class"] == row["predicted"] for row in rows]
+    right = [row["class"] == row["label"] for row in rows]
     assert sum(right) / len(rows) == pytest.approx(results(folder)["metrics"]["test/top1_probabilities"])
     for row in rows:
-        listed = {row["predicted"]: row["probability"]}
-        listed |= {row[f"predicted_{k}"]: row[f"probability_{k}"] for k in (2, 3)}
+        listed = {row["label"]: row["probability"]}
+        listed |= {row[f"label_{k}"]: row[f"probability_{k}"] for k in (2, 3)}
         assert set(listed) == {"face", "airplane", "yin yang"}
         assert row["class_probability"] == listed[row["class"]]
         assert sum(map(float, listed.values())) == pytest.approx(1, abs=1e-6)
@@ -82,7 +82,7 @@ def test_two_runs_agree_to_the_last_digit_and_batches_and_workers_change_nothing
     ):
         folder = evaluated(checkpoint, other, folder=f"other_{number}")
         for ours, theirs in zip(predictions(first), predictions(folder), strict=True):
-            assert (ours["path"], ours["predicted"]) == (theirs["path"], theirs["predicted"])
+            assert (ours["recording"], ours["label"]) == (theirs["recording"], theirs["label"])
             assert float(ours["class_probability"]) == pytest.approx(float(theirs["class_probability"]), abs=1e-5)
         for name, value in results(first)["metrics"].items():
             assert results(folder)["metrics"][name] == pytest.approx(value, abs=1e-5)

@@ -47,7 +47,7 @@ def assert_close(ours, expected):
 
 def assert_golden(classifier, golden, golden_batch, kind):
     features, valid = golden_batch[:2]
-    prediction = classifier(valid, features=features)
+    prediction = classifier(features=features, valid=valid)
     for ours, name in ((prediction.logits, "logits"), (prediction.probabilities, "probs")):
         assert_close(ours, golden[0][f"fs_{kind}_mean_logits/{name}"])
 
@@ -59,8 +59,8 @@ def test_a_text_adapters_checkpoint_is_golden_and_nothing_else_is_left_behind(im
 
 
 @pytest.mark.parametrize(("kind", "adapter"), [("trans", "visual"), ("text-trans", "joint")])
-def test_a_transformers_checkpoint_is_golden(shared, imported, golden, golden_batch, kind, adapter):
-    classifier = imported(shared / "golden" / f"reference_{kind}.pth", f"adapter={adapter}", *SMALL)
+def test_a_transformers_checkpoint_is_golden(golden_folder, imported, golden, golden_batch, kind, adapter):
+    classifier = imported(golden_folder / f"reference_{kind}.pth", f"adapter={adapter}", *SMALL)
     assert_golden(classifier, golden, golden_batch, kind)
 
 
@@ -72,7 +72,7 @@ def test_a_lora_checkpoint_is_golden(imported, golden, golden_batch, tmp_path):
     valid = golden_batch[1]
     features = torch.zeros(*valid.shape, classifier.encoder.width)
     features[valid] = classifier.encoder.encode_pixels(torch.from_numpy(golden[0]["images"]).float()[valid]).detach()
-    assert_close(classifier(valid, features=features).logits, stored[f"{key}logits"])
+    assert_close(classifier(features=features, valid=valid).logits, stored[f"{key}logits"])
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ import pytest
 from eventclip.pack import main
 
 
-def test_a_run_on_the_pack_is_the_run_on_the_folder(
-    learnable_root, tmp_path, monkeypatch, capsys, run_experiment
-):
+def test_a_run_on_the_pack_is_the_run_on_the_folder(learnable_root, tmp_path, monkeypatch, capsys, run_experiment):
     import json
 
     (tmp_path / "here").mkdir()

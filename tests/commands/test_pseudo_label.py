@@ -24,7 +24,7 @@ def label(learnable_root, tiny_clip_json, tmp_path):
             f"data.root={learnable_root}",
             "data.sensor_hw=[60,80]",
             "frames.events_per_frame=200",
-            "data.percentile_events=600",
+            "data.p95_events=600",
             "data.num_workers=0",
             f"clip.config={tiny_clip_json}",
             "clip.arch=null",
@@ -81,12 +81,12 @@ def test_a_few_shot_teachers_shots_keep_their_labels_and_are_not_guessed(label, 
     assert label(f"checkpoint={checkpoint}", "pseudo.keep_true=false").guessed.all()
 
 
-def test_another_threshold_guesses_nothing_anew(label, tmp_path, monkeypatch):
+def test_another_threshold_scores_nothing_anew(label, tmp_path, monkeypatch):
     loose = label()
-    monkeypatch.setattr("eventclip.training.guessing._guess", None)
+    monkeypatch.setattr("eventclip.training.scores._score", None)
     strict = label(f"pseudo.threshold={float(np.median(loose.probabilities))}", "pseudo.topk=2")
     assert set(strict.pairs) < set(loose.pairs)
-    assert len(list((tmp_path / "pseudo.guesses").iterdir())) == 1
+    assert len(list((tmp_path / "pseudo.scores").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_another_threshold_guesses_nothing_anew(label, tmp_path, monkeypatch):
         (["pseudo.threshold={few_shot: 0.5}"], "zero_shot and few_shot"),
         (["pseudo.threshold=0.9999"], r"highest probability among 18 recordings is 0\.\d+ .*lower pseudo\.threshold"),
         (["pseudo.topk=0"], r"pseudo\.topk"),
-        (["pseudo.versions=[upside_down]"], "as_is, mirrored, flipped, both"),
+        (["pseudo.tta=[upside_down]"], "as_is, mirrored, flipped, both"),
         (["pseudo.shard_size=0"], r"pseudo\.shard_size"),
         (["out=???"], "out= is missing"),
         (["out=/proc/nowhere/pseudo.json"], r"out=/proc/nowhere/pseudo\.json cannot be written"),

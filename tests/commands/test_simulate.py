@@ -12,7 +12,7 @@ from PIL import Image
 from eventclip.config.composition import CONFIG_DIR
 from eventclip.simulate import main
 from eventclip.simulation.camera import EventCamera
-from eventclip.simulation.settings import Filming
+from eventclip.simulation.folder import Simulation
 
 SMALL = ("sensor_hw=[30,40]", "amplitude_px=4", "saccade_us=20_000")
 
@@ -35,17 +35,17 @@ def run_here(monkeypatch, tmp_path, *arguments):
     main()
 
 
-def test_it_films_says_what_it_made_and_leaves_nothing_else_behind(images, tmp_path):
+def test_it_says_what_it_made_and_leaves_nothing_else_behind(images, tmp_path):
     (tmp_path / "here").mkdir()
     command = [sys.executable, "-m", "eventclip.simulate", f"images={images}", "out=../out", "workers=2", *SMALL]
     ran = subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True, check=True)
     assert "2 classes, 2 training, 2 validation, 2 testing recordings, 6 of them new" in ran.stdout
-    assert "filming: 100%" in ran.stderr
+    assert "simulating: 100%" in ran.stderr
     assert len(list((tmp_path / "out").rglob("*.npy"))) == 6
     assert not list((tmp_path / "here").iterdir())
 
 
-def test_a_relative_out_lies_below_the_current_folder_and_a_second_run_films_nothing(
+def test_a_relative_out_lies_below_the_current_folder_and_a_second_run_makes_nothing(
     images, tmp_path, monkeypatch, capsys
 ):
     for new in (6, 0):
@@ -81,7 +81,7 @@ def test_a_mistake_ends_in_one_sentence(images, tmp_path, monkeypatch, arguments
 def test_the_configuration_names_every_setting_and_no_other():
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("simulate")
-    fields = {field.name for field in dataclasses.fields(Filming)}
+    fields = {field.name for field in dataclasses.fields(Simulation)}
     assert set(cfg) == fields | {"images", "out", "leave_out", "workers", "progress"}
     assert set(cfg.camera) == {field.name for field in dataclasses.fields(EventCamera)}
-    assert dict(cfg.split) == Filming(camera=EventCamera()).split
+    assert dict(cfg.split) == Simulation(camera=EventCamera()).split

@@ -20,7 +20,7 @@ def train(learnable_root, tmp_path):
             f"data.root={learnable_root}",
             "data.sensor_hw=[60,80]",
             "frames.events_per_frame=200",
-            "data.percentile_events=600",
+            "data.p95_events=600",
             "data.augmentation.max_shift=3",
             "clip=tiny",
             "fewshot.shots=5",

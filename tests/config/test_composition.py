@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -20,15 +21,16 @@ from eventclip.config.composition import (
 )
 from eventclip.errors import RecordingError, UserError
 
+FEATURES = sorted(path.stem for path in Path(CONFIG_DIR, "features").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
 
 
 @pytest.fixture
 def composed():
-    def compose_with(*overrides: str, command: str = "train") -> DictConfig:
+    def compose_with(*overrides: str, command: str = "train", hydra: bool = False) -> DictConfig:
         register_schema(PseudoLabelConfig if command == "pseudo_label" else TrainConfig)
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            return compose(command, list(overrides))
+            return compose(command, list(overrides), return_hydra_config=hydra)
 
     return compose_with
 
@@ -54,7 +56,7 @@ def check_targets(cfg: DictConfig) -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_its_targets_take_its_keys(composed, experiment):
     text = Path(CONFIG_DIR, "experiment", f"{experiment}.yaml").read_text()
-    first = re.search(r"python -m eventclip\.(\w+)", text)  # the header's first command is the one it is for
+    first = re.search(r"eventclip (\w+) experiment=", text)  # the header's first command is the one it is for
     cfg = composed(f"experiment={experiment}", command=first[1] if first else "train")
     check_targets(cfg)
     assert cfg.name == experiment
@@ -72,6 +74,55 @@ def test_every_experiment_composes_and_its_targets_take_its_keys(composed, exper
 )
 def test_every_option_of_every_group_composes(composed, choice):
     check_targets(composed(choice))
+
+
+OF_THE_DEMO = re.compile(r"demo|symbols|tiny_clip|sketch image|MULTIRUN|identity,text")
+DATA, CLIPS = ("folder", "ncaltech101", "ncars", "nimagenet", "nimagenet_mini"), ("vit_b_32", "rn50")
+
+
+@pytest.fixture
+def alone(composed):
+    """A configuration with one choice, each composed once."""
+    made = {}
+
+    def with_choice(*choice):
+        if choice not in made:
+            made[choice] = composed(*choice)
+        return made[choice]
+
+    return with_choice
+
+
+def test_groups_compose_to_what_they_say_and_no_demo(composed, alone):
+    kinds = itertools.cycle(itertools.product(("identity", "joint", "visual"), ("rgb", "gray"), FEATURES))
+    for (data, clip), (adapter, frames, features) in zip(itertools.product(DATA, CLIPS), kinds, strict=False):
+        choices = {"data": data, "clip": clip, "adapter": adapter, "frames": frames, "features": features}
+        cfg = composed(*(f"{group}={option}" for group, option in choices.items()), hydra=True)
+        assert {group: cfg.hydra.runtime.choices[group] for group in choices} == choices
+        assert (cfg.hydra.runtime.choices.experiment, cfg.hydra.mode, cfg.hydra.sweeper.params) == (None, None, None)
+        text = OmegaConf.to_yaml(cfg)
+        if data == "nimagenet_mini":  # its own prompt is that of a sketch, too
+            text = text.replace("a sketch image of a {}", "")
+        assert not OF_THE_DEMO.findall(text)
+        assert cfg.data == alone(f"data={data}").data
+        assert cfg.classifier == alone(f"data={data}").classifier
+        assert cfg.clip == alone(f"clip={clip}").clip
+        assert OmegaConf.to_container(cfg.adapter) == OmegaConf.to_container(alone(f"adapter={adapter}").adapter)
+        assert cfg.optim == alone().optim
+        assert cfg.frames == {**alone(f"data={data}").frames, "color": frames}
+
+
+@pytest.mark.parametrize("command", ["train", "pseudo_label", "import_checkpoint"])
+def test_nothing_is_chosen_where_nothing_is_said(composed, command):
+    cfg = composed(command=command, hydra=True)
+    assert cfg.hydra.runtime.choices.experiment is None
+    assert not OF_THE_DEMO.findall(OmegaConf.to_yaml(cfg))
+
+
+def test_the_demo_is_a_sweep_over_three_adapters(composed):
+    cfg = composed("experiment=demo", hydra=True)
+    assert (cfg.hydra.mode.name, cfg.hydra.sweeper.params.adapter) == ("MULTIRUN", "identity,text,joint")
+    assert (cfg.hydra.runtime.choices.data, cfg.hydra.runtime.choices.clip) == ("symbols", "tiny")
 
 
 def test_an_unknown_root_key_in_an_experiment_file_is_named(tmp_path):

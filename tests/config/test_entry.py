@@ -15,12 +15,12 @@ from omegaconf import OmegaConf
 from eventclip.config.entry import entry
 from eventclip.config.run_folders import differences, overrides_of, sweep_folder
 from eventclip.errors import UserError
-from eventclip.reports.sweep import SweepTable
+from eventclip.reports.report import SweepTable
 
 NMNIST = [
     *("-m", "experiment=fewshot_folder", "data.root=n-mnist", "data.sensor_hw=[34,34]"),
     "data.class_names=[zero,one,two,three,four,five,six,seven,eight,nine]",
-    *("data.augmentation.mirror=false", "frames.events_per_frame=2000", "data.percentile_events=5000", "fewshot=all"),
+    *("data.augmentation.mirror=false", "frames.events_per_frame=2000", "data.p95_events=5000", "fewshot=all"),
     *("clip.config=liteclip.json", "clip.arch=null", "clip.pretrained=liteclip.safetensors", "optim.lr=1e-2"),
     *("trainer.max_epochs=10", "seed=0,1,2"),
 ]

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from eventclip.config.kinds import Between, Exactly, KindError, Portion, Text, convert, takes_path, takes_text
+from eventclip.config.checking import KindError, convert, takes_path, takes_text
+from eventclip.config.schema import Between, Exactly, Portion, Text
 
 Count = Annotated[int, Between(1, 2**31 - 1)]
 Path = Annotated[str, Text("a path", path=True)]

@@ -29,7 +29,7 @@ from eventclip.training.experiment import assemble, make_trainer
         "data.augmentation={}",
         "data.augmentation._target_=abc",
         "data._target_=os.getcwd",
-        "+data.holdout=1",
+        "+data.split_fraction=1",
         "adapter._target_=eventclip.nothing.Adapter",
         "adapter={}",
         "+callbacks.last={a: 1}",

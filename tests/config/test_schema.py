@@ -86,33 +86,33 @@ def test_schema_and_yaml_tree_name_the_same_settings():
 
 def test_every_choice_in_the_schema_is_one_that_the_code_knows():
     from eventclip.datasets.recordings import SPLITS
-    from eventclip.datasets.sampling import DRAWS
+    from eventclip.datasets.sampling import SAMPLINGS
     from eventclip.events.frames import COLORS
     from eventclip.features.encode import DTYPES
     from eventclip.io.formats import TIME_UNITS
-    from eventclip.models.factory import PRECISIONS
-    from eventclip.models.lora import TARGETS as LORA
+    from eventclip.models.architecture import PRECISIONS
     from eventclip.models.pooling import POOLINGS
+    from eventclip.models.tuning import LORA_TARGETS as LORA
     from eventclip.models.tuning import PARTS
     from eventclip.training.module import LOSSES
-    from eventclip.views.square import FITS
-    from eventclip.views.transform import VERSIONS
+    from eventclip.views.resize import RESIZE_MODES
+    from eventclip.views.transform import TTA
 
     def choices(described, key):
         return set(get_args(kinds_of(described)[key]))
 
-    assert set(get_args(schema.Fit)) == set(FITS)
+    assert set(get_args(schema.ResizeMode)) == set(RESIZE_MODES)
     assert set(get_args(schema.Color)) == set(COLORS)
     assert set(get_args(schema.TimeUnit)) == set(TIME_UNITS)
     assert set(get_args(schema.Split)) == set(SPLITS)
     assert set(get_args(schema.Parts)) == set(PARTS)
-    assert choices(schema.FewShot, "draw") == set(DRAWS)
+    assert choices(schema.FewShot, "sampling") == set(SAMPLINGS)
     assert choices(schema.Clip, "precision") == set(PRECISIONS)
     assert choices(schema.Tuning, "lora_targets") == set(LORA)
     assert choices(schema.Classifier, "pooling") == set(POOLINGS)
     assert choices(schema.Classifier, "loss") == set(LOSSES)
     assert choices(schema.FeatureCache, "dtype") == set(DTYPES)
-    assert {get_args(one) for one in get_args(kinds_of(schema.Pseudo)["versions"])} == {tuple(VERSIONS)}
+    assert {get_args(one) for one in get_args(kinds_of(schema.Pseudo)["versions"])} == {tuple(TTA)}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eventclip.datasets.audit import check_data
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.packing import pack_split
 from eventclip.errors import UserError
@@ -13,8 +14,10 @@ from eventclip.events.frames import FrameRenderer
 
 
 def build(root, **options):
-    given = {"sensor_hw": (60, 80), "percentile_events": 500, "image_size": 32, **options}
-    return NCaltech101DataModule(root=root, renderer=FrameRenderer(700), **given)
+    given = {"sensor_hw": (60, 80), "p95_events": 500, "augmentation": None, **options}
+    data = NCaltech101DataModule(root=root, renderer=FrameRenderer(700), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def check(root, splits=None, **options):
@@ -40,7 +43,7 @@ def test_a_sound_data_set_is_told_by_its_counts_and_percentiles(root):
     assert "training: events 600 600 600 600" in lines
     assert "no damage found" in lines
     percents = "100.0 % have fewer events than one frame takes (frames.events_per_frame=700), 100.0 % more than"
-    assert any(line.startswith(f"test: {percents} data.percentile_events=500") for line in lines)
+    assert any(line.startswith(f"test: {percents} data.p95_events=500") for line in lines)
 
 
 def test_percentiles_and_damage_are_in_the_plain_values(root):

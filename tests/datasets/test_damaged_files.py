@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from eventclip.datasets import index
+from eventclip.datasets import recordings as index
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.packing import pack_split
 from eventclip.datasets.packs import HEADER as PACK_HEADER
@@ -22,8 +23,7 @@ from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.files import fingerprint, plain_name
 from eventclip.simulation.camera import EventCamera
-from eventclip.simulation.folder import HEADER, film_folder
-from eventclip.simulation.settings import Filming
+from eventclip.simulation.folder import HEADER, Simulation, simulate_folder
 
 CLASSES = ("ant", "bee")
 
@@ -58,8 +58,10 @@ def recordings(root):
 
 
 def data_of(root, **options):
-    given = {"sensor_hw": (48, 64), "percentile_events": 100, "image_size": 32, "time_unit": "us", **options}
-    return FolderDataModule(root=root, renderer=FrameRenderer(50), **given)
+    given = {"sensor_hw": (48, 64), "p95_events": 100, "augmentation": None, "time_unit": "us", **options}
+    data = FolderDataModule(root=root, renderer=FrameRenderer(50), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -345,8 +347,8 @@ def test_a_kept_listing_that_unpacks_to_more_is_not_read(root, tmp_path, monkeyp
 
 
 @pytest.fixture
-def filmed(tmp_path):
-    """Images, a folder that was filmed from them, and how."""
+def simulated(tmp_path):
+    """Images, a folder that was simulated from them, and how."""
     from PIL import Image
 
     for name in CLASSES:
@@ -354,48 +356,48 @@ def filmed(tmp_path):
         for number in range(3):
             noise = np.random.default_rng(number).integers(0, 255, (24, 24), np.uint8)
             Image.fromarray(noise).resize((48, 48)).save(tmp_path / "images" / name / f"{number}.png")
-    filming = Filming(camera=EventCamera(), sensor_hw=(32, 32), amplitude_px=2.0, saccade_us=2000)
-    film_folder(tmp_path / "images", tmp_path / "out", filming, progress=False)
-    return tmp_path / "images", tmp_path / "out", filming
+    simulation = Simulation(camera=EventCamera(), sensor_hw=(32, 32), amplitude_px=2.0, saccade_us=2000)
+    simulate_folder(tmp_path / "images", tmp_path / "out", simulation, progress=False)
+    return tmp_path / "images", tmp_path / "out", simulation
 
 
-def test_a_damaged_simulation_record_is_the_same_or_told(filmed, damage):
-    images, out, filming = filmed
+def test_a_damaged_simulation_record_is_the_same_or_told(simulated, damage):
+    images, out, simulation = simulated
     record = out / HEADER
     sound = json.loads(record.read_bytes())
     files = [json.dumps(changed).encode() for changed in damage.with_values(sound)]
     for content in (*files, *damage.mutants(record.read_bytes(), 60), *damage.ODD_JSON):
         record.write_bytes(content)
-        made = told(lambda: film_folder(images, out, filming, progress=False))
+        made = told(lambda: simulate_folder(images, out, simulation, progress=False))
         assert made is None or json.loads(record.read_bytes()) == sound
 
 
-def test_a_recording_that_is_not_whole_is_told_before_filming(filmed):
-    images, out, filming = filmed
+def test_a_recording_that_is_not_whole_is_told_before_any_is_made(simulated):
+    images, out, simulation = simulated
     recording = next(out.glob("training/*/*.npy"))
     whole = recording.read_bytes()
     for content in (b"", whole[:-1], whole[:60], whole + b"\0", b"rubbish" * 30):
         recording.write_bytes(content)
         with pytest.raises(UserError, match=r"\.npy is there already and no whole recording: remove it and run this"):
-            film_folder(images, out, filming, progress=False)
+            simulate_folder(images, out, simulation, progress=False)
     recording.unlink()  # as the sentence says
-    assert film_folder(images, out, filming, progress=False).filmed == 1
+    assert simulate_folder(images, out, simulation, progress=False).new == 1
     assert recording.read_bytes() == whole
 
 
-def test_recordings_are_not_written_through_a_link(filmed, tmp_path):
-    images, out, filming = filmed
+def test_recordings_are_not_written_through_a_link(simulated, tmp_path):
+    images, out, simulation = simulated
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.rmtree(out / "training" / "ant")
     (out / "training" / "ant").symlink_to(elsewhere)
     with pytest.raises(UserError, match=r"training/ant is a link"):
-        film_folder(images, out, filming, progress=False)
+        simulate_folder(images, out, simulation, progress=False)
     assert not any(elsewhere.iterdir())
 
 
-def test_a_pipe_among_the_images_is_told(filmed):
-    images, out, filming = filmed
+def test_a_pipe_among_the_images_is_told(simulated):
+    images, out, simulation = simulated
     os.mkfifo(images / "ant" / "pipe.png")
     with pytest.raises(UserError, match=r"pipe\.png cannot be read as an image \(it is a pipe and no file\)"):
-        film_folder(images, out.with_name("new"), filming, progress=False)
+        simulate_folder(images, out.with_name("new"), simulation, progress=False)

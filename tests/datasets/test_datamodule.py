@@ -6,20 +6,23 @@ import numpy as np
 import pytest
 import torch
 
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
-from eventclip.datasets.sampling import draw_few_shot
+from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer
-from eventclip.views.transform import Augmentation
+from eventclip.views.augment import Augmentation
 
 SENSOR = (60, 80)
 
 
 def build(kind, root, **options):
     renderer = FrameRenderer(200)
-    given = {"sensor_hw": SENSOR, "percentile_events": 600, "image_size": 32, **options}
-    return kind(root=root, renderer=renderer, **given)
+    given = {"sensor_hw": SENSOR, "p95_events": 600, "augmentation": None, **options}
+    data = kind(root=root, renderer=renderer, **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_a_users_folder_is_found_under_the_usual_split_names(learnable_root, tmp
 def test_a_folder_without_splits_holds_a_seeded_part_of_each_class_out(learnable_root):
     parts = {}
     for seed in (0, 0, 1):
-        data = build(FolderDataModule, learnable_root / "training", holdout=0.3, seed=seed)
+        data = build(FolderDataModule, learnable_root / "training", split_fraction=0.3, seed=seed)
         training, test = data.split("training"), data.split("test")
         assert test.class_counts().tolist() == [2, 2, 2]
         assert not set(training.paths) & set(test.paths)
@@ -104,7 +107,7 @@ def test_a_class_that_is_in_one_split_only_is_named(copied_root):
 
 
 def test_fewer_files_than_shots_is_told_with_the_remedy(learnable_root):
-    data = build(NCaltech101DataModule, learnable_root, draw=lambda r: draw_few_shot(r, shots=7))
+    data = build(NCaltech101DataModule, learnable_root, few_shot=lambda r: sample_few_shot(r, shots=7))
     with pytest.raises(UserError, match=r"'Faces_easy' .* has 6 training recordings, too few for 7 shots"):
         _ = data.training
 
@@ -138,7 +141,13 @@ def test_a_sensor_that_nobody_knows_is_asked_for(learnable_root):
 
 @pytest.mark.parametrize(
     "options",
-    [{"selection": "best"}, {"batch_size": 0}, {"num_workers": -1}, {"holdout": 1.0}, {"splits": {"trian": "x"}}],
+    [
+        {"selection": "best"},
+        {"batch_size": 0},
+        {"num_workers": -1},
+        {"split_fraction": 1.0},
+        {"splits": {"trian": "x"}},
+    ],
 )
 def test_impossible_options_are_refused(learnable_root, options):
     with pytest.raises(UserError):

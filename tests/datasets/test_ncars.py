@@ -3,17 +3,19 @@
 import numpy as np
 import pytest
 
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.ncars import NCarsDataModule
-from eventclip.datasets.sampling import draw_few_shot, read_split
+from eventclip.datasets.sampling import read_split, sample_few_shot
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 
 
 def build(root, **options):
     renderer = FrameRenderer(30_000, count_non_zero=True, white_background=False)
-    return NCarsDataModule(
-        root=root, renderer=renderer, sensor_hw=(100, 120), percentile_events=12_500, image_size=32, **options
-    )
+    given = {"sensor_hw": (100, 120), "p95_events": 12_500, "augmentation": None, **options}
+    data = NCarsDataModule(root=root, renderer=renderer, **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def write_dat(path):
@@ -41,6 +43,7 @@ def test_the_originals_are_read_on_the_crops_sensor_not_the_cameras(tmp_path):
     assert next(iter(data.test_dataloader()))["views"].shape == (2, 1, 1, 32, 32)
 
 
+@pytest.mark.shared
 def test_the_shared_originals_are_read(shared):
     data = build(shared / "data" / "recordings", splits={"test": "n-cars"})
     recordings = data.split("test")
@@ -52,7 +55,7 @@ def test_the_shared_originals_are_read(shared):
 
 @pytest.mark.parametrize("shots", [1, 3, 8])
 def test_a_batch_is_no_larger_than_the_draw_as_the_paper_has_it(ncars_root, shots):
-    data = build(ncars_root, draw=lambda recordings: draw_few_shot(recordings, shots=shots), batch_size=10)
+    data = build(ncars_root, few_shot=lambda recordings: sample_few_shot(recordings, shots=shots), batch_size=10)
     sizes = [len(batch["label"]) for batch in data.train_dataloader()]
     assert sizes[0] == min(10, 2 * shots)
     assert sum(sizes) == 2 * shots
@@ -64,14 +67,16 @@ def test_there_are_no_variants(ncars_root):
         build(ncars_root, variant="mode_1")
 
 
-def test_the_official_splits_find_their_recordings(shared, tmp_path):
-    files = sorted((shared / "data" / "official_splits").glob("ncars-*.json"))
+def test_the_official_splits_find_their_recordings(golden_folder, tmp_path):
+    files = sorted((golden_folder / "official_splits").glob("ncars-*.json"))
     assert len(files) == 4
     listed = {name for file in files for name, _ in read_split(file).pairs}
     for name in [*listed, "test/background/a.dat.npy", "test/cars/a.dat.npy"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for file in files:
-        data = build(tmp_path, draw=lambda recordings, file=file: draw_few_shot(recordings, shots=5, split_file=file))
+        data = build(
+            tmp_path, few_shot=lambda recordings, file=file: sample_few_shot(recordings, shots=5, split_file=file)
+        )
         drawn = [(data.training.relative(i), int(label)) for i, label in enumerate(data.training.labels)]
         assert drawn == read_split(file).pairs

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import eventclip
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.nimagenet import NImageNetDataModule, imagenet_names
 from eventclip.datasets.recordings import read_class_list
-from eventclip.datasets.sampling import draw_few_shot, read_split
+from eventclip.datasets.sampling import read_split, sample_few_shot
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 
@@ -27,8 +28,10 @@ PAPER = (
 
 
 def build(root, **options):
-    given = {"sensor_hw": (480, 640), "percentile_events": 135_000, "image_size": 32, **options}
-    return NImageNetDataModule(root=root, renderer=FrameRenderer(70_000), **given)
+    given = {"sensor_hw": (480, 640), "p95_events": 135_000, "augmentation": None, **options}
+    data = NImageNetDataModule(root=root, renderer=FrameRenderer(70_000), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def test_all_thousand_names_differ_also_in_lower_case():
@@ -43,8 +46,8 @@ def test_all_thousand_names_differ_also_in_lower_case():
     assert (names["n01440764"], names["n15075141"]) == ("tench", "toilet paper")  # first and last
 
 
-def test_the_minis_hundred_names_are_the_published_ones(shared):
-    lines = (shared / "data" / "nimagenet_mini_classes.txt").read_text().splitlines()
+def test_the_minis_hundred_names_are_the_published_ones(golden_folder):
+    lines = (golden_folder / "nimagenet_mini_classes.txt").read_text().splitlines()
     published = dict(line.split(" ", 1) for line in lines)
     assert read_class_list(MINI) == sorted(published)
     assert {wnid: imagenet_names()[wnid] for wnid in published} == published
@@ -109,8 +112,8 @@ def test_classes_of_which_none_is_there_are_an_error(nimagenet_root):
 
 
 @pytest.mark.parametrize(("prefix", "classes"), [("nimagenet-", None), ("nimagenetmini-", MINI)])
-def test_the_official_splits_find_their_recordings(shared, tmp_path, prefix, classes):
-    files = sorted((shared / "data" / "official_splits").glob(f"{prefix}*.json"))
+def test_the_official_splits_find_their_recordings(golden_folder, tmp_path, prefix, classes):
+    files = sorted((golden_folder / "official_splits").glob(f"{prefix}*.json"))
     assert len(files) >= 2
     listed = {name for file in files for name, _ in read_split(file).pairs}
     listed |= {f"extracted_val/{name.split('/')[1]}/a.npz" for name in listed}
@@ -122,7 +125,7 @@ def test_the_official_splits_find_their_recordings(shared, tmp_path, prefix, cla
         data = build(
             tmp_path,
             classes=classes,
-            draw=lambda recordings, file=file: draw_few_shot(recordings, shots=5, split_file=file),
+            few_shot=lambda recordings, file=file: sample_few_shot(recordings, shots=5, split_file=file),
         )
         drawn = [(data.training.relative(i), int(label)) for i, label in enumerate(data.training.labels)]
         assert drawn == read_split(file).pairs

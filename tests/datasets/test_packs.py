@@ -18,26 +18,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventclip.datasets import packing
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.ncaltech101 import NCaltech101DataModule
 from eventclip.datasets.packing import pack_folders, pack_split, verify_pack
 from eventclip.datasets.packs import CHUNK, COLUMNS, HEADER, Listed, Pack, PackedFolders
 from eventclip.datasets.recordings import list_recordings
-from eventclip.datasets.sampling import draw_few_shot
+from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, events_from_columns
 from eventclip.events.frames import FrameRenderer
 from eventclip.files import fingerprint
 from eventclip.io.formats import read_events
-from eventclip.parallel import in_order
-from eventclip.views.transform import Augmentation
+from eventclip.parallel import map_ordered
+from eventclip.views.augment import Augmentation
 
 SENSOR = (60, 80)
 
 
 def build(kind=NCaltech101DataModule, **options):
-    given = {"sensor_hw": SENSOR, "percentile_events": 600, "image_size": 32, **options}
-    return kind(renderer=FrameRenderer(200), **given)
+    given = {"sensor_hw": SENSOR, "p95_events": 600, "augmentation": None, **options}
+    data = kind(renderer=FrameRenderer(200), **grouped(given))
+    data.connect(image_size=32)
+    return data
 
 
 def pack_all(root, out, kind=NCaltech101DataModule, split="all", time_unit=None, **options):
@@ -75,7 +78,7 @@ def assert_same_splits(one, other):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_sample_equals_the_folders(learnable_root, pack, workers):
-    options = {"draw": lambda r: draw_few_shot(r, shots=3), "augmentation": Augmentation(max_shift=3)}
+    options = {"few_shot": lambda r: sample_few_shot(r, shots=3), "augmentation": Augmentation(max_shift=3)}
     here = build(root=learnable_root, **options)
     there = build(packed=pack, num_workers=workers, **options)
     assert_same_splits(here, there)
@@ -350,7 +353,7 @@ def test_many_forked_processes_read_at_once(pack):
 def test_many_spawned_processes_read_at_once(pack):
     opened = Pack(pack)
     expected = times_of(opened)
-    found = in_order(opened.read, range(opened.count), 3)
+    found = map_ordered(opened.read, range(opened.count), 3)
     assert [events["t"].tolist() for events, _ in found] == expected
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eventclip.datasets.recordings import Recordings
-from eventclip.datasets.sampling import draw_few_shot, reference_draw, seeded_draw
+from eventclip.datasets.sampling import reference_sample, sample_few_shot, seeded_sample
 from eventclip.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).resolve().parents[1] / "golden" / "fewshot_splits.json").read_text())
@@ -35,82 +35,82 @@ def recordings():
 
 
 @pytest.mark.parametrize("key", sorted(GOLDEN["splits"]))
-def test_the_reference_draw_is_the_published_one(key):
+def test_the_reference_sample_is_the_published_one(key):
     shots, repeat = key.removeprefix("shots=").split(",repeat=")
     recordings = of(GOLDEN["class_files"])
-    drawn = reference_draw(recordings, int(shots), repeat=repeat == "True")
+    drawn = reference_sample(recordings, int(shots), repeat=repeat == "True")
     assert names(recordings, drawn) == GOLDEN["splits"][key]
 
 
-def test_the_reference_draw_does_not_depend_on_how_recordings_were_listed():
+def test_the_reference_sample_does_not_depend_on_how_recordings_were_listed():
     expected = GOLDEN["splits"]["shots=5,repeat=True"]
     backwards = of(dict(reversed(GOLDEN["class_files"].items())))
-    assert names(backwards, reference_draw(backwards, 5, repeat=True)) == expected
+    assert names(backwards, reference_sample(backwards, 5, repeat=True)) == expected
     shuffled = of(GOLDEN["class_files"])
     shuffled = shuffled.subset(np.random.default_rng(0).permutation(len(shuffled)))
-    assert names(shuffled, reference_draw(shuffled, 5, repeat=True)) == expected
+    assert names(shuffled, reference_sample(shuffled, 5, repeat=True)) == expected
 
 
 @pytest.mark.parametrize("repeat", [False, True])
 def test_fewer_shots_are_contained_in_more(recordings, repeat):
     largest = 30 if repeat else 2
-    drawn = [Counter(seeded_draw(recordings, shots, 0, repeat=repeat).tolist()) for shots in range(1, largest + 1)]
+    drawn = [Counter(seeded_sample(recordings, shots, 0, repeat=repeat).tolist()) for shots in range(1, largest + 1)]
     for fewer, more in pairwise(drawn):
         assert fewer <= more
 
 
 @pytest.mark.parametrize("shots", [1, 2, 3, 7])
 def test_every_class_gives_as_many_as_asked(recordings, shots):
-    drawn = recordings.subset(seeded_draw(recordings, shots, 0, repeat=True))
+    drawn = recordings.subset(seeded_sample(recordings, shots, 0, repeat=True))
     assert drawn.class_counts().tolist() == [shots] * 3
 
 
 def test_a_class_that_runs_out_gives_each_recording_equally_often(recordings):
-    drawn = Counter(seeded_draw(recordings, 7, 0, repeat=True).tolist())
+    drawn = Counter(seeded_sample(recordings, 7, 0, repeat=True).tolist())
     assert sorted(drawn[i] for i in (12, 13, 14)) == [2, 2, 3]
     assert all(drawn[i] <= 1 for i in range(12))
 
 
 def test_a_class_is_drawn_alike_whatever_other_classes_there_are(recordings):
     alone = of({"dog": FILES["dog"]})
-    of_dog = [name for name in names(recordings, seeded_draw(recordings, 2, 3, repeat=False)) if "dog" in name]
-    assert names(alone, seeded_draw(alone, 2, 3, repeat=False)) == of_dog
+    of_dog = [name for name in names(recordings, seeded_sample(recordings, 2, 3, repeat=False)) if "dog" in name]
+    assert names(alone, seeded_sample(alone, 2, 3, repeat=False)) == of_dog
 
 
-def test_a_seeded_draw_does_not_depend_on_the_order_of_files(recordings):
+def test_a_seeded_sample_does_not_depend_on_the_order_of_files(recordings):
     shuffled = recordings.subset(np.random.default_rng(1).permutation(len(recordings)))
-    drawn = names(shuffled, seeded_draw(shuffled, 2, 0, repeat=False))
-    assert drawn == names(recordings, seeded_draw(recordings, 2, 0, repeat=False))
+    drawn = names(shuffled, seeded_sample(shuffled, 2, 0, repeat=False))
+    assert drawn == names(recordings, seeded_sample(recordings, 2, 0, repeat=False))
 
 
 def test_seeds_differ_and_reach_every_recording(recordings):
-    seen = Counter(i for seed in range(100) for i in seeded_draw(recordings, 1, seed, repeat=False).tolist())
+    seen = Counter(i for seed in range(100) for i in seeded_sample(recordings, 1, seed, repeat=False).tolist())
     assert set(seen) == set(range(len(recordings)))
 
 
 def test_too_few_recordings_are_told_with_class_count_and_remedy(recordings):
     with pytest.raises(UserError, match=r"'dog'.* 3 .* 5 shots.*fewshot\.repeat=true"):
-        draw_few_shot(recordings, shots=5)
-    assert len(draw_few_shot(recordings, shots=5, draw="reference")) == 5 + 3 + 2
+        sample_few_shot(recordings, shots=5)
+    assert len(sample_few_shot(recordings, shots=5, sampling="reference")) == 5 + 3 + 2
 
 
 @pytest.mark.parametrize("repeat", [False, True])
 def test_a_class_without_recordings_never_borrows_from_another(recordings, repeat):
     without = recordings.subset(np.flatnonzero(recordings.labels != 1))
     with pytest.raises(UserError, match="'dog'"):
-        seeded_draw(without, 1, 0, repeat=repeat)
+        seeded_sample(without, 1, 0, repeat=repeat)
 
 
 @pytest.mark.parametrize("shots", [0, -1, 1.5, "5", True])
 def test_shots_must_be_a_positive_whole_number(recordings, shots):
     with pytest.raises(UserError, match=r"fewshot\.shots"):
-        draw_few_shot(recordings, shots=shots)
+        sample_few_shot(recordings, shots=shots)
 
 
 def test_no_shots_given_takes_everything(recordings):
-    assert draw_few_shot(recordings, shots=None).paths.tolist() == recordings.paths.tolist()
+    assert sample_few_shot(recordings, shots=None).paths.tolist() == recordings.paths.tolist()
 
 
 def test_an_unknown_draw_is_refused_with_the_choices(recordings):
     with pytest.raises(UserError, match="seeded, reference"):
-        draw_few_shot(recordings, shots=1, draw="random")
+        sample_few_shot(recordings, shots=1, sampling="random")

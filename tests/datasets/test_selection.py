@@ -1,11 +1,14 @@
 """What is trained, validated and tested on: nothing held out unasked, and never a shot among the held-out ones."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.ncars import NCarsDataModule
 from eventclip.datasets.nimagenet import NImageNetDataModule
-from eventclip.datasets.sampling import draw_few_shot
+from eventclip.datasets.sampling import sample_few_shot
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 
@@ -18,16 +21,11 @@ def build(request, ncars_root, nimagenet_root):
     root = {"ncars": ncars_root, "nimagenet": nimagenet_root}[request.param]
 
     def built(*, selection="validation", shots=None, **options):
-        return kind(
-            root=root,
-            renderer=FrameRenderer(200),
-            sensor_hw=sensor,
-            percentile_events=600,
-            image_size=32,
-            selection=selection,
-            draw=None if shots is None else lambda recordings: draw_few_shot(recordings, shots=shots, draw="reference"),
-            **options,
-        )
+        few_shot = None if shots is None else partial(sample_few_shot, shots=shots, sampling="reference")
+        given = {"sensor_hw": sensor, "p95_events": 600, "selection": selection, "few_shot": few_shot, **options}
+        data = kind(root=root, renderer=FrameRenderer(200), **grouped(given))
+        data.connect(image_size=32)
+        return data
 
     return built
 
@@ -38,7 +36,7 @@ def paths(recordings):
 
 @pytest.mark.parametrize("shots", [None, 1, 3, 5, 50])
 def test_training_and_validation_never_overlap_and_each_class_is_in_both(build, shots):
-    data = build(shots=shots, holdout=0.5)
+    data = build(shots=shots, split_fraction=0.5)
     assert not paths(data.training) & paths(data.recordings("validate"))
     assert data.training.class_counts().all()
     assert len(set(data.recordings("validate").class_counts().tolist())) == 1
@@ -47,8 +45,11 @@ def test_training_and_validation_never_overlap_and_each_class_is_in_both(build, 
 
 def test_few_shots_are_the_published_ones_whether_or_not_something_is_held_out(build):
     for shots in (1, 3):
-        with_holdout, without = build(shots=shots, holdout=0.5), build(shots=shots, holdout=0.5, selection=None)
-        np.testing.assert_array_equal(with_holdout.training.paths, without.training.paths)
+        split_off, without = (
+            build(shots=shots, split_fraction=0.5),
+            build(shots=shots, split_fraction=0.5, selection=None),
+        )
+        np.testing.assert_array_equal(split_off.training.paths, without.training.paths)
 
 
 def test_the_whole_split_gives_up_what_is_held_out_and_only_then(build):
@@ -56,10 +57,10 @@ def test_the_whole_split_gives_up_what_is_held_out_and_only_then(build):
     assert len(whole.training) == len(whole.split("training"))
     assert "validation" not in whole.describe()["checksums"]
     with pytest.raises(
-        UserError, match=r"has no validation split of its own: selection=validation holds data\.holdout"
+        UserError, match=r"has no validation split of its own: selection=validation takes data\.split_fraction"
     ):
         whole.split("validation")
-    held = build(holdout=0.25)
+    held = build(split_fraction=0.25)
     assert len(held.training) + len(held.split("validation")) == len(whole.training)
     ours, theirs = held.describe(), whole.describe()
     assert ours["checksums"]["training"] != theirs["checksums"]["training"]
@@ -68,10 +69,10 @@ def test_the_whole_split_gives_up_what_is_held_out_and_only_then(build):
 
 
 def test_the_held_out_part_stays_when_other_things_change(build):
-    alone = paths(build(holdout=0.3).split("validation"))
-    assert paths(build(holdout=0.3, batch_size=3, num_workers=2).split("validation")) == alone
-    assert paths(build(holdout=0.3, seed=1).split("validation")) != alone
-    with_shots = paths(build(holdout=0.3, shots=1).split("validation"))
+    alone = paths(build(split_fraction=0.3).split("validation"))
+    assert paths(build(split_fraction=0.3, batch_size=3, num_workers=2).split("validation")) == alone
+    assert paths(build(split_fraction=0.3, seed=1).split("validation")) != alone
+    with_shots = paths(build(split_fraction=0.3, shots=1).split("validation"))
     assert len(with_shots - alone) <= 3  # one shot a class, at most, has to be replaced
 
 

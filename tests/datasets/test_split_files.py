@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eventclip.datasets.recordings import Recordings
-from eventclip.datasets.sampling import draw_few_shot, seeded_draw
+from eventclip.datasets.sampling import sample_few_shot, seeded_sample
 from eventclip.datasets.split_files import read_split, split_positions, write_split
 from eventclip.errors import UserError
 
@@ -27,13 +27,13 @@ def recordings():
 
 
 def test_a_split_written_and_read_again_keeps_repeats_and_order(recordings, tmp_path):
-    drawn = seeded_draw(recordings, 5, 0, repeat=True)
+    drawn = seeded_sample(recordings, 5, 0, repeat=True)
     path = tmp_path / "splits" / "five.json"
     write_split(path, recordings.subset(drawn), head={"shots": 5, "seed": 0})
     split = read_split(path)
     assert split.pairs == [(recordings.relative(i), int(recordings.labels[i])) for i in drawn]
     np.testing.assert_array_equal(split_positions(split.pairs, recordings, path), drawn)
-    found = draw_few_shot(recordings, shots=5, split_file=path)
+    found = sample_few_shot(recordings, shots=5, split_file=path)
     assert found.paths.tolist() == recordings.paths[drawn].tolist()
     assert found.guessed is None
     assert json.loads(path.read_text())["shots"] == 5
@@ -55,7 +55,7 @@ def test_a_split_that_cannot_be_written_leaves_the_old_one(recordings, tmp_path)
 def test_the_published_format_is_read(recordings, tmp_path):
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"dog/01.npy": 1, "cat/11.npy": 0}))
-    found = draw_few_shot(recordings, shots=1, split_file=path)
+    found = sample_few_shot(recordings, shots=1, split_file=path)
     assert found.paths.tolist() == [b"dog/01.npy", b"cat/11.npy"]
 
 
@@ -97,8 +97,8 @@ def test_a_label_that_is_not_the_folders_is_named(recordings):
         split_positions([("cat/00.npy", 0), ("dog/01.npy", 0)], recordings, "split.json")
 
 
-def test_the_published_splits_are_read_and_found(shared):
-    files = sorted((shared / "data" / "official_splits").glob("*.json"))
+def test_the_published_splits_are_read_and_found(golden_folder):
+    files = sorted((golden_folder / "official_splits").glob("*.json"))
     assert files
     for file in files:
         split = read_split(file).pairs
@@ -130,7 +130,7 @@ def guessed(recordings, tmp_path):
 
 
 def test_guessed_labels_take_the_place_of_the_folders(recordings, guessed):
-    found = draw_few_shot(recordings, shots=5, split_file=guessed)
+    found = sample_few_shot(recordings, shots=5, split_file=guessed)
     assert found.paths.tolist() == [b"cat/00.npy", b"dog/01.npy", b"emu/b.npy", b"cat/02.npy"]
     assert found.labels.tolist() == [0, 2, 2, 0]
     assert found.guessed.tolist() == [True, True, True, False]
@@ -145,13 +145,13 @@ def test_guesses_for_other_recordings_are_refused_by_their_checksums(recordings,
     fewer = recordings.subset(range(len(recordings) - 1))
     for other in (fewer, of({**FILES, "dog": [*FILES["dog"], "03.npy"]})):
         with pytest.raises(UserError, match=rf"pseudo\.json.*{recordings.checksum()[:12]}.*{other.checksum()[:12]}"):
-            draw_few_shot(other, shots=5, split_file=guessed)
+            sample_few_shot(other, shots=5, split_file=guessed)
 
 
 def test_guesses_among_other_classes_are_refused(guessed):
     renamed = of({{"dog": "fox"}.get(name, name): files for name, files in FILES.items()})
     with pytest.raises(UserError, match=r"other classes.*'dog' and 'fox'"):
-        draw_few_shot(renamed, shots=5, split_file=guessed)
+        sample_few_shot(renamed, shots=5, split_file=guessed)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_file_of_guesses_that_was_changed_is_refused(recordings, guessed, befo
     assert before in content
     guessed.write_text(content.replace(before, after))
     with pytest.raises(UserError, match=message):
-        draw_few_shot(recordings, shots=5, split_file=guessed)
+        sample_few_shot(recordings, shots=5, split_file=guessed)
 
 
 def test_guessed_labels_probabilities_and_kind_go_together(recordings, tmp_path):

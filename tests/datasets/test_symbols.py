@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from eventclip.datasets import symbols
-from eventclip.datasets.symbols import film_symbol, make_symbols
+from eventclip.datasets.symbols import make_symbols, simulate_symbol
 from eventclip.errors import UserError
 from eventclip.io.formats import read_events
 from eventclip.rng import generator
-from eventclip.simulation.sketches import CLASSES
+from eventclip.simulation.drawings import CLASSES
 
 
 def make(folder, **options):
@@ -33,11 +33,11 @@ def test_the_layout_is_that_of_ncaltech101(root):
 
 def test_a_file_holds_the_events_that_its_generator_gives(root):
     events, _ = read_events(root / "training" / "chess_king" / "001.npy")
-    expected = film_symbol("chess king", (32, 32), generator(0, "symbols training chess king", index=1))
+    expected = simulate_symbol("chess king", (32, 32), generator(0, "symbols training chess king", index=1))
     np.testing.assert_array_equal(events, expected)
 
 
-def test_a_recording_does_not_depend_on_how_many_there_are_or_who_films_it(root, tmp_path):
+def test_a_recording_does_not_depend_on_how_many_there_are_or_who_makes_it(root, tmp_path):
     other = make(tmp_path, training=1, workers=1)
     for path in other.rglob("*.npy"):
         assert path.read_bytes() == (root / path.relative_to(other)).read_bytes()
@@ -57,13 +57,13 @@ def test_settings_have_folders_of_their_own(tmp_path):
 
 
 def test_what_is_there_is_not_made_again(root, monkeypatch):
-    monkeypatch.setattr(symbols, "film_symbol", None)
+    monkeypatch.setattr(symbols, "simulate_symbol", None)
     assert make(root.parent, training=2) == root
 
 
 def test_two_that_start_at_once_make_it_once(tmp_path, monkeypatch):
-    filmed, film = [], symbols.film_symbol
-    monkeypatch.setattr(symbols, "film_symbol", lambda *a: filmed.append(a[0]) or film(*a))
+    filmed, film = [], symbols.simulate_symbol
+    monkeypatch.setattr(symbols, "simulate_symbol", lambda *a: filmed.append(a[0]) or film(*a))
     roots = []
     threads = [threading.Thread(target=lambda: roots.append(make(tmp_path))) for _ in range(3)]
     for thread in threads:
@@ -76,14 +76,14 @@ def test_two_that_start_at_once_make_it_once(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_making_leaves_nothing_that_looks_complete(tmp_path, monkeypatch):
-    film = symbols.film_symbol
+    film = symbols.simulate_symbol
 
     def stop_at_hearts(name, *rest):
         if name == "heart":
             raise KeyboardInterrupt
         return film(name, *rest)
 
-    monkeypatch.setattr(symbols, "film_symbol", stop_at_hearts)
+    monkeypatch.setattr(symbols, "simulate_symbol", stop_at_hearts)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path)
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
@@ -132,6 +132,6 @@ def test_numbers_out_of_range_are_named(tmp_path, options, message):
 
 
 def test_a_recording_lasts_three_saccades_and_half_of_it_is_picture():
-    noisy = film_symbol("star", (128, 128), np.random.default_rng(0))
+    noisy = simulate_symbol("star", (128, 128), np.random.default_rng(0))
     assert 15_000 < len(noisy) < 100_000
     assert 250_000 < noisy["t"][-1] - noisy["t"][0] <= 300_000

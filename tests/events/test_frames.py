@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eventclip.errors import UserError
 from eventclip.events import frames as frames_module
 from eventclip.events.array import EVENT_DTYPE, events_from_columns
-from eventclip.events.frames import FrameRenderer
+from eventclip.events.frames import FrameRenderer, choose_windows, views_per_recording
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -74,19 +74,10 @@ def assert_golden(name, case, events, windows, frames):
 def test_golden_cases_are_equal_to_the_last_bit():
     golden = np.load(GOLDEN / "frames.npz")
     cases = json.loads(str(golden["options"]))
-    assert len(cases) == 7
+    assert len(cases) == 15
     for name, case in cases.items():
         x, y, on = (golden[f"{name}/{column}"] for column in ("x", "y", "on"))
         events = events_from_columns(np.arange(len(x)), x, y, on)
-        assert_golden(name, case, events, golden[f"{name}/windows"], golden[f"{name}/frames"])
-
-
-def test_every_golden_case_is_equal_to_the_last_bit(shared):
-    cases = json.loads((shared / "golden" / "frames.json").read_text())
-    golden = np.load(shared / "golden" / "frames.npz")
-    for name, case in cases.items():
-        table = golden[f"{name}/events"]
-        events = events_from_columns(np.rint(table[:, 2] * 1e6), table[:, 0], table[:, 1], table[:, 3] > 0)
         assert_golden(name, case, events, golden[f"{name}/windows"], golden[f"{name}/frames"])
 
 
@@ -204,3 +195,86 @@ def test_an_event_outside_the_sensor_never_reaches_the_kernel():
 def test_impossible_options_are_refused(options):
     with pytest.raises(UserError):
         FrameRenderer(**options)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def spaced(count):
+    starts = np.arange(count, dtype=np.int64) * 10
+    return np.stack([starts, starts + 10], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("percentile", "size", "limit", "views"),
+    [
+        (225_000, 20_000, 10, 10),
+        (225_000, 20_000, 2, 2),
+        (225_000, 20_000, 20, 11),
+        (12_500, 30_000, 10, 1),
+        (135_000, 70_000, 10, 2),
+        (135_000, 70_000, 1, 1),
+    ],
+)
+def test_views_follow_from_the_data_sets_event_count(percentile, size, limit, views):
+    assert views_per_recording(percentile, size, limit) == views
+
+
+def test_a_limit_of_no_views_is_refused():
+    with pytest.raises(UserError, match="1 or more"):
+        views_per_recording(100, 10, 0)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_windows_that_fit_are_all_kept(rng, count):
+    np.testing.assert_array_equal(choose_windows(spaced(count), 4, rng), spaced(count))
+    np.testing.assert_array_equal(choose_windows(spaced(count), 4, None), spaced(count))
+
+
+def test_evaluation_spreads_its_windows_evenly():
+    starts = choose_windows(spaced(11), 3, None)[:, 0]
+    assert starts.tolist() == [10, 50, 90]
+    assert choose_windows(spaced(11), 1, None).tolist() == [[50, 60]]
+
+
+@pytest.mark.parametrize("count", range(2, 25))
+@pytest.mark.parametrize("keep", [1, 2, 10])
+def test_chosen_windows_are_distinct_in_order_and_among_those_given(rng, count, keep):
+    for generator in (None, rng):
+        starts = choose_windows(spaced(count), keep, generator)[:, 0].tolist()
+        assert len(starts) == min(count, keep)
+        assert starts == sorted(set(starts))
+        assert set(starts) <= set(spaced(count)[:, 0].tolist())
+
+
+def test_training_can_choose_any_window(rng):
+    seen = {int(start) for _ in range(200) for start in choose_windows(spaced(11), 2, rng)[:, 0]}
+    assert seen == set(range(0, 110, 10))
+
+
+def test_a_renderer_that_knows_its_sensor_is_a_step_of_a_chain():
+    events = made_up(np.random.default_rng(0), 500, (20, 30), 5)
+    alone = FrameRenderer(100)
+    renderer = FrameRenderer(100, sensor_hw=(20, 30))
+    np.testing.assert_array_equal(renderer(events), alone(events, (20, 30)))
+    with pytest.raises(UserError, match="sensor's size is not known"):
+        alone(events)
+
+
+def test_events_of_tonic_are_rendered_as_ours():
+    events = made_up(np.random.default_rng(0), 500, (20, 30), 5)
+    for polarity in ("?", "i8", "i1"):
+        theirs = np.zeros(500, [("x", "i8"), ("y", "i8"), ("t", "i8"), ("p", polarity)])
+        for name in "xyt":
+            theirs[name] = events[name]
+        theirs["p"] = events["p"] if polarity != "i1" else 2 * events["p"].astype(int) - 1
+        renderer = FrameRenderer(100, sensor_hw=(20, 30))
+        np.testing.assert_array_equal(renderer(theirs), renderer(events))
+
+
+def test_a_renderer_cannot_change():
+    with pytest.raises(AttributeError):
+        FrameRenderer(100).events_per_frame = 5
+    assert FrameRenderer(100) == FrameRenderer(100, hot_pixel_std=10) != FrameRenderer(100, color="rgb")

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eventclip.datasets.symbols import film_symbol
+from eventclip.datasets.symbols import simulate_symbol
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SENSOR = (128, 128)
 MODEL = ("clip=tiny", "classes=[star,anchor,umbrella]", "device=cpu", "sensor_hw=[128,128]", "progress=false")
-LOADED = ("run", "labelling", "evaluation", "inference.settings", "inference.predicting", "inference.timeline")
+LOADED = ("run", "labelling", "evaluation", "inference.settings", "inference.predict", "inference.timeline")
 LOADED += ("inference.pictures", "reporting.report", "reporting.curve", "data.packing", "data.filming", "data.check")
 
 
@@ -145,7 +145,7 @@ def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("inputs")
     (root / "films").mkdir()
     for name in ("star", "anchor", "umbrella"):
-        np.save(root / "films" / f"{name}.npy", film_symbol(name, SENSOR, np.random.default_rng(7)))
+        np.save(root / "films" / f"{name}.npy", simulate_symbol(name, SENSOR, np.random.default_rng(7)))
     for name in ("ant", "bass"):
         (root / "images" / name).mkdir(parents=True)
         for number in range(3):
@@ -161,7 +161,7 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
         "data=ncaltech101", f"data.root={learnable_root}", "data.sensor_hw=[60,80]",
     )  # fmt: skip
     small = (
-        "frames.events_per_frame=200", "data.percentile_events=600", "data.num_workers=0", "clip=tiny",
+        "frames.events_per_frame=200", "data.p95_events=600", "data.num_workers=0", "clip=tiny",
         "data.batch_size=4", "callbacks.progress=null",
     )  # fmt: skip
     shots = ("experiment=fewshot_ncaltech", "fewshot.shots=2", "trainer.max_epochs=1", "data.augmentation.max_shift=3")

@@ -6,12 +6,12 @@ import torch
 
 from eventclip.errors import UserError
 from eventclip.features.encode import encode_in_batches
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_clip_json):
-    return ClipEncoder(None, None, config=tiny_clip_json)
+    return load_clip(None, None, config=tiny_clip_json)
 
 
 @pytest.fixture(scope="module")

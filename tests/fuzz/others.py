@@ -17,18 +17,17 @@ from kinds import Prepared
 from reading import read_events
 
 from eventclip.blocks import RowStore, row_key
-from eventclip.datasets.index import list_kept
 from eventclip.datasets.packing import pack_folders
 from eventclip.datasets.packs import HEADER as PACK_HEADER
 from eventclip.datasets.packs import Listed, PackedFolders
-from eventclip.datasets.recordings import list_recordings, read_class_list
+from eventclip.datasets.recordings import list_kept, list_recordings, read_class_list
 from eventclip.datasets.split_files import PSEUDO, read_split
 from eventclip.errors import RecordingError
-from eventclip.inference.rows import Table, csv_columns
+from eventclip.prediction_table import Table, prediction_columns
 from eventclip.reports.collect import collect
 from eventclip.reports.report import make_report
 from eventclip.simulation.folder import HEADER, _check_out
-from eventclip.simulation.images import read_still
+from eventclip.simulation.images import read_image
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -253,7 +252,7 @@ def _still(folder: Path) -> Prepared:
         file = io.BytesIO()
         picture.save(file, kind)
         samples.append(file.getvalue())
-    return Prepared(folder / "ant" / "still.png", samples, mutators.damaged, read_still)
+    return Prepared(folder / "ant" / "still.png", samples, mutators.damaged, read_image)
 
 
 def _predicted(folder: Path, suffix: str) -> Prepared:
@@ -286,7 +285,7 @@ def _predicted(folder: Path, suffix: str) -> Prepared:
                 table.add([row for row in rows if row["recording"] not in table.done])
             lines = out.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
             if suffix == ".csv":
-                assert lines[0] == ",".join(csv_columns(2, windows=False)), "another header"
+                assert lines[0] == ",".join(prediction_columns(2, windows=False)), "another header"
                 found = [row["recording"] for row in csv.DictReader(lines)]
             else:
                 found = [json.loads(line)["recording"] for line in lines]

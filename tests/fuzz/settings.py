@@ -120,7 +120,7 @@ def _commands(folder: Path) -> dict[str, list[str]]:
             folder / "images" / "ant" / f"{number}.png"
         )
     clip = ["clip=tiny", f"clip.config={folder / 'small.json'}", "clip.arch=null", "clip.pretrained=null"]
-    data = [f"data.root={folder / 'set'}", f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]", "data.percentile_events=600"]
+    data = [f"data.root={folder / 'set'}", f"data.sensor_hw=[{SENSOR[0]},{SENSOR[1]}]", "data.p95_events=600"]
     run = [
         *clip,
         *data,
@@ -161,7 +161,7 @@ def _commands(folder: Path) -> dict[str, list[str]]:
         "show": [f"recording={recording}", *looking, "out=s.png"],
         "simulate": [
             f"images={folder / 'images'}",
-            "out=films",
+            "out=recordings",
             "sensor_hw=[20,30]",
             "amplitude_px=2",
             "progress=false",
@@ -191,17 +191,22 @@ class _HeavyWork(BaseException):
 
 
 def _stop_before_heavy_work() -> None:
-    """Let training, testing, guessing, packing and filming raise at their start."""
+    """Let training, testing, guessing, packing and simulating raise at their start."""
 
     def begin(*_: object, **__: object) -> None:
         raise _HeavyWork
 
     import lightning
 
-    from eventclip.simulation.settings import Filming
+    from eventclip.simulation.folder import Simulation
 
     for owner, name in (
-        *((lightning.Trainer, "fit"), (lightning.Trainer, "test"), (lightning.Fabric, "launch"), (Filming, "film")),
+        *(
+            (lightning.Trainer, "fit"),
+            (lightning.Trainer, "test"),
+            (lightning.Fabric, "launch"),
+            (Simulation, "simulate"),
+        ),
         (import_module("eventclip.datasets.packing"), "_fill"),
     ):
         assert hasattr(owner, name), f"{owner} has no {name}"

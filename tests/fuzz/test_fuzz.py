@@ -20,18 +20,8 @@ HANGS_S = 10.0
 STARTS_S = 300.0  # torch is imported, kernels are compiled
 RECORDINGS = ("npy", "npz", "npz_deflated", "bin", "dat", "evt2", "evt3", "aedat4", "hdf5", "text")
 OTHERS = (
-    *(
-        "split_file",
-        "pseudo_split_file",
-        "class_list",
-        "pack",
-        "pack_index",
-        "pack_header",
-        "unfinished_pack",
-        "listing_cache",
-        "features",
-        "guesses",
-    ),
+    *("split_file", "pseudo_split_file", "class_list", "pack", "pack_index", "pack_header", "unfinished_pack"),
+    *("listing_cache", "features", "scores"),
     *("results", "starts", "simulation", "still", "predicted_csv", "predicted_jsonl"),
     *("checkpoint", "resumed_checkpoint", "reference", "safetensors", "torch_weights", "torchscript", "clip_config"),
 )

@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from kinds import Prepared
 
-from eventclip.datasets.pseudo_labels import guess_dtype
-from eventclip.datasets.tta import Shards
 from eventclip.inference.api import EventCLIP
-from eventclip.models.checkpoint import make_card
-from eventclip.models.encoder import ClipEncoder
-from eventclip.models.factory import build_clip, find_architecture
-from eventclip.models.reference import load_reference_checkpoint
+from eventclip.models.architecture import build_clip, find_architecture
+from eventclip.models.building import build_classifier
+from eventclip.models.checkpoint import load_reference_checkpoint, make_metadata
+from eventclip.models.factory import load_clip
 from eventclip.models.weights import fill, read_weight_file
-from eventclip.training.building import build_classifier
-from eventclip.training.guessing import GuessStore
 from eventclip.training.resume import _count_start, _newest
+from eventclip.training.scores import ScoreStore
+from eventclip.training.selection import score_dtype
 
 ARCHITECTURE = {
     "embed_dim": 8,
@@ -102,7 +100,7 @@ def _card_and_state(folder: Path) -> dict[str, object]:
         cfg = compose("train", list(overrides))
     plain = OmegaConf.to_container(cfg, resolve=True)
     classifier = build_classifier(cfg, ["ant", "bee"])
-    card = make_card(
+    card = make_metadata(
         config=plain,
         class_names=["ant", "bee"],
         clip=classifier.encoder.describe(),
@@ -210,7 +208,7 @@ def _clip_config(folder: Path) -> Prepared:
     samples = [json.dumps(one).encode() for one in (ARCHITECTURE, published)]
 
     def read(path: Path) -> None:
-        encoder = ClipEncoder(None, None, config=path)
+        encoder = load_clip(None, None, config=path)
         views = torch.zeros(1, 3, encoder.image_size, encoder.image_size, dtype=torch.uint8)
         if encoder.image_size <= 64:
             encoder.encode_views(views)
@@ -227,20 +225,25 @@ def _starts(folder: Path) -> Prepared:
     return Prepared(folder / "starts.json", [b'{\n "starts": 3\n}\n'], mutators.retyped, read, always_read=True)
 
 
-def _guesses(folder: Path) -> Prepared:
-    store = GuessStore(folder, {"teacher": "x"}, shards=Shards(6, 6), versions=4)
+def _scores(folder: Path) -> Prepared:
+    paths = np.array([b"a/%d.npy" % number for number in range(6)])
+
+    def store() -> ScoreStore:
+        return ScoreStore(folder, {"teacher": "x"}, paths, shard_size=6, tta=4)
+
     rng = np.random.default_rng(0)
-    guesses = np.zeros(6, guess_dtype(4))
-    guesses["probability"], guesses["top"] = rng.random(6), rng.random((6, 4))
-    store.write(0, guesses)
-    (kept,) = store.folder.glob("000000*")
+    scores = np.zeros(6, score_dtype(4))
+    scores["probability"], scores["top"] = rng.random(6), rng.random((6, 4))
+    store().write(0, scores)
+    (kept,) = store().folder.glob("000000*")
 
     def read(path: Path) -> None:
-        if store.missing([0]):
+        found = store()
+        if found.missing([0]):
             return
-        assert store.read().tobytes() == guesses.tobytes(), "other guesses are believed"
+        assert found.read().tobytes() == scores.tobytes(), "other scores are believed"
 
-    return Prepared(kept, [kept.read_bytes()], mutators.npy_retold, read, named=str(folder))
+    return Prepared(kept, [kept.read_bytes()], mutators.damaged, read, named=str(folder))
 
 
 PREPARE: dict[str, Callable[[Path], Prepared]] = {
@@ -252,5 +255,5 @@ PREPARE: dict[str, Callable[[Path], Prepared]] = {
     "torchscript": _torchscript,
     "clip_config": _clip_config,
     "starts": _starts,
-    "guesses": _guesses,
+    "scores": _scores,
 }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eventclip.datasets.symbols import film_symbol
+from eventclip.datasets.symbols import simulate_symbol
 
 SENSOR = (128, 128)
 NAMES = ("star", "anchor", "umbrella")
@@ -12,7 +12,7 @@ NAMES = ("star", "anchor", "umbrella")
 @pytest.fixture(scope="session")
 def films():
     """Events of one star, one anchor and one umbrella on 128x128 pixels."""
-    return {name: film_symbol(name, SENSOR, np.random.default_rng(7)) for name in NAMES}
+    return {name: simulate_symbol(name, SENSOR, np.random.default_rng(7)) for name in NAMES}
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eventclip import EventCLIP
+from eventclip import EventCLIP, FrameRenderer, ViewTransform
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE
 from eventclip.events.frames import events_per_frame_for
@@ -34,7 +34,7 @@ def test_file_or_memory_alone_or_in_a_list_of_any_batch_is_the_same(model, films
     files = sorted((folder / "deep").iterdir())
     together = model.classify(files, sensor_hw=SENSOR)
     mixed = model.classify([str(files[0]), films["star"], files[2]], sensor_hw=SENSOR)
-    small = EventCLIP(model._batches.classifier, model.class_names, model.looking, device="cpu", batch_views=1)
+    small = EventCLIP(model._batches.classifier, model.class_names, views=model.reader, device="cpu", batch_views=1)
     alone = [small.classify(films[file.stem], sensor_hw=SENSOR) for file in files]
     for a, b, c in zip(together, mixed, alone, strict=True):
         np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-6)
@@ -59,7 +59,7 @@ def test_views_tell_their_events_and_times(model, films):
     views = model.views(events, sensor_hw=SENSOR)
     assert views.events == len(events)
     assert views.events_per_frame == events_per_frame_for(SENSOR) == 10_800
-    for (first, past), times in zip(views.spans, views.times_us, strict=True):
+    for (first, past), times in zip(views.spans, views.times, strict=True):
         assert past - first == 10_800
         np.testing.assert_array_equal(times, events["t"][[first, past - 1]])
 
@@ -100,9 +100,9 @@ def trained(tmp_path_factory, learnable_root):
     register_schema()
     overrides = [
         "experiment=fewshot_ncaltech", f"data.root={learnable_root}", "data.sensor_hw=[60,80]", "clip=tiny",
-        "adapter=joint", "frames.events_per_frame=200", "data.percentile_events=600", "data.num_workers=0",
+        "adapter=joint", "frames.events_per_frame=200", "data.p95_events=600", "data.num_workers=0",
         "data.augmentation.max_shift=3", "fewshot.shots=3", "data.batch_size=4", "optim.lr=0.01",
-        "trainer.max_epochs=3", "callbacks.progress=null", f"paths.output={output}", "views.fit=pad",
+        "trainer.max_epochs=3", "callbacks.progress=null", f"paths.output={output}", "views.resize_mode=pad",
     ]  # fmt: skip
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         run(compose("train", overrides))
@@ -145,7 +145,7 @@ def test_a_unit_of_time_that_the_numbers_do_not_tell_can_be_given(tmp_path):
     with pytest.raises(RecordingError, match="unit cannot be told: give time_unit="):
         EventCLIP.zero_shot(**words).classify(path, sensor_hw=SENSOR)
     model = EventCLIP.zero_shot(**words, time_unit="s")
-    assert model.views(path, sensor_hw=SENSOR).times_us.max() == 2_000_000
+    assert model.views(path, sensor_hw=SENSOR).times.max() == 2_000_000
     assert [w.window.events["t"][-1] for w in model.classify_windows(path, window_events=3, sensor_hw=SENSOR)] == [2e6]
     with pytest.raises(UserError, match="time_unit must be one of s, ms, us, ns"):
         EventCLIP.zero_shot(**words, time_unit="h")
@@ -195,7 +195,7 @@ def test_neither_lightning_nor_hydra_is_needed_for_words_nor_lightning_for_a_che
         ({"prompts": "a star"}, "must hold {} once"),
         ({"events_per_frame": 0}, "events_per_frame must be at least 1"),
         ({"max_views": 0}, "max_views must be 1 or more"),
-        ({"fit": "squash"}, "fit must be one of crop, pad, stretch"),
+        ({"resize_mode": "squash"}, "resize_mode must be one of crop, pad, stretch"),
         ({"device": "cuda:99"}, "device=cuda:99 cannot be used"),
         ({"batch_views": 0}, "batch_views must be 1 or more"),
     ],
@@ -242,13 +242,45 @@ def test_a_wide_sensor_is_cropped_or_shown_whole(films):
     wide["x"][0], wide["y"][0] = 399, 0  # a far corner, so that centring leaves the star at the left
     sensor = (128, 400)
     shown = {
-        fit: EventCLIP.zero_shot(["star", "anchor"], clip="tiny", fit=fit, events_per_frame=10_800)
+        mode: EventCLIP.zero_shot(["star", "anchor"], clip="tiny", resize_mode=mode, events_per_frame=10_800)
         .views(wide, sensor_hw=sensor)
-        .frames
-        for fit in ("crop", "pad", "stretch")
+        .pixels
+        for mode in ("crop", "pad", "stretch")
     }
-    ink = {fit: (frames < 240).mean(axis=(0, 1)) for fit, frames in shown.items()}
+    ink = {mode: (frames < 240).mean(axis=(0, 1)) for mode, frames in shown.items()}
     assert ink["crop"].sum() < 0.2 * ink["pad"].sum()  # the star lies beyond the middle square
     assert ink["pad"][:20].sum() == 0  # a band of background above and below
     assert ink["stretch"][:20].sum() > 0
     assert ink["stretch"].shape == ink["pad"].shape == (64, 64)
+
+
+def test_features_are_of_unit_length_and_one_row_a_recording(model, films):
+    recordings = list(films.values())
+    features = model.features(recordings, sensor_hw=SENSOR)
+    assert features.shape == (3, model.encoder.width)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    by_view = model.features(recordings, per_view=True, sensor_hw=SENSOR)
+    for recording, mean, views in zip(recordings, features, by_view, strict=True):
+        seen = model.views(recording, sensor_hw=SENSOR)
+        assert views.shape == (len(seen), model.encoder.width)
+        with torch.no_grad():
+            raw = torch.nn.functional.normalize(model.encoder.encode_views(torch.from_numpy(seen.pixels)), dim=-1)
+        np.testing.assert_allclose(views, raw, atol=1e-5)
+        np.testing.assert_allclose(mean, views.mean(0) / np.linalg.norm(views.mean(0)), atol=1e-6)
+    np.testing.assert_array_equal(model.features(recordings[1], sensor_hw=SENSOR), features[1:2])
+    assert model.features([], sensor_hw=SENSOR).shape == (0, model.encoder.width)
+    with pytest.raises(RecordingError, match="nowhere"):
+        model.features(["/nowhere.npy"])
+
+
+def test_a_classifier_of_ones_own_needs_no_plumbing(model, films):
+    own = EventCLIP(model._batches.classifier, model.class_names, device="cpu")
+    for events in films.values():
+        ours, theirs = (one.classify(events, sensor_hw=SENSOR) for one in (own, model))
+        assert np.array_equal(ours.probabilities, theirs.probabilities)
+    transform = ViewTransform(FrameRenderer(5_000), image_size=own.encoder.image_size, max_views=2)
+    few = EventCLIP(model._batches.classifier, model.class_names, views=transform, device="cpu")
+    views = few.views(films["star"], sensor_hw=SENSOR)
+    assert (len(views), views.events_per_frame) == (2, 5_000)
+    assert np.array_equal(views.pixels, transform(films["star"], SENSOR).pixels)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from eventclip.errors import UserError
-from eventclip.inference.batching import BatchClassifier
-from eventclip.inference.result import Classification, Views
+from eventclip.inference.batching import ViewBatches
+from eventclip.inference.result import Classification, RecordingViews
 
 COUNTED = [0]
 
 
-class CountedViews(Views):
+class CountedViews(RecordingViews):
     def __len__(self):
         COUNTED[0] += 1
         return super().__len__()
@@ -21,13 +21,13 @@ def views(count, name="v"):
     return CountedViews(name, frames, np.zeros((count, 2), int), np.zeros((count, 2), int), 5, (2, 2), 5)
 
 
-class Batches(BatchClassifier):
+class Batches(ViewBatches):
     """Batches whose classifier is left out: what is looked at here is when and how many come."""
 
     def __init__(self, batch_views):
         self.class_names, self.batch_views, self.sizes = ("a", "b"), batch_views, []
 
-    def __call__(self, batch):
+    def classify(self, batch):
         self.sizes.append(len(batch))
         half = np.full(2, 0.5)
         return [Classification(("a", "b"), half, half[None], one) for one in batch]
@@ -36,7 +36,7 @@ class Batches(BatchClassifier):
 def test_what_needs_no_view_comes_at_once_where_nothing_waits():
     batches, taken = Batches(64), []
     items = ((taken.append(n) or n, None) for n in range(100))
-    for number, (tag, found) in enumerate(batches.batched(items)):
+    for number, (tag, found) in enumerate(batches.classified(items)):
         assert (tag, found) == (number, None)
         assert len(taken) == number + 1
 
@@ -44,7 +44,7 @@ def test_what_needs_no_view_comes_at_once_where_nothing_waits():
 def test_what_waits_behind_a_view_waits_for_a_few_batches_at_most():
     batches, taken = Batches(4), []
     items = ((taken.append(n) or n, views(1) if n == 0 else None) for n in range(1000))
-    come = batches.batched(items)
+    come = batches.classified(items)
     assert next(come)[1] is not None
     assert len(taken) <= 4 * 4
     assert [tag for tag, _ in come] == list(range(1, 1000))
@@ -55,7 +55,7 @@ def test_order_and_work_do_not_depend_on_how_many_are_silent(silent):
     batches = Batches(8)
     kinds = [views(1 + n % 3) if n % (silent + 1) == 0 else None for n in range(2_000)]
     COUNTED[0] = 0
-    come = list(batches.batched(enumerate(kinds)))
+    come = list(batches.classified(enumerate(kinds)))
     assert [tag for tag, _ in come] == list(range(2_000))
     assert [found is None for _, found in come] == [kind is None for kind in kinds]
     assert COUNTED[0] <= 2 * 2_000

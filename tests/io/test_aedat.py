@@ -150,7 +150,7 @@ for path in sys.argv[1:]:
         read_events(path)
     except RecordingError as error:
         print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])
 """
 
 
@@ -171,6 +171,7 @@ def test_inflated_lengths_end_no_process_under_a_memory_limit(tmp_path, encoders
     assert all(line.startswith(str(path)) for line, path in zip(told, paths, strict=True))
 
 
+@pytest.mark.shared
 def test_the_shared_recording_is_read_with_its_sensor(shared, tmp_path):
     path = shared / "data" / "recordings" / "aedat4" / "sample.aedat4"
     events, sensor = read_events(path)
@@ -181,8 +182,8 @@ def test_the_shared_recording_is_read_with_its_sensor(shared, tmp_path):
             read_events(tmp_path / "cut.aedat4")
 
 
-def test_the_shared_file_of_two_streams_is_read_by_name(shared):
-    path = shared / "cases" / "two-cameras-in-one-file" / "dv_two.aedat4"
+def test_the_shared_file_of_two_streams_is_read_by_name(golden_folder):
+    path = golden_folder / "cases" / "dv_two.aedat4"
     events, _ = read_events(path, stream="events")
     assert (len(events), events["t"][0]) == (500, 1_700_000_000_000_000)
     assert len(read_events(path, stream="1")[0]) == 50

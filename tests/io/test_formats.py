@@ -194,6 +194,7 @@ def test_damaged_archives_and_camera_files_are_told_with_path_and_byte(tmp_path)
         assert name in str(caught.value)
 
 
+@pytest.mark.shared
 def test_the_shared_recordings_decode_to_their_known_counts(shared):
     recordings = shared / "data" / "recordings"
     face, _ = read_events(recordings / "n-caltech101" / "Faces_easy" / "image_0001.bin")

@@ -129,8 +129,8 @@ def test_a_file_cut_short_is_told(tmp_path, keep):
         read_events(tmp_path / "cut.h5")
 
 
-def test_the_shared_file_is_read(shared):
-    events, sensor = read_events(shared / "data" / "recordings" / "aedat4" / "event.hdf5")
+def test_the_shared_file_is_read(golden_folder):
+    events, sensor = read_events(golden_folder / "cases" / "event.hdf5")
     assert (len(events), sensor) == (17, None)
     assert events["t"][:3].tolist() == [0, 780, 1706]
 

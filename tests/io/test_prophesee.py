@@ -335,6 +335,7 @@ def test_a_format_does_not_insist_on_its_suffix(read, encoders, name, kind):
     np.testing.assert_array_equal(events, EXPECTED)
 
 
+@pytest.mark.shared
 def test_the_shared_recordings_last_as_long_as_they_do(shared):
     folder = shared / "data" / "recordings" / "prophesee"
     evt3, _ = read_events(folder / "evt3_sample.raw")
@@ -360,8 +361,8 @@ CASES = {  # path, sensor, number of events, the first and the last time
 
 
 @pytest.mark.parametrize(("path", "right"), CASES.items(), ids=CASES)
-def test_the_shared_cases_have_their_right_answers(shared, read, path, right):
-    events, sensor, _ = read((shared / "cases" / path).read_bytes(), path.rsplit("/", 1)[1])
+def test_the_shared_cases_have_their_right_answers(golden_folder, read, path, right):
+    events, sensor, _ = read((golden_folder / "cases" / path.rsplit("/", 1)[1]).read_bytes(), path.rsplit("/", 1)[1])
     assert (sensor, len(events), events["t"][0], events["t"][-1]) == right
 
 

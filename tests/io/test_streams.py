@@ -77,6 +77,7 @@ def test_pieces_together_are_the_recording(tmp_path, encoders, write, chunk_even
         assert len(pieces) > 10 if chunk_events == 64 else len(pieces) <= 2, name
 
 
+@pytest.mark.shared
 def test_the_shared_recordings_come_in_pieces_too(shared):
     paths = [p for p in (shared / "data" / "recordings").rglob("*") if p.suffix in READABLE_SUFFIXES]
     chosen = {p.suffix: p for p in paths} | {p.name: p for p in paths if p.suffix in (".raw", ".hdf5")}

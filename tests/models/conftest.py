@@ -2,10 +2,10 @@
 
 import pytest
 
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 
 
 @pytest.fixture
 def golden_clip(golden_clip_files):
     config, weights = golden_clip_files
-    return ClipEncoder(None, str(weights), config=config)
+    return load_clip(None, str(weights), config=config)

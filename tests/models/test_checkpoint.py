@@ -1,13 +1,18 @@
-"""A checkpoint's card is whole, of this version and of the right kinds, or one sentence says what it is not."""
+"""A checkpoint's metadata are whole, of this version and of the right kinds, or one sentence says what it is not."""
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from eventclip import EventCLIP
+from eventclip import EventCLIP, load_classifier
 from eventclip.errors import UserError
-from eventclip.models.checkpoint import read_checkpoint
+from eventclip.models.checkpoint import _TARGETS_OF_1, read_checkpoint
+from eventclip.models.trust import SHIPPED
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def made(tmp_path_factory, learnable_root, tiny_clip_json):
     ]  # fmt: skip
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         parts = assemble(compose("train", overrides))
-    return {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.card}
+    return {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.metadata}
 
 
 @pytest.fixture
@@ -64,35 +69,39 @@ CONFIG = "eventclip/config"
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("eventclip", None, "its card is a NoneType"),
-        ("eventclip", "a card", "its card is a str"),
-        ("eventclip", [1], "its card is a list"),
-        ("eventclip/format", REMOVED, "card of format None"),
-        ("eventclip/format", 2, "card of format 2, written by eventclip .* reads format 1: use the version that wrote"),
-        ("eventclip/format", True, "card of format True"),
-        ("eventclip/format", torch.ones(2), "card of format"),
-        (CONFIG, REMOVED, "lacks config.name"),
-        (CONFIG, None, "lacks config.name"),
-        (CONFIG, [], "lacks config.name"),
-        ("eventclip/clip", REMOVED, "lacks clip.weights_sha256"),
-        ("eventclip/clip/weights_sha256", None, "clip.weights_sha256 in its card is None"),
-        ("eventclip/data", None, "lacks data.checksums"),
-        ("eventclip/class_names", REMOVED, "lacks class_names"),
-        ("eventclip/class_names", "face", "class_names in its card is face, a str"),
-        ("eventclip/class_names", [], "class_names in its card holds nothing"),
-        ("eventclip/class_names", [1, 2, 3], "class_names in its card holds 1"),
-        ("eventclip/class_names", ["face", None, "x"], "class_names in its card holds None"),
-        (f"{CONFIG}/views", REMOVED, "lacks config.views.evaluation_views"),
-        (f"{CONFIG}/data", REMOVED, "lacks config.data.percentile_events"),
-        (f"{CONFIG}/clip", None, "config.clip in its card is None"),
-        (f"{CONFIG}/adapter", "text", "config.adapter in its card is text, a str"),
-        (f"{CONFIG}/tuning", [], "lacks config.tuning.parts"),
-        (f"{CONFIG}/classifier/prompts", "a {}", "config.classifier.prompts in its card is a {}, a str"),
-        (f"{CONFIG}/classifier/prompts", [3], "config.classifier.prompts in its card holds 3"),
-        (f"{CONFIG}/seed", 10**30, "config.seed in its card is 1000"),
-        (f"{CONFIG}/seed", -1, "config.seed in its card is -1"),
-        (f"{CONFIG}/seed", "0", "config.seed in its card is 0, a str"),
-        (f"{CONFIG}/seed", True, "config.seed in its card is True, a bool"),
+        ("eventclip", None, "its metadata are a NoneType"),
+        ("eventclip", "words", "its metadata are a str"),
+        ("eventclip", [1], "its metadata are a list"),
+        ("eventclip/format", REMOVED, "metadata of format None"),
+        (
+            "eventclip/format",
+            3,
+            "metadata of format 3, written by eventclip .* reads formats 1 and 2: use the version that wrote",
+        ),
+        ("eventclip/format", True, "metadata of format True"),
+        ("eventclip/format", torch.ones(2), "metadata of format"),
+        (CONFIG, REMOVED, "lack config.name"),
+        (CONFIG, None, "lack config.name"),
+        (CONFIG, [], "lack config.name"),
+        ("eventclip/clip", REMOVED, "lack clip.weights_sha256"),
+        ("eventclip/clip/weights_sha256", None, "clip.weights_sha256 in its metadata is None"),
+        ("eventclip/data", None, "lack data.checksums"),
+        ("eventclip/class_names", REMOVED, "lack class_names"),
+        ("eventclip/class_names", "face", "class_names in its metadata is face, a str"),
+        ("eventclip/class_names", [], "class_names in its metadata holds nothing"),
+        ("eventclip/class_names", [1, 2, 3], "class_names in its metadata holds 1"),
+        ("eventclip/class_names", ["face", None, "x"], "class_names in its metadata holds None"),
+        (f"{CONFIG}/views", REMOVED, "lack config.views.evaluation_views"),
+        (f"{CONFIG}/data", REMOVED, "lack config.data.p95_events"),
+        (f"{CONFIG}/clip", None, "config.clip in its metadata is None"),
+        (f"{CONFIG}/adapter", "text", "config.adapter in its metadata is text, a str"),
+        (f"{CONFIG}/tuning", [], "lack config.tuning.parts"),
+        (f"{CONFIG}/classifier/prompts", "a {}", "config.classifier.prompts in its metadata is a {}, a str"),
+        (f"{CONFIG}/classifier/prompts", [3], "config.classifier.prompts in its metadata holds 3"),
+        (f"{CONFIG}/seed", 10**30, "config.seed in its metadata is 1000"),
+        (f"{CONFIG}/seed", -1, "config.seed in its metadata is -1"),
+        (f"{CONFIG}/seed", "0", "config.seed in its metadata is 0, a str"),
+        (f"{CONFIG}/seed", True, "config.seed in its metadata is True, a bool"),
         (f"{CONFIG}/data/root", torch.zeros(1), "holds a Tensor at config.data.root"),
         (f"{CONFIG}/data/root", {1, 2}, "holds a set at config.data.root"),
         ("state_dict", REMOVED, "lacks state_dict"),
@@ -106,7 +115,7 @@ CONFIG = "eventclip/config"
         ("state_dict/adapter.text_features", torch.zeros(3, 32).to_sparse(), "is no plain tensor"),
     ],
 )
-def test_a_damaged_card_is_told_in_one_sentence(refused, place, value, message):
+def test_damaged_metadata_are_told_in_one_sentence(refused, place, value, message):
     import re
 
     assert re.search(message, refused(place, value))
@@ -123,7 +132,7 @@ def test_a_damaged_card_is_told_in_one_sentence(refused, place, value, message):
         (f"{CONFIG}/frames/events_per_frame", 0),
         (f"{CONFIG}/data/sensor_hw", "wide"),
         (f"{CONFIG}/data/sensor_hw", [1]),
-        (f"{CONFIG}/views/fit", "squash"),
+        (f"{CONFIG}/views/resize_mode", "squash"),
         (f"{CONFIG}/views/evaluation_views", 0),
         (f"{CONFIG}/tuning/parts", [1, 2]),
         (f"{CONFIG}/clip/config", 5),
@@ -195,3 +204,52 @@ def test_an_archive_that_would_unfold_to_more_than_it_holds_is_refused(made, tmp
             target.writestr(name, bytes(10**7) if "/data/" in name else source.read(name))
     with pytest.raises(UserError, match="claim more bytes than it has"):
         read_checkpoint(bomb)
+
+
+OF_VERSION_1 = GOLDEN / "checkpoint_v0_1.ckpt"  # text adapter on the tiny CLIP, two shots of three classes, 60x80 px
+
+
+def test_a_checkpoint_of_version_0_1_classifies_as_it_did():
+    model = EventCLIP.from_checkpoint(OF_VERSION_1, device="cpu")
+    numbers = np.arange(400)
+    events = np.stack([numbers % 80, numbers % 60, numbers / 1e4, numbers % 2], axis=1).astype(np.float32)
+    found = model.classify(events, sensor_hw=(60, 80))
+    assert found.class_names == ("face", "airplane", "yin yang")
+    np.testing.assert_allclose(found.probabilities, [0.31941730, 0.42545801, 0.25512469], atol=1e-5)
+    config = read_checkpoint(OF_VERSION_1)["eventclip"]["config"]
+    assert (config["data"]["p95_events"], config["fewshot"]["sampling"]) == (600, "seeded")
+    assert not {"percentile_events", "holdout"} & set(config["data"])
+
+
+def test_names_of_version_0_1_lead_to_what_ships():
+    shipped = {target for targets in SHIPPED.values() for target in targets}
+    assert set(_TARGETS_OF_1.values()) <= shipped
+    assert not set(_TARGETS_OF_1) & shipped
+
+
+@pytest.mark.parametrize("target", ["shutil.copyfile", "eventclip.data.ncaltech101.Path.touch", "mine.Adapter"])
+def test_version_0_1_opens_no_other_door(tmp_path, target):
+    checkpoint = torch.load(OF_VERSION_1, weights_only=True)
+    for section in ("adapter", "data", "clip", "optim"):
+        changed = copy.deepcopy(checkpoint)
+        changed["eventclip"]["config"][section]["further"] = {"_target_": target}
+        torch.save(changed, tmp_path / "a.ckpt")
+        with pytest.raises(UserError, match=f"asks for {target}, which is no part of eventclip"):
+            read_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_an_old_name_in_another_place_is_refused(tmp_path):
+    checkpoint = torch.load(OF_VERSION_1, weights_only=True)
+    checkpoint["eventclip"]["config"]["adapter"]["_target_"] = "eventclip.models.encoder.ClipEncoder"
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="belongs at adapter"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_the_one_door_gives_classifier_and_metadata():
+    classifier, metadata = load_classifier(OF_VERSION_1)
+    assert not classifier.training
+    assert metadata["class_names"] == ["face", "airplane", "yin yang"]
+    assert metadata["clip"]["weights_sha256"] == classifier.encoder.weights_sha256
+    with pytest.raises(UserError, match="give the same CLIP"):
+        load_classifier(OF_VERSION_1, clip={"arch": "RN50", "config": None, "pretrained": None})

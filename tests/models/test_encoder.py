@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from eventclip.errors import UserError
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.models.prompts import encode_classes, fill_prompts
 
 
@@ -45,15 +45,15 @@ def test_weights_have_one_checksum_whatever_file_they_come_from(golden_clip, gol
     config, weights = golden_clip_files
     path = tmp_path / "same.safetensors"
     safetensors.torch.save_file(torch.load(weights, weights_only=True), path)
-    assert ClipEncoder(None, str(path), config=config).weights_sha256 == golden_clip.weights_sha256
-    assert ClipEncoder(None, None, config=config).weights_sha256 != golden_clip.weights_sha256
+    assert load_clip(None, str(path), config=config).weights_sha256 == golden_clip.weights_sha256
+    assert load_clip(None, None, config=config).weights_sha256 != golden_clip.weights_sha256
 
 
 def test_untrained_weights_are_keyed_by_their_seed_and_touch_no_global_generator(golden_clip_files):
     config, _ = golden_clip_files
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    checksums = [ClipEncoder(None, None, config=config, init_seed=seed).weights_sha256 for seed in (0, 0, 1)]
+    checksums = [load_clip(None, None, config=config, init_seed=seed).weights_sha256 for seed in (0, 0, 1)]
     assert torch.equal(before, torch.get_rng_state())
     assert checksums[0] == checksums[1] != checksums[2]
 
@@ -99,7 +99,7 @@ def test_prompts_without_a_place_for_the_name_and_double_names_are_refused(golde
 )
 def test_a_clip_that_does_not_exist_is_told_with_what_does(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
-        ClipEncoder(**arguments)
+        load_clip(**arguments)
     assert "\n" not in str(caught.value)
 
 
@@ -109,7 +109,7 @@ def test_weights_that_cannot_be_downloaded_say_that_a_file_can_be_given(monkeypa
 
     monkeypatch.setattr("open_clip.download_pretrained", no_network)
     with pytest.raises(UserError, match=r"openai.*clip\.pretrained"):
-        ClipEncoder("ViT-B-32", "openai")
+        load_clip("ViT-B-32", "openai")
 
 
 def test_weights_of_another_shape_are_refused(golden_clip_files, tmp_path):
@@ -119,7 +119,7 @@ def test_weights_of_another_shape_are_refused(golden_clip_files, tmp_path):
     options["embed_dim"] = 48
     other.write_text(json.dumps(options))
     with pytest.raises(UserError, match=r"golden_clip\.pt"):
-        ClipEncoder(None, str(weights), config=other)
+        load_clip(None, str(weights), config=other)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_no_views_give_no_features(golden_clip):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_stores_smaller_weights_of_the_same_checksum(golden_clip_files, golden_clip, precision):
     config, weights = golden_clip_files
-    half = ClipEncoder(None, str(weights), config=config, precision=precision)
+    half = load_clip(None, str(weights), config=config, precision=precision)
     assert half.visual.conv1.weight.element_size() == 2
     assert half.weights_sha256 == golden_clip.weights_sha256
     views = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

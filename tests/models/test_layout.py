@@ -8,7 +8,7 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 
 from eventclip.errors import UserError
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.models.tuning import tune
 
 RESNET = {
@@ -47,7 +47,7 @@ def assert_same_tower(compiled, plain):
 
 
 def test_a_compiled_tower_gives_the_features_of_any_number_of_views(tiny_clip_json, traced):
-    plain, compiled = (ClipEncoder(None, None, config=tiny_clip_json, compiled=on) for on in (False, True))
+    plain, compiled = (load_clip(None, None, config=tiny_clip_json, compiled=on) for on in (False, True))
     assert not traced
     assert_same_tower(compiled, plain)
     assert 1 <= len(traced) <= 3  # one size, any size, a view alone
@@ -55,13 +55,13 @@ def test_a_compiled_tower_gives_the_features_of_any_number_of_views(tiny_clip_js
 
 @pytest.mark.slow
 def test_compiled_kernels_give_the_features_of_any_number_of_views(tiny_clip_json):
-    assert_same_tower(*(ClipEncoder(None, None, config=tiny_clip_json, compiled=on) for on in (True, False)))
+    assert_same_tower(*(load_clip(None, None, config=tiny_clip_json, compiled=on) for on in (True, False)))
 
 
 def test_what_learns_in_a_compiled_tower_gets_its_gradient(tiny_clip_json, traced):
     gradients = []
     for compiled in (False, True):
-        encoder = ClipEncoder(None, None, config=tiny_clip_json, compiled=compiled)
+        encoder = load_clip(None, None, config=tiny_clip_json, compiled=compiled)
         tune(encoder, "lora", lora_rank=2)
         encoder.encode_views(views_of(5)).square().sum().backward()
         gradients.append({name: p.grad for name, p in encoder.named_parameters() if p.requires_grad})
@@ -72,7 +72,7 @@ def test_what_learns_in_a_compiled_tower_gets_its_gradient(tiny_clip_json, trace
 
 
 def test_a_compiled_tower_has_features_of_its_own(tiny_clip_json):
-    plain, compiled = (ClipEncoder(None, None, config=tiny_clip_json, compiled=on) for on in (False, True))
+    plain, compiled = (load_clip(None, None, config=tiny_clip_json, compiled=on) for on in (False, True))
     assert "compiled" not in plain.describe_image_tower()
     assert plain.describe_image_tower() | {"compiled": True} == compiled.describe_image_tower()
 
@@ -113,7 +113,7 @@ def test_a_machine_that_cannot_compile_is_told_what_to_do(tiny_clip_json, monkey
         raise OSError("no C++ compiler found")
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=no_compiler))
-    encoder = ClipEncoder(None, None, config=tiny_clip_json, compiled=True)
+    encoder = load_clip(None, None, config=tiny_clip_json, compiled=True)
     with pytest.raises(UserError, match=r"no C\+\+ compiler found.*set clip\.compiled=false") as caught:
         encoder.encode_views(views_of(2))
     assert "\n" not in str(caught.value)
@@ -121,7 +121,7 @@ def test_a_machine_that_cannot_compile_is_told_what_to_do(tiny_clip_json, monkey
 
 
 def test_an_error_that_is_not_the_compilers_stays_what_it_is(tiny_clip_json, traced, monkeypatch):
-    encoder = ClipEncoder(None, None, config=tiny_clip_json, compiled=True)
+    encoder = load_clip(None, None, config=tiny_clip_json, compiled=True)
     monkeypatch.setattr(encoder.visual, "_compiled_call_impl", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         encoder.encode_views(views_of(2))
@@ -134,7 +134,7 @@ def fail(*_):
 def test_a_resnets_convolutions_lie_with_channels_last_and_see_the_same(tmp_path):
     path = tmp_path / "small_resnet.json"
     path.write_text(json.dumps(RESNET))
-    encoder, other = ClipEncoder(None, None, config=path), ClipEncoder(None, None, config=path)
+    encoder, other = load_clip(None, None, config=path), load_clip(None, None, config=path)
     assert isinstance(encoder.visual, ModifiedResNet)
     assert encoder.visual.layer2[0].conv2.weight.is_contiguous(memory_format=torch.channels_last)
     other.visual.to(memory_format=torch.contiguous_format)

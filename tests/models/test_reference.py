@@ -8,8 +8,8 @@ import torch
 
 from eventclip.adapters.paper import JointAdapter, TextAdapter, VisualAdapter
 from eventclip.errors import UserError
+from eventclip.models.checkpoint import from_reference, load_reference_checkpoint
 from eventclip.models.classifier import EventClassifier
-from eventclip.models.reference import from_reference, load_reference_checkpoint
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SMALL = {"width": 64, "heads": 2, "mlp_width": 128, "residual": 0.8}
@@ -20,7 +20,7 @@ def assert_golden(encoder, adapter, state, golden, golden_batch, kind):
     for pooling in ("mean", "max"):
         classifier = EventClassifier(encoder, adapter, pooling=pooling).eval()
         classifier.load_learned_state_dict(state)
-        prediction = classifier(valid, features=features)
+        prediction = classifier(features=features, valid=valid)
         for ours, name in ((prediction.logits, "logits"), (prediction.probabilities, "probs")):
             expected = golden[0][f"fs_{kind}_{pooling}_logits/{name}"]
             np.testing.assert_allclose(ours.detach(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
@@ -33,8 +33,8 @@ def test_a_text_adapters_checkpoint_is_golden(golden_clip, golden, golden_batch)
 
 
 @pytest.mark.parametrize(("kind", "build"), [("trans", VisualAdapter), ("text-trans", JointAdapter)])
-def test_a_transformer_adapters_checkpoint_is_golden(shared, golden_clip, golden, golden_batch, kind, build):
-    state = load_reference_checkpoint(shared / "golden" / f"reference_{kind}.pth")
+def test_a_transformer_adapters_checkpoint_is_golden(golden_folder, golden_clip, golden, golden_batch, kind, build):
+    state = load_reference_checkpoint(golden_folder / f"reference_{kind}.pth")
     assert_golden(golden_clip, build(golden_batch[3], 100.0, **SMALL), state, golden, golden_batch, kind)
 
 

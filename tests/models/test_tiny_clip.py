@@ -7,13 +7,12 @@ import pytest
 import torch
 
 import eventclip
-from eventclip.datasets.symbols import film_symbol
+from eventclip.datasets.symbols import simulate_symbol
 from eventclip.events.frames import FrameRenderer
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 from eventclip.rng import generator
-from eventclip.simulation.glyphs import fill, outline
-from eventclip.simulation.sketches import CLASSES, FONT
-from eventclip.views.square import clip_resize
+from eventclip.simulation.drawings import CLASSES, FONT, fill, outline
+from eventclip.views.resize import clip_resize
 
 FILES = Path(eventclip.__file__).parent / "assets" / "tiny_clip"
 RECORD = json.loads((FILES / "record.json").read_text())
@@ -22,7 +21,7 @@ PROMPT = "a sketch image of a {}"
 
 @pytest.fixture(scope="module")
 def tiny():
-    return ClipEncoder(None, str(FILES / "tiny.safetensors"), config=FILES / "tiny.json")
+    return load_clip(None, str(FILES / "tiny.safetensors"), config=FILES / "tiny.json")
 
 
 def accuracy(tiny, views, labels):
@@ -66,7 +65,7 @@ def test_it_names_filmed_sketches_but_leaves_room_to_adapt(tiny):
     render, views, labels = FrameRenderer(12_000), [], []
     for label, name in enumerate(CLASSES):
         for index in range(4):
-            events = film_symbol(name, (128, 128), generator(0, f"symbols testing {name}", index=index))
+            events = simulate_symbol(name, (128, 128), generator(0, f"symbols testing {name}", index=index))
             views.append(clip_resize(render(events, (128, 128))[:1], 64))
             labels.append(label)
     assert 0.35 < accuracy(tiny, torch.from_numpy(np.concatenate(views)), np.asarray(labels)) < 0.75

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import load_clip
 
 TOWERS = {
     "RN50": (224, 1024),
@@ -21,7 +21,7 @@ FAST = ("RN50", "ViT-B/32")
 
 @pytest.mark.parametrize("arch", [a if a in FAST else pytest.param(a, marks=pytest.mark.slow) for a in TOWERS])
 def test_each_of_openais_towers_encodes_views_to_its_width(arch):
-    encoder = ClipEncoder(arch, quick_gelu=True)
+    encoder = load_clip(arch, quick_gelu=True)
     side, width = TOWERS[arch]
     assert (encoder.image_size, encoder.width) == (side, width)
     with torch.no_grad():

@@ -10,11 +10,10 @@ import torch
 
 from eventclip.adapters.paper import IdentityAdapter, TextAdapter
 from eventclip.errors import UserError
+from eventclip.models.checkpoint import from_reference
 from eventclip.models.classifier import EventClassifier
-from eventclip.models.encoder import ClipEncoder
-from eventclip.models.lora import merge_lora
-from eventclip.models.reference import from_reference
-from eventclip.models.tuning import parameter_groups, tune
+from eventclip.models.factory import load_clip
+from eventclip.models.tuning import merge_lora, parameter_groups, tune
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 REFERENCE_NAMES = {
@@ -37,7 +36,7 @@ TINY_RESNET = {
 def resnet(tmp_path):
     path = tmp_path / "tiny_resnet.json"
     path.write_text(json.dumps(TINY_RESNET))
-    return ClipEncoder(None, config=path)
+    return load_clip(None, config=path)
 
 
 def learning(module):
@@ -77,7 +76,7 @@ def test_lora_is_golden_and_merging_it_changes_nothing(golden_clip, golden, gold
         features = torch.zeros(*valid.shape, golden_clip.width)
         with torch.no_grad():
             features[valid] = golden_clip.encode_pixels(pixels)
-        logits = classifier(valid, features=features).logits
+        logits = classifier(features=features, valid=valid).logits
         for ours, expected in ((features[valid], stored[f"{key}/image_features"]), (logits, stored[f"{key}/logits"])):
             np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
@@ -103,7 +102,7 @@ def test_lora_starts_as_clip_itself_and_its_seed_alone_decides_its_weights(golde
     state = torch.get_rng_state()
     drawn = []
     for seed in (0, 0, 1):
-        encoder = ClipEncoder(None, str(weights), config=config)
+        encoder = load_clip(None, str(weights), config=config)
         tune(encoder, "lora", lora_rank=4, seed=seed)
         torch.testing.assert_close(encoder.encode_views(views).detach(), before, rtol=1e-4, atol=1e-4)
         drawn.append(torch.cat([p.flatten() for p in encoder.parameters() if p.requires_grad]))
@@ -125,7 +124,7 @@ def test_gradients_reach_what_learns_and_nothing_else(golden_clip, golden_batch,
     classifier = EventClassifier(golden_clip, TextAdapter(text, golden_clip.logit_scale))
     classifier.train()
     views, valid = make_views(64, 4).view(2, 2, 1, 64, 64), torch.tensor([[True, True], [True, False]])
-    classifier(valid, views=views).logits.logsumexp(-1).sum().backward()
+    classifier(views, valid).logits.logsumexp(-1).sum().backward()
     reached = {name for name, p in classifier.named_parameters() if p.grad is not None and p.grad.isfinite().all()}
     assert reached == learning(classifier)
     assert (choice == "frozen") == (not learning(golden_clip))
@@ -162,7 +161,7 @@ def test_a_tuned_classifier_comes_back_from_what_learned(golden_clip, golden_bat
     back = EventClassifier(fresh, TextAdapter(text, 100.0))
     back.load_learned_state_dict(state)
     views, valid = make_views(64).unsqueeze(0), torch.ones(1, 2, dtype=torch.bool)
-    assert torch.equal(back(valid, views=views).logits, trained(valid, views=views).logits)
+    assert torch.equal(back(views, valid).logits, trained(views, valid).logits)
     with pytest.raises(UserError, match="tuning it was trained with"):
         EventClassifier(fresh.requires_grad_(requires_grad=False), TextAdapter(text, 100.0)).load_learned_state_dict(
             state
@@ -225,15 +224,16 @@ def test_lora_twice_and_learning_in_half_precision_are_refused(golden_clip, gold
     tune(golden_clip, "lora")
     with pytest.raises(UserError, match="LoRA weights already"):
         tune(golden_clip, "lora")
-    half = ClipEncoder(None, None, config=golden_clip_files[0], precision="bf16")
+    half = load_clip(None, None, config=golden_clip_files[0], precision="bf16")
     tune(half, "frozen")
     with pytest.raises(UserError, match="precision=bf16"):
         tune(half, "bias")
 
 
+@pytest.mark.shared
 def test_a_timm_tower_learns_whole_or_in_kinds_but_takes_no_lora(shared):
     config = shared / "models" / "liteclip" / "liteclip.json"
-    encoder = ClipEncoder(None, config=config)
+    encoder = load_clip(None, config=config)
     for choice in ("lora", "conv1", "class_token", "layernorm"):
         with pytest.raises(UserError, match="liteclip has n"):
             tune(encoder, choice)

@@ -14,16 +14,15 @@ from torch import nn
 
 from eventclip.adapters.paper import IdentityAdapter
 from eventclip.errors import UserError
-from eventclip.models.activation import needs_quick_gelu
+from eventclip.models.architecture import find_architecture
+from eventclip.models.checkpoint import load_reference_checkpoint
 from eventclip.models.classifier import EventClassifier
-from eventclip.models.encoder import ClipEncoder
-from eventclip.models.factory import find_architecture
-from eventclip.models.reference import load_reference_checkpoint
-from eventclip.models.weights import find_weight_file, read_weight_file
+from eventclip.models.factory import load_clip
+from eventclip.models.weights import find_weight_file, needs_quick_gelu, read_weight_file
 
 
 def load(config, path, **options):
-    return ClipEncoder(None, str(path), config=config, **options)
+    return load_clip(None, str(path), config=config, **options)
 
 
 @pytest.fixture
@@ -171,9 +170,9 @@ def test_an_architecture_of_one_kind_needs_no_word(tmp_path):
 
 
 def test_the_tiny_clip_states_its_activation():
-    from eventclip.inference.loading import clip_options
+    from eventclip.models.factory import clip_options
 
-    assert ClipEncoder(**clip_options("tiny")).describe()["quick_gelu"] is True
+    assert load_clip(**clip_options("tiny")).describe()["quick_gelu"] is True
 
 
 @pytest.mark.parametrize(
@@ -201,9 +200,9 @@ def test_logits_that_are_not_finite_are_no_answer(golden_clip):
     features[1, 0, 5] = float("nan")
     with torch.no_grad():
         with pytest.raises(UserError, match="the logits of 1 of 3 recordings are not finite"):
-            classifier(valid, features=features)
+            classifier(features=features, valid=valid)
         valid[1, 0] = False  # what is no view may hold anything
-        assert classifier(valid, features=features).probabilities.isfinite().all()
+        assert classifier(features=features, valid=valid).probabilities.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -305,7 +304,7 @@ def test_a_tag_brings_its_own_activation(golden_clip_files, golden_clip, monkeyp
     config, weights = golden_clip_files
     monkeypatch.setattr("open_clip.get_model_config", lambda name: json.loads(config.read_text()))
     monkeypatch.setattr("open_clip.download_pretrained", lambda published, cache_dir: str(weights))
-    encoder = ClipEncoder("ViT-B-32", tag)
+    encoder = load_clip("ViT-B-32", tag)
     assert encoder.describe()["quick_gelu"] is quick_gelu
     assert encoder.weights_sha256 == golden_clip.weights_sha256
     assert encoder.describe()["pretrained"] == tag
@@ -313,7 +312,7 @@ def test_a_tag_brings_its_own_activation(golden_clip_files, golden_clip, monkeyp
 
 def test_an_own_architecture_has_no_tags(golden_clip_files):
     with pytest.raises(UserError, match=r"neither a file nor a tag of golden_clip \(its tags: none\)"):
-        ClipEncoder("ViT-B-32", "openai", config=golden_clip_files[0])
+        load_clip("ViT-B-32", "openai", config=golden_clip_files[0])
 
 
 @pytest.mark.parametrize(
@@ -345,7 +344,7 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, content, message):
     path = tmp_path / "own.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message) as told:
-        ClipEncoder(None, config=path)
+        load_clip(None, config=path)
     assert "\n" not in str(told.value)
 
 
@@ -353,7 +352,7 @@ def test_a_configuration_that_is_no_file_does_not_wait(tmp_path):
     os.mkfifo(tmp_path / "fifo.json")
     for path, message in ((tmp_path / "fifo.json", "no regular file"), (tmp_path, "is a folder")):
         with pytest.raises(UserError, match=message):
-            ClipEncoder(None, config=path)
+            load_clip(None, config=path)
     with pytest.raises(UserError, match="no regular file"):
         find_weight_file("ViT-B-32", str(tmp_path / "fifo.json"))
 
@@ -363,7 +362,7 @@ def test_options_open_clip_does_not_know_are_refused(golden_clip_files, tmp_path
     options["vision_cfg"]["widht"] = 3
     (tmp_path / "own.json").write_text(json.dumps(options))
     with pytest.raises(UserError, match=r"cannot build own.*widht"):
-        ClipEncoder(None, config=tmp_path / "own.json")
+        load_clip(None, config=tmp_path / "own.json")
 
 
 def test_the_configuration_published_beside_weights_brings_its_mean_and_std(golden_clip_files, tmp_path):
@@ -371,7 +370,7 @@ def test_the_configuration_published_beside_weights_brings_its_mean_and_std(gold
     preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic"}
     path = tmp_path / "open_clip_config.json"
     path.write_text(json.dumps({"model_cfg": model, "preprocess_cfg": preprocess}))
-    described = ClipEncoder(None, config=path).describe()
+    described = load_clip(None, config=path).describe()
     assert (described["mean"], described["std"]) == (preprocess["mean"], preprocess["std"])
 
 
@@ -383,6 +382,7 @@ def test_names_are_found_in_either_spelling_and_bring_what_their_weights_agree_o
     assert find_architecture("ViT-L-14", None).preprocess == {}  # its tags differ
 
 
+@pytest.mark.shared
 def test_an_open_clip_file_with_a_timm_tower_loads(shared):
     folder = shared / "models" / "liteclip"
     encoder = load(folder / "liteclip.json", folder / "liteclip.safetensors")

@@ -1,14 +1,10 @@
-"""Markdown, LaTeX, CSV and the curve of a table that was reckoned by hand."""
+"""Markdown, LaTeX and CSV of a table that was reckoned by hand."""
 
 import csv
 import io
 
-import pytest
-
-from eventclip.plots.curve import draw_curve
-from eventclip.reports.estimate import Estimate
 from eventclip.reports.render import escape_latex, to_csv, to_latex, to_markdown
-from eventclip.reports.table import Row, Table
+from eventclip.reports.table import Estimate, Row, Table
 
 TOP1, TOP5 = "test/top1_probabilities", "test/top5_probabilities"
 COLUMNS = ["clip.arch", "fewshot.shots"]
@@ -78,19 +74,3 @@ def test_csv_parses_back_to_every_digit():
     assert float(lines[0][f"{TOP1} half_width"]) == 0.0125
     assert (lines[1][f"{TOP1} half_width"], lines[1][TOP5]) == ("", "")
     assert (lines[2]["n"], lines[2]["seeds"], float(lines[2][TOP5])) == ("2", "0 2", 1.0)
-
-
-def test_the_curve_has_a_line_for_each_other_difference_at_the_true_shots():
-    axis = draw_curve(TABLE).axes[0]
-    drawn = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axis.containers}
-    assert drawn == {"clip.arch RN50, wide": [[1, pytest.approx(12.34567891)]], "clip.arch ViT_B": [[1, 50], [20, 75]]}
-    assert axis.get_xscale() == "log"
-    assert axis.get_xticks().tolist() == [1, 20]
-    everything = [line for line in axis.lines if line.get_label() == "clip.arch ViT_B (all)"]
-    assert [list(line.get_ydata()) for line in everything] == [[80, 80]]
-    bars = axis.containers[1].lines[2][0].get_segments()
-    assert [segment[:, 1].tolist() for segment in bars] == [[50, 50], [65, 85]]
-
-
-def test_there_is_no_curve_where_nothing_has_shots():
-    assert draw_curve(Table([], [TOP1], [Row({}, None, (0,), {TOP1: Estimate(0.5, None)})], [])) is None

@@ -1,10 +1,11 @@
 """What differs names a row; what differs only in the seed is averaged."""
 
+import math
+
 import pytest
 
 from eventclip.reports.collect import collect
-from eventclip.reports.estimate import estimate
-from eventclip.reports.table import MISSING, heading, make_table, shown
+from eventclip.reports.table import MISSING, estimate, heading, make_table, shown, t_quantile
 
 TEXT = {"adapter._target_": "eventclip.adapters.paper.TextAdapter"}
 JOINT = {"adapter._target_": "eventclip.adapters.paper.JointAdapter", "adapter.width": 256, "adapter.heads": 4}
@@ -144,3 +145,38 @@ def test_a_test_split_drawn_by_the_seed_is_averaged_where_it_may_be_mixed(write_
 )
 def test_settings_read_as_people_write_them(column, value, text):
     assert shown(column, value) == text
+
+
+@pytest.mark.parametrize(  # the tables of any textbook
+    ("degrees", "expected"),
+    [
+        (1, 12.7062),
+        (2, 4.30265),
+        (3, 3.18245),
+        (4, 2.77645),
+        (5, 2.57058),
+        (10, 2.22814),
+        (30, 2.04227),
+        (31, 2.03951),
+        (60, 2.00030),
+        (1000, 1.96234),
+    ],
+)
+def test_students_t_is_that_of_the_tables(degrees, expected):
+    assert t_quantile(degrees) == pytest.approx(expected, abs=6e-6 * expected)
+
+
+def test_the_interval_of_known_numbers():
+    mean, half_width = estimate([0.70, 0.72, 0.74])  # s = 0.02
+    assert mean == pytest.approx(0.72)
+    assert half_width == pytest.approx(4.302653 * 0.02 / math.sqrt(3), rel=1e-6)
+
+
+def test_one_value_has_no_interval_and_equal_values_one_of_zero():
+    assert estimate([0.7]) == (0.7, None)
+    assert estimate([0.5, 0.5]) == (0.5, 0.0)
+
+
+def test_no_value_has_no_mean():
+    with pytest.raises(ValueError, match="at least one"):
+        estimate([])

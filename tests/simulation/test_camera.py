@@ -10,7 +10,7 @@ from eventclip.events.array import EVENT_DTYPE, check_events
 from eventclip.simulation.camera import EventCamera, intensity_from_gray, saccades
 
 SENSOR = (13, 21)
-STILL = np.array([[0.0, 0.0, 0.0], [1e6, 0.0, 0.0]])
+STANDING = np.array([[0.0, 0.0, 0.0], [1e6, 0.0, 0.0]])
 
 
 def picture(seed, shape=(24, 30), lowest=0.0):
@@ -61,7 +61,7 @@ def test_events_times_thresholds_rebuild_the_change_of_log_intensity(knots, seed
         hot_pixel_fraction=0,
     )
     image = picture(seed)
-    events = camera.film(image, path, SENSOR, np.random.default_rng(seed))
+    events = camera.simulate(image, path, SENSOR, np.random.default_rng(seed))
     each_on, each_off = camera.thresholds(SENSOR, np.random.default_rng(seed))
     off_count, on_count = counts(events, SENSOR)
     rebuilt = on_count * each_on - off_count * each_off
@@ -74,7 +74,7 @@ def test_events_times_thresholds_rebuild_the_change_of_log_intensity(knots, seed
 def test_an_event_is_stamped_with_the_moment_of_its_crossing():
     ramp = np.exp(np.linspace(-2, 0, 201))[None].repeat(3, axis=0)  # log intensity rises 0.01 per px
     path = np.array([[0.0, 0.0, 0.0], [100_000.0, 100.0, 0.0]])
-    events = EventCamera.ideal(0.25, log_eps=1e-6, step_us=7000).film(ramp, path, (1, 1), np.random.default_rng(0))
+    events = EventCamera.ideal(0.25, log_eps=1e-6, step_us=7000).simulate(ramp, path, (1, 1), np.random.default_rng(0))
     np.testing.assert_allclose(events["t"], [25_000, 50_000, 75_000], atol=30)
     assert (events["p"] == 1).all()
 
@@ -82,7 +82,7 @@ def test_an_event_is_stamped_with_the_moment_of_its_crossing():
 @pytest.mark.parametrize("start", [0.0, -5_000.5, 7e12])
 def test_events_are_in_order_within_the_sensor_and_within_the_path(start):
     path = saccades(5) + np.array([start, 0, 0])
-    events = EventCamera(shot_noise_hz=50).film(picture(1), path, SENSOR, np.random.default_rng(0))
+    events = EventCamera(shot_noise_hz=50).simulate(picture(1), path, SENSOR, np.random.default_rng(0))
     check_events(events, SENSOR)
     assert events.dtype == EVENT_DTYPE
     assert len(events) > 1000
@@ -93,35 +93,39 @@ def test_events_are_in_order_within_the_sensor_and_within_the_path(start):
 
 
 def test_the_same_generator_gives_the_same_recording_and_another_one_does_not():
-    films = [EventCamera().film(picture(1), saccades(5), SENSOR, np.random.default_rng(seed)) for seed in (3, 3, 4)]
-    assert films[0].tobytes() == films[1].tobytes()
-    assert films[0].tobytes() != films[2].tobytes()
+    recordings = [
+        EventCamera().simulate(picture(1), saccades(5), SENSOR, np.random.default_rng(seed)) for seed in (3, 3, 4)
+    ]
+    assert recordings[0].tobytes() == recordings[1].tobytes()
+    assert recordings[0].tobytes() != recordings[2].tobytes()
 
 
 def test_a_still_picture_without_noise_makes_no_events():
-    assert len(EventCamera.ideal().film(picture(1), STILL, SENSOR, np.random.default_rng(0))) == 0
+    assert len(EventCamera.ideal().simulate(picture(1), STANDING, SENSOR, np.random.default_rng(0))) == 0
 
 
 def test_more_light_changes_next_to_nothing():
     camera = EventCamera.ideal(log_eps=1e-6)
     image = picture(1, lowest=0.1)
-    bright = camera.film(image, saccades(5), SENSOR, np.random.default_rng(0))
-    dim = camera.film(image / 10, saccades(5), SENSOR, np.random.default_rng(0))
+    bright = camera.simulate(image, saccades(5), SENSOR, np.random.default_rng(0))
+    dim = camera.simulate(image / 10, saccades(5), SENSOR, np.random.default_rng(0))
     assert np.abs(counts(bright, SENSOR) - counts(dim, SENSOR)).sum() <= 0.01 * len(bright)
 
 
 def test_uint8_and_float_pictures_are_the_same_light():
     image = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
-    films = [EventCamera().film(one, saccades(5), SENSOR, np.random.default_rng(0)) for one in (image, image / 255)]
-    assert np.abs(counts(films[0], SENSOR) - counts(films[1], SENSOR)).sum() <= 0.01 * len(films[0])
+    recordings = [
+        EventCamera().simulate(one, saccades(5), SENSOR, np.random.default_rng(0)) for one in (image, image / 255)
+    ]
+    assert np.abs(counts(recordings[0], SENSOR) - counts(recordings[1], SENSOR)).sum() <= 0.01 * len(recordings[0])
 
 
 def test_going_the_way_back_swaps_on_and_off():
     there = np.array([[0.0, -4.0, -2.0], [50_000.0, 4.0, 3.0]])
     back = np.column_stack([there[:, 0], there[::-1, 1:]])
     camera = EventCamera.ideal(0.02)
-    off, on = counts(camera.film(picture(1), there, SENSOR, np.random.default_rng(0)), SENSOR)
-    back_off, back_on = counts(camera.film(picture(1), back, SENSOR, np.random.default_rng(0)), SENSOR)
+    off, on = counts(camera.simulate(picture(1), there, SENSOR, np.random.default_rng(0)), SENSOR)
+    back_off, back_on = counts(camera.simulate(picture(1), back, SENSOR, np.random.default_rng(0)), SENSOR)
     # Each turn of a pixel's log intensity may cost or gain one event.
     assert np.abs(on - back_off).sum() < 0.1 * on.sum()
     assert np.abs(off - back_on).sum() < 0.1 * off.sum()
@@ -130,18 +134,18 @@ def test_going_the_way_back_swaps_on_and_off():
 def test_a_pixel_that_stands_beyond_the_edge_sees_the_edge():
     image = picture(1)
     away = np.array([[0.0, 100.0, 0.0], [50_000.0, 1000.0, 0.0]])
-    assert len(EventCamera.ideal().film(image, away, SENSOR, np.random.default_rng(0))) == 0
+    assert len(EventCamera.ideal().simulate(image, away, SENSOR, np.random.default_rng(0))) == 0
     padded = np.pad(image, 40, mode="edge")
     path = np.array([[0.0, -20.0, 15.0], [50_000.0, 25.0, -18.0]])
-    films = [EventCamera.ideal().film(one, path, SENSOR, np.random.default_rng(0)) for one in (image, padded)]
-    assert films[0].tobytes() == films[1].tobytes()
-    assert len(films[0]) > 100
+    recordings = [EventCamera.ideal().simulate(one, path, SENSOR, np.random.default_rng(0)) for one in (image, padded)]
+    assert recordings[0].tobytes() == recordings[1].tobytes()
+    assert len(recordings[0]) > 100
 
 
 @pytest.mark.parametrize("refractory_us", [1, 700, 20_000])
 def test_no_two_events_of_a_pixel_are_closer_than_the_dead_time(refractory_us):
     camera = EventCamera(refractory_us=refractory_us, shot_noise_hz=100, hot_pixel_fraction=0.1, hot_pixel_hz=2000)
-    events = camera.film(picture(1), saccades(8), SENSOR, np.random.default_rng(0))
+    events = camera.simulate(picture(1), saccades(8), SENSOR, np.random.default_rng(0))
     gaps = intervals(events, SENSOR[1])
     assert len(gaps) > 1000
     assert gaps.min() >= refractory_us
@@ -149,17 +153,17 @@ def test_no_two_events_of_a_pixel_are_closer_than_the_dead_time(refractory_us):
 
 def test_dead_time_costs_events():
     path, image = saccades(8), picture(1)
-    films = [
-        EventCamera(refractory_us=us, shot_noise_hz=0).film(image, path, SENSOR, np.random.default_rng(0))
+    recordings = [
+        EventCamera(refractory_us=us, shot_noise_hz=0).simulate(image, path, SENSOR, np.random.default_rng(0))
         for us in (0, 1000, 5000)
     ]
-    assert len(films[0]) > len(films[1]) > len(films[2]) > 100
+    assert len(recordings[0]) > len(recordings[1]) > len(recordings[2]) > 100
 
 
 def silent(**noise):
     quiet = {"refractory_us": 0, "shot_noise_hz": 0, "leak_hz": 0, "hot_pixel_fraction": 0}
     camera = EventCamera(**quiet | noise)
-    return camera.film(np.full((64, 64), 0.5), STILL, (64, 64), np.random.default_rng(0))  # one second
+    return camera.simulate(np.full((64, 64), 0.5), STANDING, (64, 64), np.random.default_rng(0))  # one second
 
 
 def test_shot_noise_has_the_rate_asked_for_in_both_polarities():
@@ -233,20 +237,20 @@ def test_an_impossible_camera_is_refused_by_name(option, value):
 @pytest.mark.parametrize(
     ("image", "path", "sensor_hw", "told"),
     [
-        (np.zeros((4, 4, 3)), STILL, SENSOR, r"\(4, 4, 3\)"),
-        (np.zeros((0, 4)), STILL, SENSOR, r"\(0, 4\)"),
-        (np.zeros((4, 4), np.int32), STILL, SENSOR, "int32"),
-        (np.full((4, 4), 128.0), STILL, SENSOR, "from 128 to 128"),
-        (np.full((4, 4), np.nan), STILL, SENSOR, "nan"),
-        (np.zeros((4, 4)), STILL[:1], SENSOR, r"\(1, 3\)"),
-        (np.zeros((4, 4)), STILL[::-1], SENSOR, "rising times"),
-        (np.zeros((4, 4)), STILL + np.inf, SENSOR, "finite"),
-        (np.zeros((4, 4)), STILL, (0, 4), r"\(0, 4\)"),
+        (np.zeros((4, 4, 3)), STANDING, SENSOR, r"\(4, 4, 3\)"),
+        (np.zeros((0, 4)), STANDING, SENSOR, r"\(0, 4\)"),
+        (np.zeros((4, 4), np.int32), STANDING, SENSOR, "int32"),
+        (np.full((4, 4), 128.0), STANDING, SENSOR, "from 128 to 128"),
+        (np.full((4, 4), np.nan), STANDING, SENSOR, "nan"),
+        (np.zeros((4, 4)), STANDING[:1], SENSOR, r"\(1, 3\)"),
+        (np.zeros((4, 4)), STANDING[::-1], SENSOR, "rising times"),
+        (np.zeros((4, 4)), STANDING + np.inf, SENSOR, "finite"),
+        (np.zeros((4, 4)), STANDING, (0, 4), r"\(0, 4\)"),
     ],
 )
-def test_what_cannot_be_filmed_is_refused(image, path, sensor_hw, told):
+def test_what_cannot_be_simulated_is_refused(image, path, sensor_hw, told):
     with pytest.raises(UserError, match=told):
-        EventCamera().film(image, path, sensor_hw, np.random.default_rng(0))
+        EventCamera().simulate(image, path, sensor_hw, np.random.default_rng(0))
 
 
 def test_saccades_that_go_nowhere_are_refused():

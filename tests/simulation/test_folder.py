@@ -6,20 +6,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from eventclip.errors import UserError
+from eventclip.files import held
 from eventclip.simulation.camera import EventCamera
-from eventclip.simulation.folder import film_folder
-from eventclip.simulation.images import read_still
-from eventclip.simulation.settings import Filming
+from eventclip.simulation.folder import Simulation, simulate_folder
+from eventclip.simulation.images import read_image
 
 SMALL = {"sensor_hw": [30, 40], "amplitude_px": 4, "saccade_us": 20_000}
 CAMERA = EventCamera(threshold_on=0.3, threshold_off=0.3, hot_pixel_fraction=0.01)
-FILMING = Filming(camera=CAMERA, **SMALL)
+SIMULATION = Simulation(camera=CAMERA, **SMALL)
 
 
 def draw(path, seed=0, size=(48, 36)):
@@ -41,8 +40,8 @@ def images(tmp_path):
     return root
 
 
-def film(images, out, filming=FILMING, **options):
-    return film_folder(images, out, filming, progress=False, **options)
+def simulate(images, out, simulation=SIMULATION, **options):
+    return simulate_folder(images, out, simulation, progress=False, **options)
 
 
 def contents(root):
@@ -54,12 +53,12 @@ def contents(root):
 
 
 def test_images_become_recordings_in_the_layout_and_format_of_the_est_release(images, tmp_path):
-    made = film(images, tmp_path / "out")
+    made = simulate(images, tmp_path / "out")
     paths = sorted((tmp_path / "out").rglob("*.npy"))
     assert {path.parents[1].name for path in paths} == {"training", "validation", "testing"}
     assert sorted(path.stem for path in paths if path.parent.name == "Faces") == [f"image_{i:04d}" for i in range(5)]
     assert made.recordings == {"training": 6, "validation": 2, "testing": 2}
-    assert (made.classes, made.filmed) == (2, 10)
+    assert (made.classes, made.new) == (2, 10)
     assert sorted(made.events) == sorted(len(np.load(path)) for path in paths)
     x, y, t, p = np.load(paths[0]).T
     assert np.load(paths[0]).dtype == np.float32
@@ -77,14 +76,14 @@ def test_images_become_recordings_in_the_layout_and_format_of_the_est_release(im
 
 
 def test_the_number_of_workers_and_the_place_of_the_images_change_nothing(images, tmp_path):
-    film(images, tmp_path / "one")
-    film(images.rename(tmp_path / "moved"), tmp_path / "three", workers=3)
+    simulate(images, tmp_path / "one")
+    simulate(images.rename(tmp_path / "moved"), tmp_path / "three", workers=3)
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
 
 
 def test_another_seed_gives_another_split_and_other_recordings(images, tmp_path):
-    film(images, tmp_path / "one")
-    film(images, tmp_path / "two", Filming(camera=CAMERA, seed=1, **SMALL))
+    simulate(images, tmp_path / "one")
+    simulate(images, tmp_path / "two", Simulation(camera=CAMERA, seed=1, **SMALL))
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one.keys() != two.keys()
     assert not set(one.values()) & set(two.values())
@@ -92,13 +91,13 @@ def test_another_seed_gives_another_split_and_other_recordings(images, tmp_path)
 
 def test_an_interrupted_run_goes_on_and_leaves_what_is_finished_alone(images, tmp_path):
     out = tmp_path / "out"
-    film(images, out)
+    simulate(images, out)
     whole = contents(out)
     finished, lost = sorted(out.rglob("*.npy"))[:2]
     stamp = finished.stat().st_mtime_ns
     lost.with_name(f".{lost.name}.part").write_bytes(b"half")  # as a killed process leaves it
     lost.unlink()
-    assert film(images, out).filmed == 1
+    assert simulate(images, out).new == 1
     assert contents(out) == whole
     assert finished.stat().st_mtime_ns == stamp
 
@@ -117,12 +116,12 @@ def test_a_failing_run_leaves_only_whole_recordings(images, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", full_disk)
         with pytest.raises(UserError, match=f"{out}.*No space left"):
-            film(images, out)
+            simulate(images, out)
     left = contents(out)
     assert 4 <= len(left) < 11  # the header and what was finished
     assert all(name.endswith((".npy", ".json")) for name in left)
-    film(images, out)
-    film(images, tmp_path / "straight")
+    simulate(images, out)
+    simulate(images, tmp_path / "straight")
     assert contents(out) == contents(tmp_path / "straight")
     assert left.items() <= contents(out).items()
 
@@ -130,15 +129,15 @@ def test_a_failing_run_leaves_only_whole_recordings(images, tmp_path, monkeypatc
 @pytest.mark.parametrize("change", ["settings", "images"])
 def test_a_folder_made_in_another_way_is_refused_and_kept(images, tmp_path, change):
     out = tmp_path / "out"
-    film(images, out)
+    simulate(images, out)
     before = contents(out)
-    filming, told = FILMING, "images.count was 10 and is now 11"
+    simulation, told = SIMULATION, "images.count was 10 and is now 11"
     if change == "settings":
-        filming, told = Filming(camera=EventCamera(), **SMALL), "camera.threshold_on was 0.3 and is now 0.2"
+        simulation, told = Simulation(camera=EventCamera(), **SMALL), "camera.threshold_on was 0.3 and is now 0.2"
     else:
         draw(images / "Faces" / "image_0005.jpg")
     with pytest.raises(UserError, match=told):
-        film(images, out, filming)
+        simulate(images, out, simulation)
     assert contents(out) == before
 
 
@@ -147,25 +146,24 @@ def test_a_folder_with_other_content_is_refused_and_kept(images, tmp_path):
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds something else"):
-        film(images, out)
+        simulate(images, out)
     assert list(contents(out)) == ["thesis.tex"]
     with pytest.raises(UserError, match="is a file"):
-        film(images, out / "thesis.tex")
+        simulate(images, out / "thesis.tex")
     (out / "thesis.tex").rename(out / "simulation.json")
     with pytest.raises(UserError, match="cannot be read"):
-        film(images, out)
+        simulate(images, out)
 
 
-def test_a_folder_that_is_being_filmed_into_is_refused(images, tmp_path):
-    (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / ".simulation.lock"), pytest.raises(UserError, match="another process"):
-        film(images, tmp_path / "out")
+def test_a_folder_that_is_being_simulated_into_is_refused(images, tmp_path):
+    with held(tmp_path / "out" / "simulation.json"), pytest.raises(UserError, match="another process"):
+        simulate(images, tmp_path / "out")
 
 
 def test_a_folder_that_cannot_be_written_is_told(images, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        film(images, tmp_path / "file" / "out")
+        simulate(images, tmp_path / "file" / "out")
 
 
 def break_images(kind, images):
@@ -195,38 +193,38 @@ def break_images(kind, images):
 def test_bad_images_are_told_before_anything_is_written(images, tmp_path, kind, told):
     break_images(kind, images)
     with pytest.raises(UserError, match=told):
-        film(images, tmp_path / "out")
+        simulate(images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_folders_without_images_are_told(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
-        film(tmp_path / "nowhere", tmp_path / "out")
+        simulate(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "flat").mkdir()
     draw(tmp_path / "flat" / "image.png")
     with pytest.raises(UserError, match=r"no class folder.*flat/<class>/\*\.\{jpg,jpeg,png\}"):
-        film(tmp_path / "flat", tmp_path / "out")
+        simulate(tmp_path / "flat", tmp_path / "out")
 
 
 def test_recordings_are_kept_out_of_the_images(images):
     with pytest.raises(UserError, match="cannot lie within"):
-        film(images, images / "filmed")
+        simulate(images, images / "simulated")
 
 
 def test_classes_can_be_left_out(images, tmp_path):
-    assert film(images, tmp_path / "out", leave_out=["Faces"]).classes == 1
+    assert simulate(images, tmp_path / "out", leave_out=["Faces"]).classes == 1
     assert not list((tmp_path / "out").rglob("Faces"))
     with pytest.raises(UserError, match="no class folder 'faces'"):
-        film(images, tmp_path / "other", leave_out=["faces"])
+        simulate(images, tmp_path / "other", leave_out=["faces"])
     with pytest.raises(UserError, match=r"\[Faces\]"):
-        film(images, tmp_path / "other", leave_out="Faces")
+        simulate(images, tmp_path / "other", leave_out="Faces")
 
 
 @given(st.integers(1, 60), st.integers(1, 10), st.integers(0, 10), st.integers(0, 10))
 def test_every_split_gets_its_share_and_none_is_forgotten(count, training, validation, testing):
     total = training + validation + testing
     split = {"training": training / total, "validation": validation / total, "testing": testing / total}
-    dealt = Filming(camera=CAMERA, split=split).split_of("bonsai", count)
+    dealt = Simulation(camera=CAMERA, split=split).split_of("bonsai", count)
     got = Counter(dealt)
     assert len(dealt) == count
     assert got["training"] >= 1
@@ -237,16 +235,16 @@ def test_every_split_gets_its_share_and_none_is_forgotten(count, training, valid
 
 
 def test_a_class_is_split_the_same_whatever_other_classes_there_are():
-    assert FILMING.split_of("ant", 30) == FILMING.split_of("ant", 30)
-    assert FILMING.split_of("ant", 30) != FILMING.split_of("bass", 30)
-    assert Counter(FILMING.split_of("ant", 30)) == {"training": 18, "validation": 6, "testing": 6}
+    assert SIMULATION.split_of("ant", 30) == SIMULATION.split_of("ant", 30)
+    assert SIMULATION.split_of("ant", 30) != SIMULATION.split_of("bass", 30)
+    assert Counter(SIMULATION.split_of("ant", 30)) == {"training": 18, "validation": 6, "testing": 6}
 
 
 @pytest.mark.parametrize("fit", ["inside", "cover"])
 @pytest.mark.parametrize("size", [(100, 20), (20, 100), (300, 200), (16, 700)])
 def test_any_shape_of_picture_fits_the_sensor(fit, size):
     pixels = np.random.default_rng(0).integers(0, 256, size[::-1], np.uint8)
-    events = Filming(camera=CAMERA, fit=fit, **SMALL).film(Image.fromarray(pixels), np.random.default_rng(0))
+    events = Simulation(camera=CAMERA, fit=fit, **SMALL).simulate(Image.fromarray(pixels), np.random.default_rng(0))
     assert events["x"].max() < 40
     assert events["y"].max() < 30
     if fit == "cover":
@@ -263,14 +261,14 @@ def test_images_of_every_kind_are_read_as_the_eye_sees_them(tmp_path):
     }
     for name, image in kinds.items():
         image.save(tmp_path / name)
-        np.testing.assert_allclose(np.asarray(read_still(tmp_path / name)), gray, atol=2, err_msg=name)
+        np.testing.assert_allclose(np.asarray(read_image(tmp_path / name)), gray, atol=2, err_msg=name)
     clear = Image.fromarray(np.zeros((18, 20, 4), np.uint8))
     clear.save(tmp_path / "clear.png")
-    assert (np.asarray(read_still(tmp_path / "clear.png")) == 255).all()
+    assert (np.asarray(read_image(tmp_path / "clear.png")) == 255).all()
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.fromarray(gray).save(tmp_path / "turned.jpg", exif=turned)
-    assert read_still(tmp_path / "turned.jpg").size == (18, 20)
+    assert read_image(tmp_path / "turned.jpg").size == (18, 20)
 
 
 @pytest.mark.parametrize(
@@ -290,29 +288,30 @@ def test_images_of_every_kind_are_read_as_the_eye_sees_them(tmp_path):
 )
 def test_impossible_settings_are_refused_by_name(option, value):
     with pytest.raises(UserError, match=option):
-        Filming(camera=CAMERA, **{option: value})
+        Simulation(camera=CAMERA, **{option: value})
 
 
 def test_workers_must_be_a_positive_number(images, tmp_path):
     for workers in (0, "two"):
         with pytest.raises(UserError, match="workers"):
-            film(images, tmp_path / "out", workers=workers)
+            simulate(images, tmp_path / "out", workers=workers)
 
 
 def test_the_header_says_how_the_recordings_were_made(images, tmp_path):
-    film(images, tmp_path / "out")
+    simulate(images, tmp_path / "out")
     header = json.loads((tmp_path / "out" / "simulation.json").read_text())
     assert header["camera"]["threshold_on"] == 0.3
     assert header["sensor_hw"] == [30, 40]
     assert header["images"]["count"] == 10
 
 
-def test_a_filmed_face_looks_like_the_recorded_one(shared):
+@pytest.mark.shared
+def test_a_simulated_face_looks_like_the_recorded_one(shared):
     """The image behind the one original recording: as many events, in the same places."""
-    still = shared / "data" / "images" / "caltech101" / "Faces_easy" / "image_0001.jpg"
+    image = shared / "data" / "images" / "caltech101" / "Faces_easy" / "image_0001.jpg"
     raw = np.fromfile(shared / "data/recordings/n-caltech101/Faces_easy/image_0001.bin", np.uint8).reshape(-1, 5)
     camera = EventCamera(threshold_on=0.4, threshold_off=0.4, threshold_spread=0.05)
-    events = Filming(camera=camera).film(read_still(still), np.random.default_rng(0))
+    events = Simulation(camera=camera).simulate(read_image(image), np.random.default_rng(0))
     ours, theirs = np.zeros((173, 151)), np.zeros((173, 151))
     np.add.at(ours, (events["y"], events["x"]), 1)
     np.add.at(theirs, (raw[:, 1], raw[:, 0]), 1)

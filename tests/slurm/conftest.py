@@ -90,7 +90,7 @@ def words(learnable_root):
     """The small run: deterministic, with dropout and validation, some seconds long."""
     return [
         *("experiment=fewshot_ncaltech", f"data.root={learnable_root}", "data.sensor_hw=[60,80]"),
-        *("frames.events_per_frame=200", "data.percentile_events=600", "data.augmentation.max_shift=3", "clip=tiny"),
+        *("frames.events_per_frame=200", "data.p95_events=600", "data.augmentation.max_shift=3", "clip=tiny"),
         *("fewshot.shots=5", "data.batch_size=5", "optim.lr=0.01", "trainer.max_epochs=20", "data.num_workers=1"),
         *("selection=validation", "callbacks.last.every_n_steps=7", "callbacks.progress=null"),
         *("adapter=joint", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2"),

@@ -31,7 +31,7 @@ def command(odd_root, tmp_path):
     def words(folder, *overrides):
         return [
             *(sys.executable, "-m", "eventclip.train", "experiment=fewshot_ncaltech", f"data.root={odd_root}"),
-            *("data.sensor_hw=[60,80]", "frames.events_per_frame=200", "data.percentile_events=600"),
+            *("data.sensor_hw=[60,80]", "frames.events_per_frame=200", "data.p95_events=600"),
             *("data.augmentation.max_shift=3", "clip=tiny", "fewshot.shots=5", "data.batch_size=4"),
             *("data.evaluation_batch_size=5", "optim.lr=0.05", "trainer.max_epochs=4", "data.num_workers=1"),
             *("selection=validation", "selection.every_n_epochs=2", "callbacks.progress=null"),

@@ -100,9 +100,7 @@ def test_a_run_that_a_signal_ended_anywhere_goes_on_as_if_nothing_had_happened(r
     assert [event.step for event in events.Scalars("fit/loss_step")] == list(range(STEPS))
 
 
-def test_a_signal_while_features_are_encoded_keeps_them(
-    run_experiment, tmp_path, monkeypatch
-):
+def test_a_signal_while_features_are_encoded_keeps_them(run_experiment, tmp_path, monkeypatch):
     reads = []
     read = EventFiles.__call__
 

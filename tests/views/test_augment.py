@@ -8,8 +8,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as torchvision_functional
 
 from eventclip.errors import UserError
-from eventclip.events.array import events_from_columns, flip_time, mirror, shift
-from eventclip.views.augment import OPERATIONS, Operation, RandAugment, apply_operation, augment_events, magnitude_of
+from eventclip.events.array import events_from_columns, flip_time, mirror, moved, shift
+from eventclip.views.augment import OPERATIONS, Augmentation, Operation, RandAugment, apply_operation, magnitude_of
 
 HW = (36, 48)
 BICUBIC = v2.InterpolationMode.BICUBIC
@@ -167,6 +167,10 @@ def test_impossible_options_are_refused(options):
 OPTIONS = {"max_shift": 6, "flip_time": True}
 
 
+def augmented(events, seed, **options):
+    return moved(events, HW, Augmentation(**options).move(np.random.default_rng(seed)))
+
+
 def test_event_augmentation_is_flip_then_shift_then_mirror():
     events, seen = made_events(), set()
     for seed in range(40):
@@ -175,7 +179,7 @@ def test_event_augmentation_is_flip_then_shift_then_mirror():
         dx, dy = rng.integers(-6, 6, size=2, endpoint=True).tolist()
         expected = shift(flip_time(events) if backwards else events, dx, dy, HW)
         expected = mirror(expected, HW[1]) if mirrored else expected
-        np.testing.assert_array_equal(augment_events(events, HW, np.random.default_rng(seed), **OPTIONS), expected)
+        np.testing.assert_array_equal(augmented(events, seed, **OPTIONS), expected)
         seen.add((bool(backwards), bool(mirrored)))
     assert len(seen) == 4
 
@@ -183,7 +187,7 @@ def test_event_augmentation_is_flip_then_shift_then_mirror():
 def test_augmented_events_stay_on_the_sensor_and_none_is_made_up():
     events = made_events()
     for seed in range(40):
-        changed = augment_events(events, HW, np.random.default_rng(seed), **OPTIONS)
+        changed = augmented(events, seed, **OPTIONS)
         assert len(changed) <= len(events)
         assert (changed["x"] >= 0).all()
         assert (changed["x"] < HW[1]).all()
@@ -196,28 +200,24 @@ def test_augmented_events_stay_on_the_sensor_and_none_is_made_up():
 def test_switching_one_choice_off_leaves_the_others_as_they_were():
     events = made_events()
     for seed in range(20):
-        both = augment_events(events, HW, np.random.default_rng(seed), **OPTIONS)
-        unmirrored = augment_events(events, HW, np.random.default_rng(seed), **OPTIONS, mirror=False)
+        both = augmented(events, seed, **OPTIONS)
+        unmirrored = augmented(events, seed, **OPTIONS, mirror=False)
         assert np.array_equal(both, unmirrored) or np.array_equal(both, mirror(unmirrored, HW[1]))
 
 
 def test_nothing_switched_on_changes_nothing():
-    rng = np.random.default_rng(0)
-    same = augment_events(made_events(), HW, rng, max_shift=0, flip_time=False, mirror=False)
+    same = augmented(made_events(), 0, max_shift=0, flip_time=False, mirror=False)
     np.testing.assert_array_equal(same, made_events())
 
 
 def test_shifts_reach_both_ends_and_are_uniform():
     one = events_from_columns([0], [24], [18], [1])
-    moved = [
-        augment_events(one, HW, np.random.default_rng(s), max_shift=2, flip_time=False, mirror=False)
-        for s in range(1000)
-    ]
+    shifted = [augmented(one, seed, max_shift=2, mirror=False) for seed in range(1000)]
     for axis, middle in (("x", 24), ("y", 18)):
-        counts = np.bincount([int(events[axis][0]) - middle + 2 for events in moved], minlength=5)
+        counts = np.bincount([int(events[axis][0]) - middle + 2 for events in shifted], minlength=5)
         assert len(counts) == 5
         assert counts.min() > 140
 
 
 def test_a_recording_without_events_stays_one():
-    assert len(augment_events(made_events(0), HW, np.random.default_rng(0), **OPTIONS)) == 0
+    assert len(augmented(made_events(0), 0, **OPTIONS)) == 0

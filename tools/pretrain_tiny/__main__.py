@@ -30,7 +30,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from eventclip.rng import generator
-from eventclip.simulation.sketches import CLASSES, MARGIN, Hand
+from eventclip.simulation.drawings import CLASSES, MARGIN, Hand
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "eventclip" / "assets" / "tiny_clip"
 UNSEEN_FONT = "DejaVuSansMono"
@@ -202,7 +202,7 @@ def record(training: Training) -> dict[str, object]:
             "pictures": HELD_OUT,
             "printed, seen fonts, new warps": training.accuracy(printed(pictures, recipe.seed)),
             f"printed, unseen font {UNSEEN_FONT}": training.accuracy(printed(other, recipe.seed)),
-            "sketched, the demo's unseen style, as still images": training.accuracy(sketched(recipe.seed)),
+            "sketched, the demo's unseen style, as images": training.accuracy(sketched(recipe.seed)),
         },
         "logit_scale": round(training.clip.logit_scale.exp().item(), 3),
         "versions": {

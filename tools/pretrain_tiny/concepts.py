@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from eventclip.simulation.sketches import CLASSES
+from eventclip.simulation.drawings import CLASSES
 
 # Arrows, letters, mathematics and box drawing are left out: they are not things that a picture shows.
 RANGES = (

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from concepts import concepts
 from torch import Tensor
 
-from eventclip.simulation.glyphs import fill, has_glyph, outline, stroke
-from eventclip.simulation.sketches import CLASSES
+from eventclip.simulation.drawings import CLASSES, fill, has_glyph, outline, stroke
 
 FONTS = ("DejaVuSans", "DejaVuSerif", "STIXGeneral", "STIXGeneralBol")  # the demo draws from DejaVuSansMono
 MASK, SIDE = 96, 64  # side of a cached glyph and of a picture [px]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eventclip.adapters.transformer import ViewTransformer
+from eventclip.adapters.view_transformer import ViewTransformer
 from eventclip.errors import UserError
 
 
@@ -25,13 +25,6 @@ class Adapter(Protocol):
 
         Whatever the features of invalid views hold, NaN included, must not change anything.
         """
-
-
-class SupportAdapter(Adapter, Protocol):
-    """An adapter whose weights have a closed form: it looks at the labelled recordings once, without an optimizer."""
-
-    def fit_support(self, features: Tensor, valid: Tensor, labels: Tensor) -> None:
-        """Take in all labelled recordings: raw features (N, V, D), valid (N, V) bool, labels (N,) in [0, K)."""
 
 
 class IdentityAdapter(nn.Module):

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from eventclip.config.kinds import takes_path, takes_text
+from eventclip.config.checking import takes_path, takes_text
 from eventclip.errors import UserError
 
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
@@ -35,6 +35,13 @@ def quoted(arguments: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
     """
     sweeping = any(argument in _SWEEPS for argument in arguments)
     return [_quoted_argument(argument, settings, sweeping) for argument in arguments]
+
+
+def named(arguments: Sequence[str], key: str) -> list[str]:
+    """Give a first argument that is the path of a .pth file alone the name of its setting."""
+    first, *rest = arguments or [""]
+    is_path = first.endswith(".pth") and ("=" not in first or os.path.isfile(first))  # noqa: PTH113
+    return [f"{key}={quote(first)}", *rest] if is_path else list(arguments)
 
 
 def quote(text: str) -> str:

@@ -1,24 +1,31 @@
-"""Where the YAML tree lies, what its root may hold, and what its interpolations may call."""
+"""Hydra's composition with what this package adds: checked roots, resolvers, checkpoints as options, the schema."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from eventclip.cluster import slurm_job
-from eventclip.config.checking import sections_of
+from eventclip.config import CONFIG_DIR
+from eventclip.config.checking import check_config, sections_of
+from eventclip.config.command_line import value_of
+from eventclip.config.inputs import check_checkpoint
 from eventclip.config.run_folders import sweep_folder
 from eventclip.config.schema import EvaluateConfig, ImportConfig, PseudoLabelConfig, TrainConfig
-from eventclip.config.sentences import command, innermost_sentence
+from eventclip.config.sentences import check_choices, command, innermost_sentence
 
 __all__ = [
     "CONFIG_DIR",
@@ -27,19 +34,31 @@ __all__ = [
     "TrainConfig",
     "command",
     "innermost_sentence",
+    "offer_checkpoint",
     "register_checkpoint",
     "register_schema",
     "run_id",
     "slurm_launcher",
 ]
 
-_INSTALLED = Path(__file__).parents[1] / "conf"
-_CHECKOUT = Path(__file__).parents[3] / "conf"
-CONFIG_DIR = str(_INSTALLED if _INSTALLED.is_dir() else _CHECKOUT)
-"""Absolute folder of the configuration: inside an installed wheel, or beside ``src/`` in a checkout."""
-
 LEARNED_ON = ("clip", "tuning", "frames", "views", "data", "fewshot", "adapter", "classifier", "optim")
 """The groups that say what a checkpoint learned and on what; the others say how and where a run is done."""
+
+
+def offer_checkpoint(arguments: list[str], read: Callable[[list[str]], Mapping[str, Any]]) -> None:
+    """Offer the configuration of the checkpoint that is named on the command line; none where none is named.
+
+    Args:
+        arguments: of the command line, quoted.
+        read: gives that configuration from them.
+
+    Raises:
+        UserError: there is no such checkpoint, several are named, or it cannot be read.
+    """
+    path = value_of(arguments, "checkpoint", "checkpoints, and each brings its own configuration")
+    if path is not None:
+        check_checkpoint(path)
+    register_checkpoint({} if path is None else read(arguments))
 
 
 def register_checkpoint(config: Mapping[str, Any]) -> None:
@@ -68,8 +87,6 @@ def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
     Args:
         root: what the command's root may hold; ``conf/train.yaml`` names it "train_schema" whichever it is.
     """
-    # Hydra copies the store, which never changes what it holds, for each group that it lists: half the time of --help.
-    ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
     ConfigStore.instance().store(name="train_schema", node=_root_of(cast("Any", root)))
     ConfigStore.instance().store(name="import_schema", node=_root_of(ImportConfig))
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
@@ -111,3 +128,35 @@ def slurm_launcher() -> str:
     if find_spec("submitit") is None:
         raise SystemExit("eventclip: hydra/launcher=slurm needs a launcher: pip install 'eventclip[slurm]'")
     return "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+
+
+class CheckingLoader(ConfigLoaderImpl):
+    """Composes a command's configuration and checks it, in this process and in a sweep's jobs elsewhere.
+
+    Args:
+        config_search_path: Hydra's.
+        command: one of :data:`eventclip.config.schema.COMMANDS`.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath, command: str) -> None:
+        super().__init__(config_search_path=config_search_path)
+        self.command = command
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+    ) -> DictConfig:
+        """Compose, check and convert; the further arguments are Hydra's.
+
+        Raises:
+            UserError: a choice that is none, or a value of another kind than its setting's.
+        """
+        parsed = OverridesParser.create(config_loader=self).parse_overrides(overrides)
+        options = {
+            one.key_or_group: self.get_group_options(one.key_or_group, ObjectType.CONFIG)
+            for one in parsed
+            if self.repository.group_exists(one.key_or_group)
+        }
+        check_choices(parsed, options)
+        cfg = super().load_configuration(config_name, overrides, *args, **kwargs)
+        check_config(cfg, self.command)
+        return cfg

@@ -1,33 +1,48 @@
 """How every command begins and ends: Hydra composes, the schema checks, and whatever goes wrong is one sentence.
 
-Nothing heavy is imported before :func:`entry`'s command runs, so that ctrl-C is told in one line from the first moment.
+Nothing heavy is imported before :func:`entry`'s command runs, so that ctrl-C is told in one line from the first moment,
+and Hydra neither for ``--help`` nor for the list of experiments, which read the YAML tree as it lies.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from eventclip.config import CONFIG_DIR
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from omegaconf import DictConfig
 
 Task = Callable[["DictConfig"], Any]
 
+_HELP = ("--help", "-h")
+_SWEEPS = ("-m", "--multirun")
+
 
 def entry(
-    name: str, *, begin: Callable[[], None] | None = None, before: Task | None = None
+    name: str,
+    *,
+    before: Task | None = None,
+    experiments: bool = False,
+    checkpoint: Callable[[list[str]], Mapping[str, Any]] | None = None,
+    alone: str | None = None,
 ) -> Callable[[Task], Callable[[], None]]:
     """Make a task, which takes the composed and checked configuration, a command.
 
     Args:
         name: of the command and its configuration.
-        begin: what to do with ``sys.argv``, paths in it quoted for Hydra, before anything is composed.
         before: looks for mistakes that can be told without heavy imports, and raises a UserError for the first.
+        experiments: whether the command lists its experiments where nothing is chosen.
+        checkpoint: gives, from the arguments, the configuration that the checkpoint named among them brings along,
+            which then stands behind what else is said there.
+        alone: the setting whose value, a path, may come first and without its name.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -36,30 +51,92 @@ def entry(
             from eventclip.config.sentences import end_with, full_errors, interrupted
 
             try:
-                _run(name, task, begin, before)
+                if set(_HELP) & set(sys.argv[1:]):
+                    print(help_of(name, sys.argv[1:]), end="")
+                elif experiments and not set(sys.argv[1:]) - set(_SWEEPS):
+                    print(experiments_of(name), end="")
+                else:
+                    _run(name, task, before, checkpoint, alone)
             except KeyboardInterrupt:
                 interrupted()
             except Exception as error:
                 from eventclip.config.checking import settings_of
-                from eventclip.config.hydra_errors import hydra_sentence
+                from eventclip.config.sentences import hydra_sentence
 
-                told = hydra_sentence(error, settings_of(name), task.__code__)
-                if told is None or full_errors():
+                sentence = hydra_sentence(error, settings_of(name), task.__code__)
+                if sentence is None or full_errors():
                     raise
-                end_with(told)
+                end_with(sentence)
 
         return main
 
     return decorate
 
 
-def _run(name: str, task: Task, begin: Callable[[], None] | None, before: Task | None) -> None:
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A configuration as plain values, interpolations filled in; none may be missing."""
+    from omegaconf import OmegaConf
+
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+
+
+def help_of(name: str, arguments: Sequence[str] = ()) -> str:
+    """What a command is for, the options of its groups and the settings at its root, as its YAML file has them.
+
+    Args:
+        name: of the command.
+        arguments: of the command line, ``--config-dir`` perhaps among them.
+    """
+    header, _, _ = _parted(name)
+    chosen, settings = _settings_of(name)
+    folders = [Path(CONFIG_DIR), *_added_folders(arguments)]
+    groups = {group: _options(name, group, folders) for group in sorted(chosen)}
+    width = max(map(len, groups), default=0)
+    lines = [f"eventclip {name} GROUP=OPTION ... KEY=VALUE ...", "", *header, ""]
+    if groups:
+        listed = [_wrapped(f"  {group:{width}}  ", ", ".join(options)) for group, options in groups.items()]
+        lines += ["Groups and their options:", *listed, ""]
+    lines += [
+        *("Settings at the root:", *(f"  {line}".rstrip() for line in settings), ""),
+        "--cfg job          print the whole configuration, the settings of each group among them, and run nothing",
+        "-m                 one run for each combination of values, such as seed=0,1,2",
+        "--config-dir DIR   options and experiments of your own, in the same layout",
+        "--hydra-help       what else Hydra's command line takes",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def experiments_of(name: str) -> str:
+    """The experiments that a command can be given, a line each: name, and what its file says first."""
+    files = _experiment_files(name, [Path(CONFIG_DIR)])
+    width = max(len(path.stem) for path in files)
+    lines = [f"  {path.stem:{width}}  {_first_words(path)}" for path in files]
+    how = (
+        f"eventclip {name} experiment=NAME KEY=VALUE ...   runs one; with --cfg job it is printed and not run\n"
+        f"eventclip {name} data=NAME clip=NAME ...         takes the defaults of each group; --help lists the groups"
+    )
+    return "\n".join(["Experiments:", *lines, "", how]) + "\n"
+
+
+def _run(
+    name: str,
+    task: Task,
+    before: Task | None,
+    checkpoint: Callable[[list[str]], Mapping[str, Any]] | None,
+    alone: str | None,
+) -> None:
     from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser
 
     from eventclip.config.checking import check_config, settings_of
-    from eventclip.config.command_line import quoted
-    from eventclip.config.composition import CONFIG_DIR, PseudoLabelConfig, TrainConfig, command, register_schema
+    from eventclip.config.command_line import named, quoted
+    from eventclip.config.composition import (
+        PseudoLabelConfig,
+        TrainConfig,
+        command,
+        offer_checkpoint,
+        register_schema,
+    )
     from eventclip.errors import UserError
 
     @command
@@ -78,10 +155,11 @@ def _run(name: str, task: Task, begin: Callable[[], None] | None, before: Task |
     parser: Any = get_args_parser()
     parser.error = refuse
     typed = sys.argv
-    sys.argv = [typed[0], *quoted(typed[1:], settings_of(name))]
+    arguments = typed[1:] if alone is None else named(typed[1:], alone)
+    sys.argv = [typed[0], *quoted(arguments, settings_of(name))]
     try:
-        if begin is not None:
-            begin()
+        if checkpoint is not None:
+            offer_checkpoint(sys.argv[1:], checkpoint)
         with _checking(name):
             _run_hydra(parser.parse_args(), parser, checked, CONFIG_DIR, name)
     finally:
@@ -93,7 +171,7 @@ def _checking(name: str) -> Iterator[None]:
     """Let Hydra check what it composes, for this command, and hand its errors on in place of printing them."""
     from importlib import import_module
 
-    from eventclip.config.loader import CheckingLoader
+    from eventclip.config.composition import CheckingLoader
 
     composing: Any = import_module("hydra._internal.hydra")
     running: Any = import_module("hydra._internal.utils")
@@ -115,3 +193,68 @@ def _checking(name: str) -> Iterator[None]:
     finally:
         composing.ConfigLoaderImpl, running.run_and_report = loader, report
         saving._save_config = save  # noqa: SLF001
+
+
+def _parted(name: str) -> tuple[list[str], list[str], list[Any]]:
+    """Of a YAML file: the comment at its head, the lines of its settings without Hydra's, and its defaults."""
+    import yaml
+
+    text = (Path(CONFIG_DIR) / f"{name}.yaml").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    count = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    header = [line.removeprefix("#").removeprefix(" ") for line in lines[:count]]
+    sections = re.split(r"^(?=\w)", "\n".join(lines[count:]), flags=re.MULTILINE)
+    kept = "".join(section for section in sections if not section.startswith(("defaults:", "hydra:")))
+    return header, kept.strip("\n").splitlines(), yaml.safe_load(text).get("defaults", [])
+
+
+def _settings_of(name: str) -> tuple[set[str], list[str]]:
+    """The groups that a command's configuration chooses options of, and its settings; those it stands on come last."""
+    _, settings, defaults = _parted(name)
+    groups: set[str] = set()
+    for default in defaults:
+        if isinstance(default, dict):
+            groups |= {key for key in default if not key.startswith("override ")}
+        elif (Path(CONFIG_DIR) / f"{default}.yaml").is_file():
+            below, further = _settings_of(default)
+            groups, settings = groups | below, [*settings, "", *further]
+    return groups, settings
+
+
+def _options(name: str, group: str, folders: Sequence[Path]) -> list[str]:
+    if group == "experiment":
+        return [path.stem for path in _experiment_files(name, folders)]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def _experiment_files(name: str, folders: Sequence[Path]) -> list[Path]:
+    """Experiments for a command: those whose head names it first, and those that name none."""
+    found = {path.stem: path for folder in folders for path in sorted((folder / "experiment").glob("*.yaml"))}
+    wanted = "pseudo_label" if name == "pseudo_label" else "train"  # what was trained is imported, too
+    return [found[stem] for stem in sorted(found) if _command_of(found[stem]) in (wanted, None)]
+
+
+def _command_of(path: Path) -> str | None:
+    command = re.search(r"^#.*?\beventclip[ .](\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return None if command is None else command[1]
+
+
+def _first_words(path: Path) -> str:
+    """The first sentence of an experiment's comment, without the command that may stand beside it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line.lstrip("# ") for line in lines if line.startswith("#") and not line.startswith("# @package")]
+    return re.split(r"\s{2,}|; ", comments[0])[0] if comments else ""
+
+
+def _wrapped(head: str, text: str) -> str:
+    """A text after a head, its further lines indented as far."""
+    return textwrap.fill(text, 120, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
+
+
+def _added_folders(arguments: Sequence[str]) -> list[Path]:
+    """Folders given by ``--config-dir``, however it is written."""
+    flags = ("--config-dir", "-cd")
+    pairs = zip(arguments, [*arguments[1:], ""], strict=False)
+    apart = [following for flag, following in pairs if flag in flags]
+    joined = [one.partition("=")[2] for one in arguments if one.startswith("--config-dir=")]
+    return [Path(one) for one in apart + joined if one]

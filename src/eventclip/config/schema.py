@@ -1,18 +1,82 @@
 """What every setting of every command may be; light on imports, so that a mistake is told at once.
 
-A dataclass is a section of the configuration and its annotations are the kinds of its values (see `kinds`). A section
-with a ``_target_`` is looked up by it; of a target of the user's own nothing is known, and its keys pass. Ranges stand
-here where they are simple; what depends on several settings is checked where it is used.
+A dataclass is a section of the configuration and its annotations are the kinds of its values, which `checking` applies.
+A section with a ``_target_`` is looked up by it; of a target of the user's own nothing is known, and its keys pass.
+Ranges stand here where they are simple; what depends on several settings is checked where it is used.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from omegaconf import MISSING
 
-from eventclip.config.kinds import Between, Exactly, Portion, Text
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range of a number, both ends included unless said otherwise."""
+
+    low: float
+    high: float = math.inf
+    without_low: bool = False
+    without_high: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range."""
+        above = value > self.low if self.without_low else value >= self.low
+        return above and (value < self.high if self.without_high else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"above {self.low:g}" if self.without_low else f"of {self.low:g} or more"
+        return f"{'above' if self.without_low else 'from'} {self.low:g} to {'below ' * self.without_high}{self._end()}"
+
+    def _end(self) -> str:
+        return str(self.high) if isinstance(self.high, int) else f"{self.high:g}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that is the name of something.
+
+    Attributes:
+        meaning: what it names, for messages.
+        path: whether that is a file or a folder.
+        empty: whether it may be without a letter.
+        plain: whether it must stay within a folder: no separator, and no dot first.
+    """
+
+    meaning: str = "a text"
+    path: bool = False
+    empty: bool = False
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Exactly:
+    """So many items in a list."""
+
+    count: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A number of batches where it is whole as written, a fraction of them where it has a point: 1 is not 1.0."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is such a number."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return 0.0 <= value <= 1.0 if isinstance(value, float) else 0 <= value <= _LARGEST
+
+    def __str__(self) -> str:
+        return "from 0.0 to 1.0 (a fraction) or a whole number of 0 or more"
+
 
 Name = Annotated[str, Text("a plain name, without / and no dot first", plain=True)]
 Path = Annotated[str, Text("a path", path=True)]
@@ -34,7 +98,7 @@ SensorSides = Annotated[
 ]
 Channels = Annotated[list[float], Exactly(3, "three numbers, such as [0.5,0.5,0.5]")]
 
-Fit = Literal["crop", "pad", "stretch"]
+ResizeMode = Literal["crop", "pad", "stretch"]
 Color = Literal["gray", "rgb"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Split = Literal["training", "validation", "test"]
@@ -93,7 +157,7 @@ class Frames:
 
 @dataclass
 class Augmentation:
-    """Of :class:`eventclip.views.transform.Augmentation`."""
+    """Of :class:`eventclip.views.augment.Augmentation`."""
 
     max_shift: Annotated[int, Between(0, 32_767)]
     flip_time: bool
@@ -110,7 +174,7 @@ class DataSet:
 
     root: Path | None
     sensor_hw: SensorSides | None
-    percentile_events: Count
+    p95_events: Count
     augmentation: Augmented | None
     class_names: list[ClassName] | dict[str, ClassName] | None
     batch_size: Count
@@ -143,7 +207,7 @@ class NCaltech101(RecordedDataSet):
 class NCars(RecordedDataSet):
     """Of :class:`eventclip.datasets.ncars.NCarsDataModule`."""
 
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
@@ -152,7 +216,7 @@ class NImageNet(RecordedDataSet):
 
     variant: int | str | None
     classes: list[str] | Path | None
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
@@ -161,12 +225,12 @@ class Folder(RecordedDataSet):
 
     splits: dict[str, Path] | None
     classes: list[str] | Path | None
-    holdout: Fraction
+    split_fraction: Fraction
 
 
 @dataclass
 class Clip:
-    """Of :class:`eventclip.models.encoder.ClipEncoder`."""
+    """Of :class:`eventclip.models.factory.load_clip`."""
 
     arch: str | None
     pretrained: Path | None
@@ -206,11 +270,11 @@ class TransformerAdapter:
 
 @dataclass
 class FewShot:
-    """Of :func:`eventclip.datasets.sampling.draw_few_shot`."""
+    """Of :func:`eventclip.datasets.sampling.sample_few_shot`."""
 
     shots: Count | None
     seed: Annotated[int, Between(0, 2**63 - 1)]
-    draw: Literal["seeded", "reference"]
+    sampling: Literal["seeded", "reference"]
     repeat: bool
     split_file: Path | None
 
@@ -317,7 +381,7 @@ class Pictures:
 
 @dataclass
 class Diagnostics:
-    """Of :class:`eventclip.training.diagnostics.Diagnostics`."""
+    """Of :class:`eventclip.training.callbacks.Diagnostics`."""
 
     folder: Path | None
     bins: Count
@@ -326,7 +390,7 @@ class Diagnostics:
 
 @dataclass
 class PredictionTable:
-    """Of :class:`eventclip.training.predictions.PredictionTable`."""
+    """Of :class:`eventclip.training.callbacks.PredictionTable`."""
 
     file: Path
     top: Count
@@ -334,14 +398,14 @@ class PredictionTable:
 
 TARGETS: dict[str, type] = {
     "eventclip.events.frames.FrameRenderer": Frames,
-    "eventclip.views.transform.Augmentation": Augmentation,
+    "eventclip.views.augment.Augmentation": Augmentation,
     "eventclip.datasets.symbols.SymbolsDataModule": DataSet,
     "eventclip.datasets.ncaltech101.NCaltech101DataModule": NCaltech101,
     "eventclip.datasets.ncars.NCarsDataModule": NCars,
     "eventclip.datasets.nimagenet.NImageNetDataModule": NImageNet,
     "eventclip.datasets.folder.FolderDataModule": Folder,
-    "eventclip.datasets.sampling.draw_few_shot": FewShot,
-    "eventclip.models.encoder.ClipEncoder": Clip,
+    "eventclip.datasets.sampling.sample_few_shot": FewShot,
+    "eventclip.models.factory.load_clip": Clip,
     "eventclip.adapters.paper.IdentityAdapter": IdentityAdapter,
     "eventclip.adapters.paper.TextAdapter": TextAdapter,
     "eventclip.adapters.paper.VisualAdapter": TransformerAdapter,
@@ -351,11 +415,12 @@ TARGETS: dict[str, type] = {
     "eventclip.training.checkpoints.LastCheckpoint": LastCheckpoint,
     "eventclip.training.requeue.Requeue": Nothing,
     "eventclip.training.callbacks.PredictionPictures": Pictures,
-    "eventclip.training.diagnostics.Diagnostics": Diagnostics,
-    "eventclip.training.predictions.PredictionTable": PredictionTable,
+    "eventclip.training.callbacks.Diagnostics": Diagnostics,
+    "eventclip.training.callbacks.PredictionTable": PredictionTable,
     "lightning.Trainer": DistributedTrainer,
     "lightning.pytorch.loggers.TensorBoardLogger": FileLogger,
     "lightning.pytorch.loggers.CSVLogger": FileLogger,
+    "eventclip.training.progress.progress": Nothing,
     "lightning.pytorch.callbacks.TQDMProgressBar": Nothing,
     "lightning.pytorch.callbacks.LearningRateMonitor": LearningRate,
     "lightning.pytorch.callbacks.ModelCheckpoint": BestCheckpoint,
@@ -395,7 +460,7 @@ class Views:
 
     training_views: Count
     evaluation_views: Count
-    fit: Fit
+    resize_mode: ResizeMode
 
 
 @dataclass
@@ -440,7 +505,7 @@ class Paths:
 class Pseudo:
     """The section pseudo of ``conf/pseudo_label.yaml``."""
 
-    versions: list[Literal["as_is", "mirrored", "flipped", "both"]]
+    tta: list[Literal["as_is", "mirrored", "flipped", "both"]]
     threshold: Fraction | dict[str, Fraction]
     tta_consistent: bool
     tta_min_prob: bool
@@ -547,7 +612,7 @@ class ClassifyViews:
     """The section views of ``conf/classify.yaml``."""
 
     max_views: Count | None
-    fit: Fit | None
+    resize_mode: ResizeMode | None
 
 
 @dataclass

@@ -1,7 +1,8 @@
-"""One recording on disk -> one sample, the same whoever asks, whenever, in whatever order."""
+"""One recording on disk -> one sample, the same whoever asks, whenever, in whatever order; samples -> a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import RecordingError
 from eventclip.rng import generator
-from eventclip.views.transform import ViewMaker
+from eventclip.views.transform import ViewTransform
 
 Sample = dict[str, Any]
-"""views uint8 (V,C,S,S), valid bool (V,), label int, index int; a batch adds B in front."""
+"""views uint8 (v, C, S, S) with v >= 1, or features float (v, D) in their place; label int, index int."""
 
-_DRAWS = 10
-"""Training draws of one recording before giving up: a shift of 20 px empties none that fills a sensor."""
+Batch = dict[str, Any]
+"""views uint8 (B, V, C, S, S) or features (B, V, D); valid bool (B, V), label int64 (B,), index int64 (B,)."""
 
 
 class RecordingDataset(Dataset[Sample]):
@@ -27,30 +28,31 @@ class RecordingDataset(Dataset[Sample]):
 
     A sample is asked for by ``(epoch, position)``; what is random in it is drawn from a generator keyed by seed, epoch
     and the recording itself (its relative path, and which of its repeats it is), so it depends neither on workers,
-    ranks, batches or interruptions, nor on what else was drawn: the one shot of a class is augmented alike among five.
+    ranks, batches or interruptions, nor on what else was sampled: the one shot of a class is augmented alike among
+    five. A position alone is of epoch 0.
 
     Args:
-        recordings: what to read, in order; few-shot draws may repeat a recording.
+        recordings: what to read, in order; few-shot sampling may repeat a recording.
         files: path -> events.
-        make_views: events -> views.
+        transform: events -> views.
         seed: seed of the augmentation.
     """
 
-    def __init__(self, recordings: Recordings, files: EventFiles, make_views: ViewMaker, *, seed: int = 0) -> None:
+    def __init__(self, recordings: Recordings, files: EventFiles, transform: ViewTransform, *, seed: int = 0) -> None:
         self.recordings = recordings
         self.files = files
-        self.make_views = make_views
+        self.transform = transform
         self.seed = seed
         # Without augmentation the repeats of a recording are one and the same sample.
-        self.repeats = None if make_views.augmentation is None else repeats(recordings.paths)
+        self.repeats = None if transform.augmentation is None else repeats(recordings.paths)
 
     def __len__(self) -> int:
         return len(self.recordings)
 
     def describe(self) -> dict[str, Any]:
         """Plain values that decide what the views of a given recording look like."""
-        seed = None if self.make_views.augmentation is None else self.seed
-        return {"files": self.files.describe(), "views": self.make_views.describe(), "seed": seed}
+        seed = None if self.transform.augmentation is None else self.seed
+        return {"files": self.files.describe(), "views": self.transform.describe(), "seed": seed}
 
     def row_name(self, position: int) -> bytes:
         """What tells this recording from all others of the same description; changes when its file does.
@@ -62,36 +64,54 @@ class RecordingDataset(Dataset[Sample]):
         stamp = self.files.stamp(self.recordings.path(position))
         return b"%d/%s/%s" % (repeat, stamp.encode(), bytes(self.recordings.paths[position]))
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, position = key
-        path = self.recordings.path(position)
+    def __getitem__(self, key: tuple[int, int] | int) -> Sample:
+        epoch, position = key if isinstance(key, tuple) else (0, key)
+        relative = self.recordings.relative(position)
+        path = self.recordings.root / relative
         events, sensor_hw = self.files(path)
-        made = None
-        if self.make_views.augmentation is None:
-            made = self.make_views(events, sensor_hw)
-        else:
-            rng = self._generator(epoch, position)
-            for _ in range(_DRAWS):
-                made = self.make_views(events, sensor_hw, rng)
-                if made is not None:
-                    break
-        if made is None:
-            raise RecordingError(
-                f"{path} has {len(events)} events and none was left on the {sensor_hw[0]}x{sensor_hw[1]} sensor "
-                f"after {_DRAWS} random shifts: lower data.augmentation.max_shift or leave the recording out"
-            )
-        views, valid = made
+        rng = None
+        if self.transform.augmentation is not None:
+            repeat = 0 if self.repeats is None else int(self.repeats[position])
+            rng = generator(self.seed, f"augment {relative!a}", epoch=epoch, index=repeat)  # names need not be UTF-8
+        try:
+            views = self.transform(events, sensor_hw, rng)
+        except RecordingError as error:
+            raise RecordingError(f"{path}: {error}") from None
         return {
-            "views": torch.from_numpy(views),
-            "valid": torch.from_numpy(valid),
+            "views": torch.from_numpy(views.pixels),
             "label": int(self.recordings.labels[position]),
             "index": position,
         }
 
-    def _generator(self, epoch: int, position: int) -> np.random.Generator:
-        name = ascii(self.recordings.relative(position))  # file names need not be UTF-8
-        repeat = 0 if self.repeats is None else int(self.repeats[position])
-        return generator(self.seed, f"augment {name}", epoch=epoch, index=repeat)
+
+def collate(samples: Sequence[Sample], *, max_views: int | None = None) -> Batch:
+    """Put samples together to a batch, filled up to equally many views; the only place where views are padded.
+
+    Args:
+        samples: with views or with features.
+        max_views: V; None takes that of the longest. Results do not depend on it; equal shapes cost a compiled tower
+            nothing.
+
+    Returns:
+        A batch, zeros where a recording has no view, ``valid`` True where it has one.
+
+    Raises:
+        ValueError: a sample with no view, or with more than ``max_views``.
+    """
+    name = "views" if "views" in samples[0] else "features"
+    counts = [len(sample[name]) for sample in samples]
+    most = max(counts) if max_views is None else max_views
+    if not 1 <= min(counts) <= max(counts) <= most:
+        raise ValueError(f"a recording needs 1 to {most} views, got {min(counts)} to {max(counts)}")
+    filled = samples[0][name].new_zeros(len(samples), most, *samples[0][name].shape[1:])
+    for row, sample, count in zip(filled, samples, counts, strict=True):
+        row[:count] = sample[name]
+    return {
+        name: filled,
+        "valid": torch.arange(most) < torch.tensor(counts)[:, None],
+        "label": torch.tensor([sample["label"] for sample in samples]),
+        "index": torch.tensor([sample["index"] for sample in samples]),
+    }
 
 
 def repeats(paths: NDArray[np.bytes_]) -> NDArray[np.int64]:

@@ -7,18 +7,20 @@ from typing import ClassVar
 import numpy as np
 
 from eventclip.datasets.datamodule import EventDataModule
-from eventclip.datasets.recordings import Recordings
-from eventclip.datasets.stratified import hold_out
+from eventclip.datasets.recordings import SPLITS, Recordings
+from eventclip.datasets.sampling import stratified_split
 from eventclip.errors import UserError
 
 
 class FolderDataModule(EventDataModule):
-    """``root/<split>/<class>/<recording>``, or ``root/<class>/<recording>`` with a part held out for the test.
+    """``root/<split>/<class>/<recording>``, or ``root/<class>/<recording>`` with a part split off for the test.
 
     Split folders are found under their usual names (train or training, val or validation, test or testing), or
-    named by ``splits``. Without any, ``holdout`` of each class is tested on: which files depends on ``seed`` and on
-    the class's own file names alone.
+    named by ``splits`` or by a subclass's ``folders``. Without any, ``split_fraction`` of each class is tested on:
+    which files depends on ``seed`` and on the class's own file names alone.
     """
+
+    own_splits = SPLITS
 
     USUAL: ClassVar[dict[str, tuple[str, ...]]] = {
         "training": ("training", "train"),
@@ -38,14 +40,15 @@ class FolderDataModule(EventDataModule):
                 f"with a folder for each class, or name yours with data.splits.{split}=FOLDER"
             )
         everything = self.list_folder(".")
-        held_out = hold_out(everything, self.holdout, seed=self.seed)
-        return everything.subset(np.flatnonzero(held_out if split == "test" else ~held_out))
+        split_off = stratified_split(everything, self.split_fraction, seed=self.seed)
+        return everything.subset(np.flatnonzero(split_off if split == "test" else ~split_off))
 
     def has_split(self, split: str) -> bool:
         """Whether there is such a split: a folder without one for validation is whole."""
         return split != "validation" or self._folder(split) is not None
 
     def _folder(self, split: str) -> str | None:
-        if split in self.splits:
-            return self.splits[split]
+        named = {**self.folders, **self.splits}
+        if split in named:
+            return named[split]
         return next((name for name in self.USUAL[split] if self.has_folder(name)), None)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from eventclip.datasets.datamodule import EventDataModule
-from eventclip.datasets.recordings import Recordings
-
-_FOLDERS = {"training": "train", "test": "test"}
+from eventclip.views.augment import Augmentation
 
 
 class NCarsDataModule(EventDataModule):
     """``root/{train,test}/{background,cars}/*``: ``.dat.npy`` of the EST release, or Prophesee's ``.dat`` originals."""
 
-    own_splits = ("training", "test")
-
-    def list_split(self, split: str) -> Recordings:
-        """List ``root/train`` or ``root/test``."""
-        return self.list_folder((_FOLDERS | self.splits)[split])
-
-    def name_of(self, class_folder: str) -> str:
-        """The paper's names: "background" and "car"."""
-        return super().name_of("car" if class_folder == "cars" else class_folder)
+    sensor_hw = (100, 120)
+    events_per_frame = 30_000  # one frame shows all of a recording
+    frames = {"count_non_zero": True, "white_background": False}  # noqa: RUF012
+    p95_events = 12_500
+    augmentation = Augmentation(max_shift=10, image=False)
+    folders = {"training": "train", "test": "test"}  # noqa: RUF012
+    names = {"cars": "car"}  # noqa: RUF012

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar
 
 from open_clip import IMAGENET_CLASSNAMES
 
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.recordings import Recordings
 from eventclip.errors import UserError
+from eventclip.views.augment import Augmentation
 
 _CORRECTED = {"n04008634": "projectile", "n04355933": "sunglass"}
 """Where the curated names would give two classes one name (missile, sunglasses)."""
@@ -21,16 +21,21 @@ class NImageNetDataModule(EventDataModule):
     The variants are test sets under other camera paths (mode) or lights (brightness): ``root/extracted_val_<name>``.
     """
 
-    own_splits = ("training", "test")
-    variants: ClassVar[tuple[str, ...]] = (
+    sensor_hw = (480, 640)
+    events_per_frame = 70_000
+    p95_events = 135_000
+    augmentation = Augmentation(max_shift=20, flip_time=True)
+    folders = {"training": "extracted_train", "test": "extracted_val"}  # noqa: RUF012
+    variants = (
         *("mode_1", "mode_5", "mode_6", "mode_7", "mode_3"),
         *("brightness_4", "brightness_5", "brightness_6", "brightness_7"),
     )
 
     def list_split(self, split: str) -> Recordings:
         """List ``root/extracted_train``, or the test folder of the variant."""
-        test = f"extracted_val_{self.variant}" if self.variant else "extracted_val"
-        return self.list_folder(({"training": "extracted_train", "test": test} | self.splits)[split])
+        if split == "test" and self.variant and "test" not in self.splits:
+            return self.list_folder(f"extracted_val_{self.variant}")
+        return super().list_split(split)
 
     def name_of(self, class_folder: str) -> str:
         """The name that CLIP's authors gave the wnid."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 import eventclip
 from eventclip.blocks import KEY, SUFFIX, Blocks, Keys, row_key, written
@@ -33,7 +32,8 @@ from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import Events
 from eventclip.files import fingerprint, held, printable, write_json
-from eventclip.parallel import cores, in_order
+from eventclip.parallel import cores, map_ordered
+from eventclip.progress import tqdm
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
     from eventclip.datasets.datamodule import EventDataModule
@@ -242,7 +242,7 @@ def _fill(
     paths = _paths_of(listed)
     each = ((n, [(i, keys[i], next(paths)) for i in part]) for n, part in enumerate(parts))
     tasks = ((n, [one for one in part if wanted[one[0]]]) for n, part in each)
-    made = in_order(partial(_pack_part, read, out), (task for task in tasks if task[1]), workers)
+    made = map_ordered(partial(_pack_part, read, out), (task for task in tasks if task[1]), workers)
     with tqdm(total=len(keys), desc="packing", initial=len(keys) - new, unit="rec", disable=not progress) as bar:
         for count, block, sentences in made:
             blocks.add(block)
@@ -365,7 +365,7 @@ def verify_pack(
     pack = Pack(out)
     for one in listed:
         pack.listing(one.recordings.root, one.folder, suffixes=one.suffixes, class_folders=one.recordings.class_folders)
-    told = in_order(partial(_difference, pack, read), enumerate(_paths_of(listed)), workers)
+    told = map_ordered(partial(_difference, pack, read), enumerate(_paths_of(listed)), workers)
     bar = tqdm(told, "verifying", pack.count, unit="rec", disable=not progress)
     different = [sentence for sentence in bar if sentence]
     if different:

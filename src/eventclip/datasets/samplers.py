@@ -1,4 +1,4 @@
-"""The order of samples: keyed by (seed, epoch), dealt to the ranks, resumable between any two batches."""
+"""The order of samples: keyed by (seed, epoch), shared among the ranks, resumable between any two batches."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eventclip.datasets.dataset import Sample
+from eventclip.datasets.dataset import Batch, Sample, collate
 from eventclip.errors import UserError
 from eventclip.rng import generator
 
@@ -19,12 +19,26 @@ Position = Callable[[], tuple[int, int]]
 """Tells (epoch, batches of it already trained on) at the moment it is called."""
 
 
+class SharedBatch(list[tuple[int, int]]):
+    """Keys of the samples that one process sees of a batch of all processes together.
+
+    Args:
+        keys: (epoch, position) each.
+        share: how many recordings are this process's, and how many all processes'. 0 of its own where it only looks
+            on, at one sample of another.
+    """
+
+    def __init__(self, keys: Iterable[tuple[int, int]], share: tuple[int, int]) -> None:
+        super().__init__(keys)
+        self.share = share
+
+
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, position) keys: each epoch a fresh permutation, cut into global batches, dealt to the ranks.
+    """Batches of (epoch, position) keys: each epoch a fresh permutation, cut into batches, shared among the ranks.
 
     The order depends on seed and epoch alone. Of global batch g, rank r of R gets every R-th sample from its r-th
     on, so R processes with batches of B/R see together what one process sees with batches of B. The last batch of an
-    epoch may be dealt unevenly (see :meth:`dealt`), down to ranks that only look on.
+    epoch may be shared unevenly, down to ranks that only look on; what a rank has of it stands with every batch.
 
     Args:
         size: number of samples.
@@ -52,19 +66,15 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return math.ceil(self.size / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[SharedBatch]:
         epoch, done = self.position()
         order = generator(self.seed, "order", epoch=epoch).permutation(self.size)
         for start in range(done * self.batch_size, self.size, self.batch_size):
             batch = order[start : start + self.batch_size]
             own = batch[self.rank :: self.world_size]
             # Every rank must take part in every step: one without a sample of its own looks at another's.
-            yield [(epoch, int(i)) for i in (own if len(own) else batch[:1])]
-
-    def dealt(self, batch: int) -> tuple[int, int]:
-        """Samples of batch number ``batch`` of an epoch: (this rank's, all ranks'); 0 where this rank only looks on."""
-        everyones = min(self.batch_size, self.size - batch * self.batch_size)
-        return len(range(self.rank, everyones, self.world_size)), everyones
+            seen = own if len(own) else batch[:1]
+            yield SharedBatch(((epoch, int(i)) for i in seen), (len(own), len(batch)))
 
 
 class EvaluationBatches(Sampler[list[tuple[int, int]]]):
@@ -82,23 +92,57 @@ class EvaluationBatches(Sampler[list[tuple[int, int]]]):
             yield [(0, i) for i in self.own[start : start + self.batch_size]]
 
 
+class _Sharing(Dataset[Sample]):
+    """The samples of a data set, and with a batch of them the share that its keys came with."""
+
+    def __init__(self, samples: Dataset[Sample]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, key: Any) -> Sample:
+        return self.samples[key]
+
+    def __getitems__(self, keys: SharedBatch) -> tuple[list[Sample], tuple[int, int]]:
+        return [self.samples[key] for key in keys], keys.share
+
+
+class _Collate:
+    """Samples and share -> a batch with ``share``."""
+
+    def __init__(self, max_views: int) -> None:
+        self.max_views = max_views
+
+    def __call__(self, fetched: Any) -> Batch:
+        samples, share = fetched
+        return {**collate(samples, max_views=self.max_views), "share": share}
+
+
 class ResumableLoader(DataLoader[Sample]):
     """A training loader that Lightning stores with a checkpoint and that refuses to go on with other data.
+
+    A batch has ``share``, how many of its recordings are this process's and how many all processes' together.
 
     Args:
         dataset: samples.
         batches: their order.
+        max_views: V, views of every batch.
         num_workers: processes that read and render; 0 = in this process.
         pin_memory: stage batches for the copy to a GPU.
     """
 
     def __init__(
-        self, dataset: Dataset[Sample], batches: TrainingBatches, *, num_workers: int, pin_memory: bool
+        self,
+        dataset: Dataset[Sample],
+        batches: TrainingBatches,
+        *,
+        max_views: int,
+        num_workers: int,
+        pin_memory: bool,
     ) -> None:
         self._batches = batches
         super().__init__(
-            dataset,
+            _Sharing(dataset),
             batch_sampler=batches,
+            collate_fn=_Collate(max_views),
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,

@@ -1,8 +1,10 @@
-"""Which recordings a few-shot learner gets: the reference's draw, seeded draws of ours, or a list in a file."""
+"""Which recordings a few-shot learner gets: the reference's sample, seeded ones of ours, or a list in a file."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,44 @@ from eventclip.errors import UserError
 from eventclip.rng import generator
 
 Positions = NDArray[np.int64]
-DRAWS = ("seeded", "reference")
+SAMPLINGS = ("seeded", "reference")
 
 
-def draw_few_shot(
+FewShot = Callable[[Recordings], Recordings]
+"""The training split -> what to train on, repeats allowed, labels possibly a teacher's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which recordings a run learns from, and which it is selected on.
+
+    Attributes:
+        few_shot: few-shot sampling of the training split, such as ``partial(sample_few_shot, shots=5)``; None trains on
+            all of it.
+        selection: what validation looks at: "validation", "test", or None for no validation at all.
+        split_fraction: fraction of each class split off where a split has no folder of its own, in (0, 1).
+
+    Raises:
+        UserError: an option outside its range.
+    """
+
+    few_shot: FewShot | None = None
+    selection: str | None = None
+    split_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.selection not in (None, "validation", "test"):
+            raise UserError(f"selection must look at 'validation', 'test' or nothing (null), got {self.selection!r}")
+        if not 0.0 < self.split_fraction < 1.0:
+            raise UserError(f"data.split_fraction must lie between 0 and 1, got {self.split_fraction}")
+
+
+def sample_few_shot(
     recordings: Recordings,
     *,
     shots: int | None,
     seed: int = 0,
-    draw: str = "seeded",
+    sampling: str = "seeded",
     repeat: bool = False,
     split_file: str | Path | None = None,
 ) -> Recordings:
@@ -31,10 +62,10 @@ def draw_few_shot(
     Args:
         recordings: the training split.
         shots: recordings per class; None takes all of the split.
-        seed: seed of a seeded draw.
-        draw: "seeded", or "reference" for the paper's own.
+        seed: seed of a seeded sample.
+        sampling: "seeded", or "reference" for the paper's own.
         repeat: a class with too few recordings gives some of them again.
-        split_file: JSON file that lists the recordings; shots and draw are not used then. Labels that a teacher
+        split_file: JSON file that lists the recordings; shots and sampling are not used then. Labels that a teacher
             guessed take the place of the folders'.
 
     Returns:
@@ -45,18 +76,18 @@ def draw_few_shot(
     """
     if split_file is not None:
         return read_split(split_file).find_in(recordings)
-    if draw not in DRAWS:
-        raise UserError(f"fewshot.draw must be one of {', '.join(DRAWS)}, got {draw!r}")
+    if sampling not in SAMPLINGS:
+        raise UserError(f"fewshot.sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
     if shots is None:
         return recordings
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
         raise UserError(f"fewshot.shots must be a whole number from 1 on, or null for everything, got {shots!r}")
-    if draw == "reference":
-        return recordings.subset(reference_draw(recordings, shots, repeat=repeat))
-    return recordings.subset(seeded_draw(recordings, shots, seed, repeat=repeat))
+    if sampling == "reference":
+        return recordings.subset(reference_sample(recordings, shots, repeat=repeat))
+    return recordings.subset(seeded_sample(recordings, shots, seed, repeat=repeat))
 
 
-def reference_draw(recordings: Recordings, shots: int, *, repeat: bool) -> Positions:
+def reference_sample(recordings: Recordings, shots: int, *, repeat: bool) -> Positions:
     """Draw as the EventCLIP authors do: one generator seeded with 0, classes and their files sorted by name.
 
     A class with fewer recordings than ``shots`` is drawn from with replacement where ``repeat``, and taken whole
@@ -73,7 +104,7 @@ def reference_draw(recordings: Recordings, shots: int, *, repeat: bool) -> Posit
     return np.array(drawn, dtype=np.int64)
 
 
-def seeded_draw(recordings: Recordings, shots: int, seed: int, *, repeat: bool) -> Positions:
+def seeded_sample(recordings: Recordings, shots: int, seed: int, *, repeat: bool) -> Positions:
     """Draw so that fewer shots are always part of more shots of the same seed.
 
     A class's draw depends on the seed, its folder's name and its own files alone, so other classes may come and go.
@@ -92,3 +123,39 @@ def seeded_draw(recordings: Recordings, shots: int, seed: int, *, repeat: bool) 
         order = generator(seed, f"few-shot {folder}").permutation(own)
         drawn.append(np.resize(order, shots))
     return np.concatenate(drawn)
+
+
+def stratified_split(
+    recordings: Recordings, fraction: float, *, seed: int, spared: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Choose a part of each class.
+
+    Which recordings of a class depends on the seed, the class folder's name and its own file names alone: other
+    classes may come and go. ``spared`` ones are taken only where the others do not suffice, and then in the same
+    order, so that few-shot draws of any size leave nearly the same part held out.
+
+    Args:
+        recordings: of one split.
+        fraction: of each class, in (0, 1); at least one recording of a class and never all of them.
+        seed: the run's seed.
+        spared: (n,) True where a recording is wanted elsewhere.
+
+    Returns:
+        (n,) True where a recording is held out.
+
+    Raises:
+        UserError: a class has a single recording.
+    """
+    held_out = np.zeros(len(recordings), dtype=bool)
+    for folder, own in zip(recordings.class_folders, recordings.by_class(), strict=True):
+        if len(own) < 2:
+            raise UserError(
+                f"class {folder!r} of {recordings.root} has {len(own)} recording, where at least 2 are needed to hold "
+                f"one out: add recordings, or make a folder for each split"
+            )
+        count = min(max(1, round(fraction * len(own))), len(own) - 1)
+        order = generator(seed, f"holdout {folder}").permutation(own)
+        if spared is not None:
+            order = order[np.argsort(spared[order], kind="stable")]
+        held_out[order[:count]] = True
+    return held_out

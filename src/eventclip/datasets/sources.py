@@ -11,8 +11,7 @@ from typing import Any
 
 from eventclip.datasets.packs import PackedFolders
 from eventclip.errors import RecordingError, UserError
-from eventclip.events.array import Events
-from eventclip.events.sensor import on_sensor
+from eventclip.events.array import Events, on_sensor, unusable
 from eventclip.io.formats import TIME_UNITS, ReadOptions, open_stream, together
 
 REVISION = 2  # of reading: raise it whenever a file would be read as other events
@@ -66,14 +65,19 @@ class EventFiles:
         Raises:
             RecordingError: unreadable, empty, outside the sensor, or the sensor's size is not known.
         """
-        events, sensor_hw, _ = self.look(path)
+        events, own_hw, _ = self._read(path)
+        sensor_hw = self.sensor_hw or own_hw
+        if sensor_hw is None or not len(events):
+            raise unusable(sensor_hw, name=str(path), ask="data.sensor_hw=[H,W]")
         return events, sensor_hw
 
     def look(self, path: Path) -> tuple[Events, tuple[int, int], list[str]]:
         """Read one file, as :meth:`__call__`, with a sentence for all that was told from its numbers or changed."""
         events, own_hw, notes = self._read(path)
         sensor_hw = self.sensor_hw or own_hw
-        return events, on_sensor(events, sensor_hw, name=str(path), ask="data.sensor_hw=[H,W]"), notes
+        if sensor_hw is None or not len(events):
+            raise unusable(sensor_hw, name=str(path), ask="data.sensor_hw=[H,W]")
+        return events, sensor_hw, [_as_typed(note) for note in notes]
 
     def read(self, path: Path) -> tuple[Events, tuple[int, int] | None]:
         """Events of one file, which may have none, and the sensor's (height, width) where it is known.
@@ -96,7 +100,7 @@ class EventFiles:
             raise RecordingError(
                 f"{path} does not fit into memory: cut it into shorter recordings, or lower data.num_workers"
             ) from None
-        return events, opened.sensor_hw, [_as_typed(note) for note in opened.notes]
+        return events, opened.sensor_hw, opened.notes
 
 
 class PackedFiles(EventFiles):
@@ -136,7 +140,10 @@ class PackedFiles(EventFiles):
 
     def _read(self, path: Path) -> tuple[Events, tuple[int, int] | None, list[str]]:
         """Events of the recording that was packed from this path below the root."""
-        return *self.packs.read(os.fsencode(path.relative_to(self.root).as_posix())), []
+        events, packed_hw = self.packs.read(os.fsencode(path.relative_to(self.root).as_posix()))
+        if self.sensor_hw not in (None, packed_hw) and len(events):  # which they were not packed with
+            on_sensor(events, self.sensor_hw, name=str(path), ask="data.sensor_hw=[H,W]")
+        return events, packed_hw, []
 
 
 def reading_told(reading: ReadOptions) -> dict[str, Any]:

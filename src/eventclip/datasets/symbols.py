@@ -1,9 +1,7 @@
-"""The data set that travels with the package: forty classes of sketched symbols, filmed when first asked for."""
+"""The data set that travels with the package: forty classes of sketched symbols, simulated when first asked for."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -13,16 +11,18 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.recordings import Recordings
 from eventclip.errors import UserError
 from eventclip.events.array import Events
+from eventclip.files import fingerprint
 from eventclip.parallel import cores
+from eventclip.progress import tqdm
 from eventclip.rng import generator
 from eventclip.simulation.camera import EventCamera, saccades
-from eventclip.simulation.sketches import CLASSES, Hand
+from eventclip.simulation.drawings import CLASSES, Hand
+from eventclip.views.augment import Augmentation
 
 Job = tuple[str, str, int]  # split, class, number
 
@@ -44,23 +44,26 @@ CAMERA = EventCamera(
 class SymbolsDataModule(EventDataModule):
     """Forty classes of sketched symbols, 30 training and 20 test recordings each; ``root`` is the cache folder.
 
-    The recordings are filmed the first time a split is asked for, which takes about half a minute.
+    The recordings are simulated the first time a split is asked for, which takes about half a minute.
     """
 
-    own_splits = ("training", "test")
+    sensor_hw = (128, 128)
+    events_per_frame = 12_000
+    p95_events = 53_000
+    augmentation = Augmentation(max_shift=5, mirror=False, image=False)  # most symbols have a right way round
+    folders = {"training": "training", "test": "testing"}  # noqa: RUF012
 
     def list_split(self, split: str) -> Recordings:
         """List the training or the test recordings."""
-        folders = {"training": "training", "test": "testing"}
         made = make_symbols(self.root) if self.packed is None else self.root
-        return self.list_folder(folders[split], suffixes=(".npy",), root=made)
+        return self.list_folder(self.folders[split], suffixes=(".npy",), root=made)
 
 
-def film_symbol(name: str, sensor_hw: tuple[int, int], rng: np.random.Generator) -> Events:
-    """Film one sketch of a class with three saccades.
+def simulate_symbol(name: str, sensor_hw: tuple[int, int], rng: np.random.Generator) -> Events:
+    """Simulate the recording of one sketch of a class, in three saccades.
 
     Args:
-        name: one of :data:`eventclip.simulation.sketches.CLASSES`.
+        name: one of :data:`eventclip.simulation.drawings.CLASSES`.
         sensor_hw: height and width of the sensor [px]; the sketch fits the shorter side.
         rng: source of the drawing, of the saccades' size and of the sensor's noise.
 
@@ -73,7 +76,7 @@ def film_symbol(name: str, sensor_hw: tuple[int, int], rng: np.random.Generator)
     side = min(sensor_hw)
     picture = HAND.sketch(name, side, rng)
     path = saccades(SACCADE_PX * side / 128 * rng.uniform(0.8, 1.2))
-    return CAMERA.film(picture, path, sensor_hw, rng)
+    return CAMERA.simulate(picture, path, sensor_hw, rng)
 
 
 def make_symbols(
@@ -86,7 +89,7 @@ def make_symbols(
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Film the data set into a cache folder, or find it there.
+    """Simulate the data set into a cache folder, or find it there.
 
     Recording i of a class and a split is the same for every number of recordings and of workers. The folder's name
     carries a stamp of everything that decides its content; it appears only when it is complete, and two processes
@@ -98,7 +101,7 @@ def make_symbols(
         training: recordings per class in ``training/``.
         testing: recordings per class in ``testing/``.
         sensor_hw: height and width of the sensor [px].
-        workers: threads that draw and film; None takes one per core that this process may use.
+        workers: threads that draw and simulate; None takes one per core that this process may use.
         progress: whether to show a progress bar.
 
     Returns:
@@ -113,7 +116,7 @@ def make_symbols(
     if min(sensor_hw) < 32:
         raise UserError(f"symbols need a sensor of at least 32x32 px to be told apart, got {sensor_hw}")
     if workers is not None and workers < 1:
-        raise UserError(f"symbols are filmed by at least 1 worker, got {workers}; null takes one per core")
+        raise UserError(f"symbols are simulated by at least 1 worker, got {workers}; null takes one per core")
     stamp = _stamp(seed=seed, training=training, testing=testing, sensor_hw=tuple(sensor_hw))
     root = Path(folder).expanduser() / f"symbols-{stamp}"
     if root.is_dir():
@@ -126,9 +129,9 @@ def make_symbols(
         for index in range(count)
     ]
 
-    def film(job: Job) -> None:
+    def simulate(job: Job) -> None:
         split, name, index = job
-        events = film_symbol(name, sensor_hw, generator(seed, f"symbols {split} {name}", index=index))
+        events = simulate_symbol(name, sensor_hw, generator(seed, f"symbols {split} {name}", index=index))
         _save(events, part / split / name.replace(" ", "_") / f"{index:03d}.npy")
 
     try:
@@ -137,7 +140,7 @@ def make_symbols(
             if root.is_dir():  # another process made it while this one waited
                 return root
             try:
-                _film_all(jobs, film, workers or cores(), progress)
+                _simulate_all(jobs, simulate, workers or cores(), progress)
                 part.replace(root)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -149,11 +152,11 @@ def make_symbols(
     return root
 
 
-def _film_all(jobs: list[Job], film: Callable[[Job], None], workers: int, progress: bool) -> None:
+def _simulate_all(jobs: list[Job], simulate: Callable[[Job], None], workers: int, progress: bool) -> None:
     with ThreadPoolExecutor(workers) as pool:
         try:
-            done = pool.map(film, jobs)
-            deque(tqdm(done, "filming symbols", len(jobs), unit="rec", disable=not progress), maxlen=0)
+            done = pool.map(simulate, jobs)
+            deque(tqdm(done, "simulating symbols", len(jobs), unit="rec", disable=not progress), maxlen=0)
         except BaseException:  # also when interrupted: what has not begun shall not hold up the end
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -168,7 +171,7 @@ def _stamp(**settings: object) -> str:
         "saccade_px": SACCADE_PX,
         "classes": CLASSES,
     }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return fingerprint(settings, length=8)
 
 
 def _save(events: Events, path: Path) -> None:

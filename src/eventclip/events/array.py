@@ -6,12 +6,12 @@ leaves its argument as it was. N may be 0 everywhere.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eventclip.errors import UserError
+from eventclip.errors import RecordingError, UserError
 from eventclip.events.kernels import kernel
 
 EVENT_DTYPE: np.dtype[Any] = np.dtype([("t", np.int64), ("x", np.int16), ("y", np.int16), ("p", np.uint8)], align=True)
@@ -58,6 +58,27 @@ def events_from_columns(t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) 
     return events
 
 
+def as_events(events: NDArray[Any]) -> Events:
+    """Take an array of events as others have it, such as tonic, for one of EVENT_DTYPE.
+
+    Args:
+        events: (N,) array with fields t [µs], x, y [px] and p (1 and 0, 1 and -1, or boolean); whole numbers, any type.
+
+    Returns:
+        (N,) array of EVENT_DTYPE; the very array where it is one.
+
+    Raises:
+        UserError: no such array, or a value that EVENT_DTYPE cannot hold.
+    """
+    names = events.dtype.names if isinstance(events, np.ndarray) else None
+    if names is None or not set("txyp") <= set(names) or events.dtype == EVENT_DTYPE:
+        return _opaque(events).view(EVENT_DTYPE)
+    polarity = events["p"]
+    if polarity.dtype.kind in "if" and len(polarity) and polarity.min() == -1:
+        polarity = np.where(polarity == -1, 0, polarity)
+    return events_from_columns(events["t"], events["x"], events["y"], polarity)
+
+
 def check_events(events: Events, sensor_hw: tuple[int, int], *, first: int = 0) -> None:
     """Refuse what is not an event array, or does not fit the sensor.
 
@@ -84,20 +105,66 @@ def check_events(events: Events, sensor_hw: tuple[int, int], *, first: int = 0) 
         )
 
 
-def centre(events: Events, sensor_hw: tuple[int, int]) -> Events:
+def unusable(sensor_hw: tuple[int, int] | None, *, name: str, ask: str) -> RecordingError:
+    """Why nothing can look at a recording without a known sensor, or without events.
+
+    Args:
+        sensor_hw: height and width of the sensor [px], None where nobody has told it.
+        name: of the recording.
+        ask: the argument that tells the sensor ("sensor_hw=[H,W]").
+    """
+    if sensor_hw is None:
+        return RecordingError(f"{name} does not say how large its sensor is: give the height and width, {ask}")
+    return RecordingError(f"{name} holds no events: remove it or record it again")
+
+
+def on_sensor(events: Events, sensor_hw: tuple[int, int] | None, *, name: str, ask: str) -> tuple[int, int]:
+    """Refuse a recording without events, without a known sensor, or with events outside it.
+
+    Args:
+        events: (N,) array of EVENT_DTYPE.
+        sensor_hw: height and width of the sensor [px], None where nobody has told it.
+        name: of the recording, for messages.
+        ask: the argument that tells the sensor, for messages ("sensor_hw=[H,W]").
+
+    Returns:
+        The sensor's height and width.
+
+    Raises:
+        RecordingError: one of the three.
+    """
+    if sensor_hw is None or not len(events):
+        raise unusable(sensor_hw, name=name, ask=ask)
+    try:
+        check_events(events, sensor_hw)
+    except UserError as error:
+        raise RecordingError(f"{name}: {error}") from None
+    return sensor_hw
+
+
+def centre(events: Events, sensor_hw: tuple[int, int], *, must_fit: bool = False) -> Events:
     """Move the events' bounding box to the middle of the sensor and let time begin at 0.
 
     Args:
         events: (N,) array of EVENT_DTYPE.
         sensor_hw: height and width of the sensor [px].
+        must_fit: refuse a bounding box that is larger than the sensor; any other lies on it afterwards.
 
     Returns:
         (N,) array: t − min t, and x − floor((x_max + x_min + 1 − W) / 2), y alike with H.
+
+    Raises:
+        UserError: the bounding box is larger than the sensor, where it must fit.
     """
     moved: Events = np.empty_like(_opaque(events)).view(EVENT_DTYPE)
     if len(events):
         height, width = sensor_hw
-        _centre(events, height, width, moved)
+        rows, columns = _centre(events, height, width, moved)
+        if must_fit and (rows > height or columns > width):
+            raise UserError(
+                f"The events take {rows} rows and {columns} columns, and the sensor has {height} and {width}: give "
+                f"sensor_hw=[H,W] that the recording was made with."
+            )
     return moved
 
 
@@ -154,6 +221,39 @@ def flip_time(events: Events) -> Events:
     return flipped
 
 
+class Move(NamedTuple):
+    """How a recording is moved about: first flipped in time, then shifted, then mirrored."""
+
+    flipped: bool = False
+    """Played backwards, polarity swapped."""
+    dx: int = 0
+    """Shift to the right [px]."""
+    dy: int = 0
+    """Shift downwards [px]."""
+    mirrored: bool = False
+    """Left and right swapped."""
+
+
+def moved(events: Events, sensor_hw: tuple[int, int], move: Move) -> Events:
+    """Move all events of a recording.
+
+    Args:
+        events: (N,) array of EVENT_DTYPE in order of time, on the sensor.
+        sensor_hw: height and width of the sensor [px].
+        move: how.
+
+    Returns:
+        (M,) array, M ≤ N, without what a shift moved off the sensor; the very array where nothing moves.
+    """
+    if move.flipped:
+        events = flip_time(events)
+    if move.dx or move.dy:
+        events = shift(events, move.dx, move.dy, sensor_hw)
+    if move.mirrored:
+        events = mirror(events, sensor_hw[1])
+    return events
+
+
 def _opaque(events: Events) -> NDArray[np.void]:
     """View events as opaque records: numpy copies those 15 times faster than field by field."""
     if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
@@ -198,8 +298,8 @@ def _all_inside(events: Events, height: int, width: int) -> bool:
 
 
 @kernel
-def _centre(events: Events, height: int, width: int, moved: Events) -> None:
-    """Fill ``moved`` with the events shifted as :func:`centre` says."""
+def _centre(events: Events, height: int, width: int, moved: Events) -> tuple[int, int]:
+    """Fill ``moved`` with the events shifted as :func:`centre` says; gives the rows and columns that they take."""
     start, left, right, top, bottom = events[0].t, events[0].x, events[0].x, events[0].y, events[0].y
     for i in range(np.uint64(len(events))):  # unsigned, as numba tests signed indices at each use
         event = events[i]
@@ -210,3 +310,4 @@ def _centre(events: Events, height: int, width: int, moved: Events) -> None:
     for i in range(np.uint64(len(events))):
         event = events[i]
         moved[i].t, moved[i].x, moved[i].y, moved[i].p = event.t - start, event.x - dx, event.y - dy, event.p
+    return np.int64(bottom) - top + 1, np.int64(right) - left + 1

@@ -7,12 +7,13 @@ fired. Arithmetic is float64 in the order written here, because a reordered sum 
 from __future__ import annotations
 
 import math
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.errors import UserError
-from eventclip.events.array import Events, check_events
+from eventclip.events.array import Events, as_events, check_events
 from eventclip.events.kernels import kernel
 
 COLORS = ("gray", "rgb")
@@ -38,11 +39,17 @@ def events_per_frame_for(sensor_hw: tuple[int, int]) -> int:
     return max(int(float(f"{chosen:.3g}")), 1)
 
 
+@dataclass(frozen=True)
 class FrameRenderer:
     """Turn the events of one recording into frames; safe to call from several threads at once.
 
-    Args:
+    With ``sensor_hw`` it is a step of a torchvision or tonic chain::
+
+        frames = FrameRenderer(20_000, sensor_hw=(180, 240))(events)
+
+    Attributes:
         events_per_frame: events in one window, N in the paper.
+        sensor_hw: height and width of the sensor [px], for calls that do not give it.
         hot_pixel_std: counts more than this many standard deviations above the mean are hot pixels and become 0;
             0 keeps all. Where every count would be hot, none is.
         count_non_zero: mean and standard deviation over the counts above 0 only, not over all (N-Cars).
@@ -53,29 +60,25 @@ class FrameRenderer:
         UserError: an option outside its range.
     """
 
-    def __init__(
-        self,
-        events_per_frame: int,
-        *,
-        hot_pixel_std: float = 10.0,
-        count_non_zero: bool = False,
-        white_background: bool = True,
-        color: str = "gray",
-    ) -> None:
-        if events_per_frame < 1:
-            raise UserError(f"events_per_frame must be at least 1, got {events_per_frame}.")
-        if not 0.0 <= hot_pixel_std < math.inf:
-            raise UserError(f"hot_pixel_std must be 0 (keep all) or a positive number, got {hot_pixel_std}.")
-        if color not in COLORS:
-            raise UserError(f"color must be one of {', '.join(COLORS)}, got {color!r}.")
-        self.events_per_frame = events_per_frame
-        self.hot_pixel_std = float(hot_pixel_std)
-        self.count_non_zero = count_non_zero
-        self.white_background = white_background
-        self.color = color
+    events_per_frame: int
+    _: KW_ONLY
+    sensor_hw: tuple[int, int] | None = None
+    hot_pixel_std: float = 10.0
+    count_non_zero: bool = False
+    white_background: bool = True
+    color: str = "gray"
+
+    def __post_init__(self) -> None:
+        if self.events_per_frame < 1:
+            raise UserError(f"events_per_frame must be at least 1, got {self.events_per_frame}.")
+        if not 0.0 <= self.hot_pixel_std < math.inf:
+            raise UserError(f"hot_pixel_std must be 0 (keep all) or a positive number, got {self.hot_pixel_std}.")
+        if self.color not in COLORS:
+            raise UserError(f"color must be one of {', '.join(COLORS)}, got {self.color!r}.")
+        object.__setattr__(self, "hot_pixel_std", float(self.hot_pixel_std))
 
     def describe(self) -> dict[str, int | float | bool | str]:
-        """Its options as plain values."""
+        """What decides the frames of given events on a given sensor, as plain values."""
         return {
             "events_per_frame": self.events_per_frame,
             "hot_pixel_std": self.hot_pixel_std,
@@ -104,23 +107,34 @@ class FrameRenderer:
         return np.stack([starts, starts + size], axis=1)
 
     def __call__(
-        self, events: Events, sensor_hw: tuple[int, int], windows: NDArray[np.int64] | None = None
+        self,
+        events: NDArray[np.void],
+        sensor_hw: tuple[int, int] | None = None,
+        windows: NDArray[np.int64] | None = None,
     ) -> NDArray[np.uint8]:
-        """Render one frame per window.
+        """Check events, and render one frame per window.
 
         Args:
-            events: (N,) array of EVENT_DTYPE in order of time; N may be 0, which gives one frame without events.
-            sensor_hw: height and width of the sensor [px].
-            windows: (V, 2) first and past-the-end event of each frame; None takes ``self.windows(N)``.
+            events: (N,) array of EVENT_DTYPE, or of other types with fields t [µs], x, y and p, in order of time.
+            sensor_hw: height and width of the sensor [px]; None takes the renderer's.
+            windows: (V, 2) as :meth:`windows` gives them, or some of them; None renders all.
 
         Returns:
             (V, H, W) gray or (V, H, W, 3) RGB frames.
 
         Raises:
-            UserError: an event outside the sensor, or a window outside the recording.
+            UserError: an event outside the sensor, no sensor, or a window outside the recording.
         """
-        check_events(events, sensor_hw)
+        hw = self.sensor_hw if sensor_hw is None else sensor_hw
+        if hw is None:
+            raise UserError("the sensor's size is not known: give it, FrameRenderer(..., sensor_hw=(H, W)).")
+        events = as_events(events)
+        check_events(events, hw)
         windows = self.windows(len(events)) if windows is None else _checked_windows(windows, len(events))
+        return self.render(events, hw, windows)
+
+    def render(self, events: Events, sensor_hw: tuple[int, int], windows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Render one frame per window, as :meth:`__call__`, of events that are known to lie inside the sensor."""
         paint = _paint_gray if self.color == "gray" else _paint_rgb
         frames = np.empty((len(windows), *sensor_hw, *(() if self.color == "gray" else (3,))), np.uint8)
         counts = np.empty((2, *sensor_hw), np.int32)
@@ -155,6 +169,51 @@ class FrameRenderer:
         if threshold >= peak:
             return peak
         return _largest(counts.ravel(), math.floor(threshold)) or peak
+
+
+def choose_windows(windows: NDArray[np.int64], max_views: int, rng: np.random.Generator | None) -> NDArray[np.int64]:
+    """Choose which windows of a recording become views.
+
+    Args:
+        windows: (W, 2) first and past-the-end event of each window, in order of time.
+        max_views: most windows to keep, 1 or more.
+        rng: generator of a random choice without replacement, in training; None spreads the choice evenly over the
+            recording, the same each time, for evaluation.
+
+    Returns:
+        (V, 2) windows in order of time; all of them where W <= max_views, else V = max_views.
+    """
+    count = len(windows)
+    if count <= max_views:
+        return windows
+    if rng is None:
+        # The middle window of each of V equal parts, which for V = 1 is the middle of the recording.
+        chosen = (2 * np.arange(max_views) + 1) * count // (2 * max_views)
+    else:
+        chosen = np.sort(rng.choice(count, max_views, replace=False))
+    return windows[chosen]
+
+
+def views_per_recording(p95_events: int, events_per_frame: int, limit: int) -> int:
+    """Decide how many views a data set's recordings get (EventCLIP, arXiv 2306.06354).
+
+    Args:
+        p95_events: 95th percentile of the number of events per recording.
+        events_per_frame: events in one frame, N in the paper.
+        limit: most views allowed: 2 in training and 10 at evaluation in the paper.
+
+    Returns:
+        p95_events / events_per_frame rounded, at least 1 and at most ``limit``.
+
+    Raises:
+        UserError: a number below 1.
+    """
+    if min(p95_events, events_per_frame, limit) < 1:
+        raise UserError(
+            f"the number of views needs p95_events={p95_events}, events_per_frame={events_per_frame} and "
+            f"the limit of views={limit} to be 1 or more each"
+        )
+    return min(max(round(p95_events / events_per_frame), 1), limit)
 
 
 def _checked_windows(windows: NDArray[np.int64], count: int) -> NDArray[np.int64]:

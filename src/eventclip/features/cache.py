@@ -25,7 +25,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from eventclip.blocks import KEY, Keys, Rows, RowStore, row_key
 from eventclip.datasets.dataset import RecordingDataset, Sample
@@ -35,6 +34,7 @@ from eventclip.errors import UserError
 from eventclip.features.encode import DTYPES, encode_in_batches
 from eventclip.files import fingerprint, held, write_json
 from eventclip.models.encoder import ClipEncoder
+from eventclip.progress import tqdm
 
 log = logging.getLogger(__name__)
 
@@ -104,12 +104,10 @@ class FeatureCache:
             raise UserError(
                 "features=cached keeps what a frozen image tower sees, but here it learns: set features=live"
             )
-        copies = self.copies if dataset.make_views.augmentation else 1
+        copies = self.copies if dataset.transform.augmentation else 1
         keys = row_keys(dataset, copies)
         store = self._complete(dataset, keys)
-        return FeatureDataset(
-            dataset.recordings, store.rows(keys), max_views=dataset.make_views.max_views, copies=copies
-        )
+        return FeatureDataset(dataset.recordings, store.rows(keys), copies=copies)
 
     def describe(self, dataset: RecordingDataset) -> dict[str, Any]:
         """Plain values that decide a feature of a given recording; their fingerprint names the folder."""
@@ -177,7 +175,7 @@ class FeatureCache:
             dataset,
             batch_sampler=[[divmod(int(row), len(dataset)) for row in piece] for piece in pieces],
             num_workers=self.num_workers,
-            collate_fn=_valid_views,
+            collate_fn=_put_together,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=heed_parent_only,
         )
@@ -232,28 +230,26 @@ def row_keys(dataset: RecordingDataset, copies: int) -> Keys:
     return np.array([row_key(b"%d/%s" % (c, name)) for c in range(copies) for name in names], dtype=KEY)
 
 
-def _valid_views(samples: list[Sample]) -> tuple[Tensor, list[int]]:
-    """The views that there are of several samples, one after the other, and how many each has."""
-    views = torch.cat([sample["views"][sample["valid"]] for sample in samples])
-    return views, [int(sample["valid"].sum()) for sample in samples]
+def _put_together(samples: list[Sample]) -> tuple[Tensor, list[int]]:
+    """The views of several samples, one after the other, and how many each has."""
+    views = [sample["views"] for sample in samples]
+    return torch.cat(views), list(map(len, views))
 
 
 class FeatureDataset(Dataset[Sample]):
     """Samples of a set of recordings with the features of their views, read from the feature cache.
 
-    Asked for by ``(epoch, position)``, as a :class:`RecordingDataset` is. A sample is {"features": float32 (V, D),
-    zero where there is no view, "valid": bool (V,), "label": int, "index": int}.
+    Asked for by ``(epoch, position)``, as a :class:`RecordingDataset` is. A sample is {"features": float32 (v, D),
+    "label": int, "index": int}.
 
     Args:
         recordings: in order.
         rows: features of every recording, copy after copy.
-        max_views: V.
         copies: K; epoch e reads copy e modulo K.
     """
 
-    def __init__(self, recordings: Recordings, rows: Rows, *, max_views: int, copies: int = 1) -> None:
-        self.recordings, self.rows = recordings, rows
-        self.max_views, self.copies = max_views, copies
+    def __init__(self, recordings: Recordings, rows: Rows, *, copies: int = 1) -> None:
+        self.recordings, self.rows, self.copies = recordings, rows, copies
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -261,11 +257,8 @@ class FeatureDataset(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, position = key
         stored = self.rows[epoch % self.copies * len(self) + position]
-        features = torch.zeros(self.max_views, stored.shape[1])
-        features[: len(stored)] = torch.from_numpy(stored.astype(np.float32))
         return {
-            "features": features,
-            "valid": torch.arange(self.max_views) < len(stored),
+            "features": torch.from_numpy(stored.astype(np.float32)),
             "label": int(self.recordings.labels[position]),
             "index": position,
         }

@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from numpy.typing import NDArray
 
+from eventclip.adapters.paper import IdentityAdapter
 from eventclip.class_names import check_class_names
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, UserError
+from eventclip.events.frames import FrameRenderer, views_per_recording
 from eventclip.events.windows import SlidingWindow, Window
-from eventclip.inference.ahead import map_ahead
-from eventclip.inference.batching import BatchClassifier
-from eventclip.inference.loading import Clip, trained_classifier, zero_shot_classifier
-from eventclip.inference.looking import ASK, Looking, Recording, SensorRenderer
-from eventclip.inference.result import Classification, Views, WindowClassification
-from eventclip.io.formats import ReadOptions
+from eventclip.inference.batching import ViewBatches, unit
+from eventclip.inference.reading import Recording, RecordingReader, SensorViews
+from eventclip.inference.result import Classification, RecordingViews, WindowClassification
+from eventclip.io.formats import ReadOptions, check_options
+from eventclip.models.building import build
+from eventclip.models.checkpoint import load_classifier, rebuilding
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
+from eventclip.models.factory import Clip, clip_options, load_clip
+from eventclip.models.prompts import encode_classes
+from eventclip.parallel import map_ordered
+from eventclip.progress import tqdm
+from eventclip.views.transform import ViewTransform
+
+PAPER_PROMPT, TINY_PROMPT = "a point cloud image of a {}", "a sketch image of a {}"
+
+_READERS, _AHEAD = 2, 8  # threads that read and render, and recordings that may wait for the model
 
 
 class EventCLIP:
-    """A classifier of event recordings; see :meth:`zero_shot` and :meth:`from_checkpoint`, which build it.
+    """A classifier of event recordings; :meth:`zero_shot` and :meth:`from_checkpoint` build it too.
 
-        model = EventCLIP.zero_shot(classes=["mug", "scissors"])
-        result = model.classify("recording.raw")
-        print(result.label, result.probability, result.top(3), result.top(3, view=0))
+    Example:
+        >>> from eventclip import EventCLIP
+        >>> model = EventCLIP.zero_shot(["star", "anchor"], clip="tiny")
+        >>> result = model.classify("star.npy", sensor_hw=(128, 128))
+        >>> result.label, result.probability > 0.5
+        ('star', True)
+        >>> model.features(["star.npy"], sensor_hw=(128, 128)).shape
+        (1, 128)
 
     Args:
         classifier: encoder, adapter and pooling.
         class_names: K different names, in the order of the classifier's classes.
-        looking: how recordings become views.
+        views: how recordings become views: a :class:`.ViewTransform` for all; a function from a sensor's (height,
+            width) [px] to one; or a reader that knows what was trained on as well. None chooses the events of a view by
+            the sensor's size, see :class:`.SensorViews`.
         device: "cpu", "cuda", "cuda:1" …; None takes a GPU where there is one.
         batch_views: views that go through CLIP at once, about; only speed and memory depend on it.
 
@@ -47,14 +66,18 @@ class EventCLIP:
         self,
         classifier: EventClassifier,
         class_names: Sequence[str],
-        looking: Looking,
         *,
+        views: ViewTransform | Callable[[tuple[int, int]], ViewTransform] | RecordingReader | None = None,
         device: str | torch.device | None = None,
         batch_views: int = 64,
     ) -> None:
         self.class_names = tuple(check_class_names(class_names, "classes"))
-        self.looking = looking
-        self._batches = BatchClassifier(classifier, self.class_names, device=device, batch_views=batch_views)
+        self._batches = ViewBatches(classifier, self.class_names, device=device, batch_views=batch_views)
+        if views is None:
+            views = SensorViews(image_size=classifier.encoder.image_size)
+        elif isinstance(views, ViewTransform):
+            views = partial(_always, views)
+        self.reader = views if isinstance(views, RecordingReader) else RecordingReader(views)
 
     @property
     def encoder(self) -> ClipEncoder:
@@ -70,7 +93,7 @@ class EventCLIP:
         prompts: Sequence[str] | str | None = None,
         events_per_frame: int | None = None,
         max_views: int = 10,
-        fit: str = "crop",
+        resize_mode: str = "crop",
         color: str = "gray",
         white_background: bool = True,
         hot_pixel_std: float = 10.0,
@@ -86,13 +109,13 @@ class EventCLIP:
                 whether or not any is there, so name what else may be in view.
             clip: "ViT-L-14/openai" or any architecture and weights that open_clip knows (downloaded once), "tiny" for
                 the small one that travels with the package and knows its own symbols alone, or arguments of
-                `ClipEncoder`, such as ``{"arch": "ViT-B-32", "pretrained": "/data/ViT-B-32.pt"}``.
+                `load_clip`, such as ``{"arch": "ViT-B-32", "pretrained": "/data/ViT-B-32.pt"}``.
             prompts: a sentence with ``{}`` where a class's name goes, or several that are averaged; None is the
                 paper's "a point cloud image of a {}" (for "tiny" the "a sketch image of a {}" it was trained on).
             events_per_frame: N, events in each view; None chooses by the sensor's size, see
                 :func:`eventclip.events.frames.events_per_frame_for`.
             max_views: most views of a recording, evenly spread over it.
-            fit: "crop" (the middle square, as the paper), "pad" (all of a wide sensor) or "stretch".
+            resize_mode: "crop" (the middle square, as the paper), "pad" (all of a wide sensor) or "stretch".
             color: "gray" as the paper, or "rgb".
             white_background: False is black, as on N-Cars.
             hot_pixel_std: counts that far above the mean are hot pixels and left out; 0 keeps all.
@@ -106,16 +129,23 @@ class EventCLIP:
         Raises:
             UserError: a wrong option, class list or CLIP, told in a sentence.
         """
-        frames = SensorRenderer(
-            events_per_frame, color=color, white_background=white_background, hot_pixel_std=hot_pixel_std
+        views = SensorViews(
+            image_size=1,
+            events_per_frame=events_per_frame,
+            max_views=max_views,
+            resize_mode=resize_mode,
+            color=color,
+            white_background=white_background,
+            hot_pixel_std=hot_pixel_std,
         )
         reading = reading or ReadOptions()
         if time_unit is not None:
             reading = replace(reading, time_unit=time_unit)
-        looking = Looking(image_size=1, renderer_for=frames, max_views=max_views, fit=fit, reading=reading)
-        classifier = zero_shot_classifier(classes, clip, prompts)  # after wrong options were told
-        looking.image_size = classifier.encoder.image_size
-        return cls(classifier, classes, looking, device=device, batch_views=batch_views)
+        check_options(reading)
+        classifier = _zero_shot_classifier(classes, clip, prompts)  # after wrong options were told
+        views = replace(views, image_size=classifier.encoder.image_size)
+        reader = RecordingReader(views, reading=reading)
+        return cls(classifier, classes, views=reader, device=device, batch_views=batch_views)
 
     @classmethod
     def from_checkpoint(
@@ -144,17 +174,17 @@ class EventCLIP:
         Raises:
             UserError: no checkpoint of ours, or one that does not fit; told in a sentence.
         """
-        classifier, names, looking = trained_classifier(
-            Path(path).expanduser(), clip, trust=trust, other_sensors=other_sensors
-        )
-        looking.reading = reading or ReadOptions()
-        return cls(classifier, names, looking, device=device, batch_views=batch_views)
+        path = Path(path).expanduser()
+        classifier, metadata = load_classifier(path, trust=trust, clip=clip)
+        with rebuilding(path):
+            reader = _trained_reader(metadata["config"], classifier.encoder.image_size, other_sensors, reading)
+        return cls(classifier, metadata["class_names"], views=reader, device=device, batch_views=batch_views)
 
     def views(
         self, recording: Recording, *, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
-    ) -> Views:
+    ) -> RecordingViews:
         """What CLIP gets of a recording; arguments and errors as for :meth:`classify`."""
-        return self.looking.views(recording, sensor_hw, reading)
+        return self.reader.views(recording, sensor_hw, reading)
 
     @overload
     def classify(  # type: ignore[overload-overlap]  # a path is a sequence of letters, too
@@ -194,7 +224,7 @@ class EventCLIP:
             UserError: a sensor_hw that is none.
         """
         if isinstance(recordings, str | Path | np.ndarray):
-            return self._batches([self.views(recordings, sensor_hw=sensor_hw, reading=reading)])[0]
+            return self._batches.classify([self.reader.views(recordings, sensor_hw, reading)])[0]
         results = []
         for result in self.classify_each(recordings, sensor_hw=sensor_hw, reading=reading):
             if isinstance(result, RecordingError):
@@ -219,18 +249,67 @@ class EventCLIP:
         Returns:
             For each recording in order its classification, or the error that tells why it has none.
         """
-
-        def look(recording: Recording) -> Views | RecordingError:
-            try:
-                return self.views(recording, sensor_hw=sensor_hw, reading=reading)
-            except RecordingError as error:
-                return error
-
-        for looked, found in self._batches.batched((r, r) for r in map_ahead(look, recordings)):
+        for looked, found in self._batches.classified(self._looked_at(recordings, sensor_hw, reading)):
             if found is not None:
                 yield found
             elif isinstance(looked, RecordingError):
                 yield looked
+
+    @overload
+    def features(
+        self,
+        recordings: Recording | Iterable[Recording],
+        *,
+        per_view: Literal[False] = False,
+        sensor_hw: Sequence[int] | None = None,
+        reading: ReadOptions | None = None,
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def features(
+        self,
+        recordings: Recording | Iterable[Recording],
+        *,
+        per_view: Literal[True],
+        sensor_hw: Sequence[int] | None = None,
+        reading: ReadOptions | None = None,
+    ) -> list[NDArray[np.float32]]: ...
+
+    def features(
+        self,
+        recordings: Recording | Iterable[Recording],
+        *,
+        per_view: bool = False,
+        sensor_hw: Sequence[int] | None = None,
+        reading: ReadOptions | None = None,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """CLIP's image features of recordings, for retrieval, clustering or a head of one's own.
+
+        Args:
+            recordings: n of them, as for :meth:`classify`; one alone is n = 1.
+            per_view: give the features of every view.
+            sensor_hw: as for :meth:`classify`.
+            reading: as for :meth:`classify`.
+
+        Returns:
+            (n, D) float32: of each recording the mean over its views of unit features, brought to unit length. With
+            ``per_view`` a list of (v, D), unit length, v as many as the recording has views.
+
+        Raises:
+            RecordingError: of the first recording that cannot be read.
+        """
+        if isinstance(recordings, str | Path | np.ndarray):
+            recordings = [recordings]
+        found: list[NDArray[np.float32]] = []
+        for looked, features in self._batches.encoded(self._looked_at(recordings, sensor_hw, reading)):
+            if isinstance(looked, RecordingError):
+                raise looked
+            if features is not None:
+                found.append(features)
+        if per_view:
+            return found
+        means = np.stack([each.mean(axis=0) for each in found]) if found else np.zeros((0, self.encoder.width))
+        return unit(means.astype(np.float32))
 
     def classify_windows(
         self,
@@ -266,14 +345,13 @@ class EventCLIP:
             UserError: a window that is none, see :class:`eventclip.events.windows.SlidingWindow`.
         """
         slide = SlidingWindow(events=window_events, us=window_us, step_events=step_events, step_us=step_us)
-        name, stream = self.looking.stream(recording, sensor_hw, reading)
-        hw = stream.sensor_hw
-        if hw is None:
-            raise RecordingError(f"{name} does not say how large its sensor is: give the height and width, {ASK}")
+        name, hw, stream = self.reader.stream(recording, sensor_hw, reading)
 
-        def look(sliding: tuple[Window, tuple[str, ...]]) -> tuple[tuple[Window, tuple[str, ...]], Views | None]:
+        def look(
+            sliding: tuple[Window, tuple[str, ...]],
+        ) -> tuple[tuple[Window, tuple[str, ...]], RecordingViews | None]:
             window, _ = sliding
-            return sliding, self.looking.views_of(window.events, hw, name=name) if len(window.events) else None
+            return sliding, self.reader.views_of(window.events, hw, name=name) if len(window.events) else None
 
         def noted(windows: Iterable[Window]) -> Iterator[tuple[Window, tuple[str, ...]]]:
             """Each window with what is newly known of the file; the last one waits for the end of it."""
@@ -290,10 +368,68 @@ class EventCLIP:
             ) as bar:
                 chunks = (bar.update(len(chunk)) or chunk for chunk in stream.chunks)
                 empty = True
-                for (window, notes), found in self._batches.batched(map_ahead(look, noted(slide(chunks)))):
+                looked = map_ordered(look, noted(slide(chunks)), _READERS, threads=True, ahead=_AHEAD)
+                for (window, notes), found in self._batches.classified(looked):
                     empty = False
                     yield WindowClassification(window, found, notes)
                 if empty:
                     raise RecordingError(f"{name} holds no events: remove it or record it again")
 
         return classified()
+
+    def _looked_at(
+        self, recordings: Iterable[Recording], sensor_hw: Sequence[int] | None, reading: ReadOptions | None
+    ) -> Iterator[tuple[RecordingViews | RecordingError, RecordingViews | RecordingError]]:
+        """The views of each recording, or why there are none, twice: as what comes back, and as what is worked on."""
+
+        def look(recording: Recording) -> RecordingViews | RecordingError:
+            try:
+                return self.reader.views(recording, sensor_hw, reading)
+            except RecordingError as error:
+                return error
+
+        return ((one, one) for one in map_ordered(look, recordings, _READERS, threads=True, ahead=_AHEAD))
+
+
+def _zero_shot_classifier(classes: Sequence[str], clip: Clip, prompts: Sequence[str] | str | None) -> EventClassifier:
+    """CLIP as it is, told the classes."""
+    names = check_class_names(classes, "classes")
+    options = clip_options(clip)
+    try:
+        encoder = load_clip(**options)
+    except TypeError as error:
+        raise UserError(f"clip cannot be built: {error}") from error
+    if prompts is None:
+        tiny = options.get("config") == clip_options("tiny")["config"]
+        prompts = TINY_PROMPT if tiny else PAPER_PROMPT
+    text_features = encode_classes(encoder, names, [prompts] if isinstance(prompts, str) else list(prompts))
+    encoder.drop_text_tower()
+    return EventClassifier(encoder, IdentityAdapter(text_features, encoder.logit_scale))
+
+
+def _trained_reader(
+    config: dict[str, Any], image_size: int, other_sensors: bool, reading: ReadOptions | None
+) -> RecordingReader:
+    """The views that a training was tested with."""
+    from omegaconf import OmegaConf
+
+    renderer: FrameRenderer = build(OmegaConf.create(config["frames"]), "frames", FrameRenderer)
+    data, views = config["data"], config["views"]
+    transform = ViewTransform(
+        renderer,
+        image_size=image_size,
+        max_views=views_per_recording(data["p95_events"], renderer.events_per_frame, views["evaluation_views"]),
+        resize_mode=views["resize_mode"],
+    )
+    trained = data.get("sensor_hw")
+    return RecordingReader(
+        partial(_always, transform),
+        reading=reading,
+        trained_hw=None if trained is None else (int(trained[0]), int(trained[1])),
+        other_sensors=other_sensors,
+        trained_unit=data.get("time_unit"),
+    )
+
+
+def _always(transform: ViewTransform, sensor_hw: tuple[int, int]) -> ViewTransform:  # noqa: ARG001  (any is served)
+    return transform

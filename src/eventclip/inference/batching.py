@@ -1,8 +1,8 @@
-"""Views of many recordings go through the classifier together, and come back in order."""
+"""Views of many recordings go through the model together, and what it makes of them comes back in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,16 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from eventclip.errors import UserError
-from eventclip.inference.result import Classification, Views
+from eventclip.features.encode import encode_in_batches
+from eventclip.inference.result import Classification, RecordingViews
 from eventclip.models.classifier import EventClassifier
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _LONGEST_WAIT = 4  # batches: where views are rare among what waits, smaller ones cost less than rows that do not come
 
 
-class BatchClassifier:
-    """Classify views in batches of some size.
+class ViewBatches:
+    """Classify or encode views in batches of some size.
 
     Args:
         classifier: encoder, adapter and pooling.
@@ -49,47 +51,70 @@ class BatchClassifier:
             reason = str(error).splitlines()[0]
             raise UserError(f"device={device} cannot be used ({reason}): give cpu, or a GPU that is there") from error
 
-    def batched(self, items: Iterable[tuple[T, Any]]) -> Iterator[tuple[T, Classification | None]]:
-        """Classify the views among ``items`` (tag, views or something else) in batches, keeping the order.
+    def classified(self, items: Iterable[tuple[T, Any]]) -> Iterator[tuple[T, Classification | None]]:
+        """The classification of each (tag, views), None where it has no views; see :func:`in_batches`."""
+        return in_batches(items, self.classify, self.batch_views)
 
-        What needs no view comes at once where no view is waiting before it, and never waits behind one for more than a
-        few batches' worth of its like.
-        """
-        waiting: list[tuple[T, Any]] = []
-        views_waiting = 0
-        for tag, views in items:
-            if not waiting and not isinstance(views, Views):
-                yield tag, None
-                continue
-            waiting.append((tag, views))
-            views_waiting += len(views) if isinstance(views, Views) else 0
-            if views_waiting >= self.batch_views or len(waiting) >= _LONGEST_WAIT * self.batch_views:
-                yield from self._flush(waiting)
-                waiting, views_waiting = [], 0
-        yield from self._flush(waiting)
-
-    def _flush(self, waiting: list[tuple[T, Any]]) -> Iterator[tuple[T, Classification | None]]:
-        found = iter(self([views for _, views in waiting if isinstance(views, Views)]))
-        for tag, views in waiting:
-            yield tag, next(found) if isinstance(views, Views) else None
+    def encoded(self, items: Iterable[tuple[T, Any]]) -> Iterator[tuple[T, NDArray[np.float32] | None]]:
+        """The features of each (tag, views), None where it has no views; see :func:`in_batches`."""
+        return in_batches(items, self.encode, self.batch_views)
 
     @torch.inference_mode()
-    def __call__(self, batch: list[Views]) -> list[Classification]:
+    def classify(self, batch: list[RecordingViews]) -> list[Classification]:
         """Classify recordings together: their views, filled up to equally many, go through CLIP at once."""
         if not batch:
             return []
-        valid = np.arange(max(map(len, batch))) < np.array([len(views) for views in batch])[:, None]
-        frames: NDArray[np.uint8] = batch[0].frames[None]
-        if len(batch) > 1:
-            frames = np.zeros((*valid.shape, *batch[0].frames.shape[1:]), np.uint8)
-            for row, views in zip(frames, batch, strict=True):
-                row[: len(views)] = views.frames
-        prediction = self.classifier(
-            torch.from_numpy(valid).to(self.device), views=torch.from_numpy(frames).to(self.device)
-        )
+        most = max([len(views.pixels) for views in batch])
+        pixels = np.zeros((len(batch), most, *batch[0].pixels.shape[1:]), np.uint8)
+        valid = np.zeros(pixels.shape[:2], np.bool_)
+        for row, shown, views in zip(pixels, valid, batch, strict=True):
+            row[: len(views.pixels)], shown[: len(views.pixels)] = views.pixels, True
+        prediction = self.classifier(torch.from_numpy(pixels).to(self.device), torch.from_numpy(valid).to(self.device))
         probabilities = prediction.probabilities.float().cpu().numpy()
         by_view = prediction.view_logits.float().softmax(dim=-1).cpu().numpy()
-        return [
-            Classification(self.class_names, overall, each[: len(views)], views)
-            for overall, each, views in zip(probabilities, by_view, batch, strict=True)
-        ]
+        found = []
+        for overall, each, views in zip(probabilities, by_view, batch, strict=True):
+            found.append(Classification(self.class_names, overall, each[: len(views.pixels)], views))
+        return found
+
+    def encode(self, batch: list[RecordingViews]) -> list[NDArray[np.float32]]:
+        """Features of each recording's views, (v, D) of unit length."""
+        if not batch:
+            return []
+        features = encode_in_batches(self.classifier.encoder, (torch.from_numpy(views.pixels) for views in batch))
+        ends = np.cumsum([len(views) for views in batch])[:-1]
+        return np.split(unit(features.astype(np.float32)), ends)
+
+
+def in_batches(
+    items: Iterable[tuple[T, Any]], work: Callable[[list[RecordingViews]], list[R]], batch_views: int
+) -> Iterator[tuple[T, R | None]]:
+    """Do ``work`` on the views among ``items`` (tag, views or something else) in batches, keeping the order.
+
+    What needs no work comes at once where no view is waiting before it, and never waits behind one for more than a few
+    batches' worth of its like.
+    """
+    waiting: list[tuple[T, Any]] = []
+    views_waiting = 0
+
+    def done() -> Iterator[tuple[T, R | None]]:
+        results = iter(work([views for _, views in waiting if isinstance(views, RecordingViews)]))
+        for tag, views in waiting:
+            yield tag, next(results) if isinstance(views, RecordingViews) else None
+
+    for tag, views in items:
+        if not waiting and not isinstance(views, RecordingViews):
+            yield tag, None
+            continue
+        waiting.append((tag, views))
+        views_waiting += len(views) if isinstance(views, RecordingViews) else 0
+        if views_waiting >= batch_views or len(waiting) >= _LONGEST_WAIT * batch_views:
+            yield from done()
+            waiting, views_waiting = [], 0
+    yield from done()
+
+
+def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, D) features at unit length."""
+    scaled: NDArray[np.float32] = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    return scaled

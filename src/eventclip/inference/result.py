@@ -12,21 +12,27 @@ from eventclip.events.windows import Window
 
 
 class Label(NamedTuple):
-    """A class and how probable it is, in [0, 1]."""
+    """A class and how probable it is, in [0, 1].
+
+    Example:
+        >>> from eventclip import Label
+        >>> Label("star", 0.75).probability
+        0.75
+    """
 
     name: str
     probability: float
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class RecordingViews:
     """A recording as CLIP gets it.
 
     Attributes:
-        name: where it came from: the file's path, or "the events".
-        frames: uint8 (v, C, S, S), one view per window of events, C = 1 for gray and 3 for RGB.
+        name: where it came from: the file's path, or "the events array".
+        pixels: uint8 (v, C, S, S), one view per window of events, C = 1 for gray and 3 for RGB.
         spans: (v, 2) first and past-the-end event of each view.
-        times_us: (v, 2) times of the first and the last event of each view [µs], in the recording's own clock.
+        times: (v, 2) times of the first and the last event of each view [µs], in the recording's own clock.
         events: number of events of the recording.
         sensor_hw: height and width of its sensor [px].
         events_per_frame: N, events in a view where the recording has as many.
@@ -34,21 +40,29 @@ class Views:
     """
 
     name: str
-    frames: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
     spans: NDArray[np.int64]
-    times_us: NDArray[np.int64]
+    times: NDArray[np.int64]
     events: int
     sensor_hw: tuple[int, int]
     events_per_frame: int
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.pixels)
 
 
 @dataclass(frozen=True, eq=False)
 class Classification:
     """Probabilities of a recording, and of each view of it.
+
+    Example:
+        >>> from eventclip import EventCLIP
+        >>> result = EventCLIP.zero_shot(["star", "anchor"], clip="tiny").classify("star.npy", sensor_hw=(128, 128))
+        >>> result.label
+        'star'
+        >>> [label.name for label in result.top(2)]
+        ['star', 'anchor']
 
     Attributes:
         class_names: the K classes, in the order in which they were given.
@@ -60,7 +74,7 @@ class Classification:
     class_names: tuple[str, ...]
     probabilities: NDArray[np.floating[Any]]
     view_probabilities: NDArray[np.floating[Any]]
-    views: Views
+    views: RecordingViews
 
     @property
     def label(self) -> str:
@@ -89,18 +103,25 @@ class Classification:
         return [Label(self.class_names[k], float(probabilities[k])) for k in best]
 
     def __repr__(self) -> str:
-        guesses = ", ".join(f"{name} {probability:.1%}" for name, probability in self.top(3))
-        return f"Classification({self.views.name}: {guesses}; {len(self.views)} views)"
+        listed = ", ".join(f"{name} {probability:.1%}" for name, probability in self.top(3))
+        return f"Classification({self.views.name}: {listed}; {len(self.views)} views)"
 
 
 @dataclass(frozen=True, eq=False)
 class WindowClassification:
     """What was found in one window of a recording.
 
+    Example:
+        >>> from eventclip import EventCLIP
+        >>> model = EventCLIP.zero_shot(["star", "anchor"], clip="tiny")
+        >>> windows = list(model.classify_windows("star.npy", window_us=100_000, sensor_hw=(128, 128)))
+        >>> windows[0].found.label
+        'star'
+
     Attributes:
         window: the events and the times of it.
         found: None where there are no events, in a window of time or in many in a row.
-        notes: sentences on how the file was read that are not with a window before, see :class:`Views`.
+        notes: sentences on how the file was read that are not with a window before, see :class:`RecordingViews`.
     """
 
     window: Window

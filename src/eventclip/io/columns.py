@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events, copy_column
 from eventclip.io.checks import check_sound
-from eventclip.io.formats import TIME_UNITS, DamageError, Opened, ReadOptions, doubting, together
+from eventclip.io.formats import TIME_UNITS, DamageError, Opened, ReadOptions, doubted, together
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in
 from eventclip.io.plain_tables import TOO_LATE_US, from_microseconds, from_seconds
 from eventclip.io.telling import ASK_UNIT, ColumnSurvey, settle_order, tell_unit
@@ -68,8 +68,10 @@ class Table:
                 with a row is raised where it is reached.
         """
         opened = Opened(iter(()), sensor_hw, total)
-        with doubting(opened):
+        try:
             opened.chunks = _events(self, options, opened)
+        except UserError as error:
+            raise doubted(opened, error) from error
         return opened
 
 
@@ -131,7 +133,7 @@ def _events(table: Table, options: ReadOptions, opened: Opened) -> Iterator[Even
             order, opened.doubt = EST_ORDER, partial(_doubt, EST_ORDER, table)
             if table.in_one and options.time_unit in {None, "s"} and (events := from_seconds(first)) is not None:
                 if options.time_unit is None:
-                    opened.notes.append(_taken("s"))
+                    opened.notes.append(_IN_SECONDS)
                 return iter([events])
         return _unnamed(table, first, order, options, opened)
     own = isinstance(first, np.ndarray) and first.ndim == 1 and first.dtype == EVENT_DTYPE
@@ -382,6 +384,9 @@ def _native(column: NDArray[Any]) -> NDArray[Any]:
 
 def _taken(unit: str) -> str:
     return f"times are taken for {_TAKEN[unit]}: give time_unit=ms (or s, us, ns) if they are not"
+
+
+_IN_SECONDS = _taken("s")
 
 
 def _doubt(order: str, array: Table | None = None) -> str:

@@ -176,6 +176,7 @@ def open_stream(
     options: ReadOptions = ReadOptions(),
     *,
     sensor_hw: Sequence[int] | None = None,
+    fallback_hw: tuple[int, int] | None = None,
     chunk_events: int = CHUNK_EVENTS,
 ) -> EventStream:
     """Open a recording to be read in pieces, so that its length does not decide how much memory it takes.
@@ -187,6 +188,7 @@ def open_stream(
         path: the file.
         options: how to read it.
         sensor_hw: height and width of the sensor [px], which then win over those that the file tells.
+        fallback_hw: those that hold where neither ``sensor_hw`` nor the file tells any.
         chunk_events: events in a piece, about; 16 bytes each.
 
     Raises:
@@ -202,7 +204,9 @@ def open_stream(
         chosen = _format_of(path, options)
         _refuse_what_is_no_file(path, chosen.name)
         opened = chosen.open(path, options, chunk_events)
-    return checked_stream(path, opened, options, sensor_hw=sensor_hw, chunk_events=chunk_events)
+    return checked_stream(
+        path, opened, options, sensor_hw=sensor_hw, fallback_hw=fallback_hw, chunk_events=chunk_events
+    )
 
 
 def checked_stream(
@@ -211,6 +215,7 @@ def checked_stream(
     options: ReadOptions,
     *,
     sensor_hw: Sequence[int] | None = None,
+    fallback_hw: tuple[int, int] | None = None,
     chunk_events: int = CHUNK_EVENTS,
 ) -> EventStream:
     """Check, sort and leave out as the options say what a format, or an array, holds.
@@ -219,10 +224,11 @@ def checked_stream(
         name: what the sentences of its errors begin with.
         opened: the events as they are.
         options: how to read it.
-        sensor_hw: as for :func:`open_stream`.
+        sensor_hw: as for :func:`open_stream`, as is ``fallback_hw``.
+        fallback_hw: for where nobody tells the sensor.
         chunk_events: events in a piece, where they are sorted.
     """
-    told = opened.sensor_hw if sensor_hw is None else (int(sensor_hw[0]), int(sensor_hw[1]))
+    told = (opened.sensor_hw or fallback_hw) if sensor_hw is None else (int(sensor_hw[0]), int(sensor_hw[1]))
     total = None if options.drop_outside and told is not None else opened.total
     chunks = _checked(name, opened, told, options)
     if options.sort:
@@ -314,15 +320,11 @@ def printable(sentence: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in sentence)
 
 
-@contextlib.contextmanager
-def doubting(opened: Opened) -> Iterator[None]:
-    """Say with what is wrong with events what was taken for granted about them."""
-    try:
-        yield
-    except UserError as error:
-        if opened.doubt is None or isinstance(error, DamageError):
-            raise
-        raise type(error)(f"{error} ({opened.doubt()})") from error
+def doubted(opened: Opened, error: UserError) -> UserError:
+    """The same error, which says as well what was taken for granted about the events that are wrong."""
+    if opened.doubt is None or isinstance(error, DamageError):
+        return error
+    return type(error)(f"{error} ({opened.doubt()})")
 
 
 def short(text: str, most: int = 40) -> str:
@@ -409,13 +411,16 @@ def _checked(name: str | Path, opened: Opened, told: tuple[int, int] | None, opt
     """Events of the file, refused where no camera can have sent them or they lie outside the sensor."""
     seen, last, dropped = 0, None, 0
     while True:
-        with naming(name), doubting(opened):
-            events = next(opened.chunks, None)
-            if events is None:
-                break
-            rows = rows_inside(events, told) if options.drop_outside and told is not None else None
-            kept = events if rows is None else events[rows]
-            check_sound(kept, told, first=seen, rows=rows, last=last, in_order=not options.sort)
+        with naming(name):
+            try:
+                events = next(opened.chunks, None)
+                if events is None:
+                    break
+                rows = rows_inside(events, told) if options.drop_outside and told is not None else None
+                kept = events if rows is None else events[rows]
+                check_sound(kept, told, first=seen, rows=rows, last=last, in_order=not options.sort)
+            except UserError as error:
+                raise doubted(opened, error) from error
         seen, dropped = seen + len(events), dropped + len(events) - len(kept)
         if len(kept):
             last = int(kept["t"][-1])

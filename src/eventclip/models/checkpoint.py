@@ -1,25 +1,94 @@
-"""What a checkpoint tells of itself: plain values only, read without running code, refused where they do not fit.
+"""The one door to checkpoints: read without running code, refused in a sentence where they do not fit, built again.
 
-No Lightning here, so that a trained classifier can be used without it.
+A checkpoint holds what learned, and metadata: plain values enough to rebuild the rest. Those of the paper's published
+implementation are read here too, their names made ours. No Lightning, so that a trained classifier can be used without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eventclip.errors import UserError
+from eventclip.models.building import build_classifier
+from eventclip.models.classifier import EventClassifier
+from eventclip.models.factory import Clip, clip_options
 from eventclip.models.torch_files import is_bad_tensor, load_tensors
 from eventclip.models.trust import refuse_foreign_code, refuse_foreign_name, refuse_what_is_not_plain, said
 
-CARD_FORMAT = 1
-"""Layout version of a checkpoint's card."""
+_OF_CLASSIFIER = ("clip", "tuning", "adapter", "classifier", "seed")
+METADATA_FORMAT = 2
+"""Layout version of a checkpoint's metadata."""
 
 
-def make_card(
+def load_classifier(
+    path: str | Path, *, trust: bool = False, clip: Clip | None = None
+) -> tuple[EventClassifier, dict[str, Any]]:
+    """Build a classifier as a checkpoint left it.
+
+    Example:
+        >>> from eventclip import load_classifier
+        >>> classifier, metadata = load_classifier("last.ckpt")
+        >>> metadata["class_names"]
+        ['star', 'anchor']
+
+    Args:
+        path: ``checkpoints/last.ckpt`` of a run's folder, or another that a training wrote.
+        trust: run code outside eventclip that it names, such as an adapter of one's own.
+        clip: where its CLIP is now, if not where it was in training: "ViT-L-14/openai", or arguments of
+            :func:`.load_clip`. Another CLIP is refused.
+
+    Returns:
+        The classifier, on the CPU and in evaluation mode, and the metadata, see :func:`read_checkpoint`.
+
+    Raises:
+        UserError: no checkpoint, one that names code outside eventclip, another CLIP than it was trained on, or
+            tensors that do not fit.
+    """
+    path = Path(path).expanduser()
+    checkpoint = read_checkpoint(path, trust=trust)
+    metadata: dict[str, Any] = checkpoint["eventclip"]
+    config: dict[str, Any] = metadata["config"]
+    if clip is None and str(config["clip"].get("config")).endswith("tiny_clip/tiny.json"):
+        clip = "tiny"  # it travels with the package, whose place is another one on each machine
+    if clip is not None:
+        config = {**config, "clip": {**config["clip"], **clip_options(clip)}}
+    names = list(metadata["class_names"])
+    with rebuilding(path):
+        classifier = build_classifier({name: config[name] for name in _OF_CLASSIFIER}, names)
+    check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
+    classifier.load_learned_state_dict(checkpoint["state_dict"])
+    return classifier.eval(), metadata
+
+
+@contextmanager
+def rebuilding(path: Path) -> Iterator[None]:
+    """Tell in a sentence whatever a part of ours makes of a value that it would never have stored.
+
+    Raises:
+        UserError: in place of any error.
+    """
+    try:
+        yield
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path} cannot be built again from its metadata: {error}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise UserError(
+            f"{path} cannot be built again from its metadata ({type(error).__name__}: {reason}): give another "
+            f"checkpoint"
+        ) from error
+
+
+def make_metadata(
     *, config: dict[str, Any], class_names: list[str], clip: dict[str, Any], data: dict[str, Any], version: str
 ) -> dict[str, Any]:
     """Gather the plain values that every checkpoint carries beside what learned.
@@ -32,10 +101,10 @@ def make_card(
         version: of this package.
 
     Returns:
-        The card, which is found under ``"eventclip"`` in a checkpoint.
+        The metadata, which are found under ``"eventclip"`` in a checkpoint.
     """
     return {
-        "format": CARD_FORMAT,
+        "format": METADATA_FORMAT,
         "version": version,
         "config": config,
         "class_names": class_names,
@@ -45,16 +114,17 @@ def make_card(
 
 
 def read_checkpoint(path: Path, *, trust: bool = False, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read a checkpoint of ours without running any code in it: the one door through which all commands take one.
+    """Read a checkpoint of ours without running any code in it: the one way all commands do.
 
     Args:
         path: the file.
-        trust: let its card name code outside eventclip, which whoever builds its configuration runs then.
+        trust: let its metadata name code outside eventclip, which whoever builds its configuration runs then.
         own: the configuration of the run that goes on from it, see :func:`.trust.refuse_foreign_code`.
 
     Returns:
-        What it holds. Its card is complete and of plain values; the configuration in it builds nothing but what ships
-        with eventclip, unless trusted, and says nothing of where files are written. What learned is finite.
+        What it holds. Its metadata are complete, of plain values and in the words of this version; the configuration in
+        them builds nothing but what ships with eventclip, unless trusted, and says nothing of where files are written.
+        What learned is finite.
 
     Raises:
         UserError: no such file, not a checkpoint, not one of eventclip's, one of another version, or one that asks for
@@ -69,21 +139,72 @@ def read_checkpoint(path: Path, *, trust: bool = False, own: Mapping[str, Any] |
     except UserError as error:
         raise UserError(f"{error}; expected a .ckpt file that eventclip.train wrote") from error
     if not isinstance(checkpoint, dict) or "eventclip" not in checkpoint:
-        raise UserError(f"{path} was not written by eventclip.train: it lacks the card that tells its CLIP and classes")
+        raise UserError(
+            f"{path} was not written by eventclip.train: it lacks the metadata that tell its CLIP and classes"
+        )
     _check_state(path, checkpoint.get("state_dict"))
-    card = checkpoint["eventclip"]
-    _check_format(path, card)
-    refuse_what_is_not_plain(path, card)
-    _check_values(path, card)
-    config = card["config"]
+    metadata = checkpoint["eventclip"]
+    _check_format(path, metadata)
+    refuse_what_is_not_plain(path, metadata)
+    if metadata["format"] == 1:
+        metadata = checkpoint["eventclip"] = _in_todays_words(metadata)
+    _check_values(path, metadata)
+    config = metadata["config"]
     if not trust:
         refuse_foreign_code(path, config, own=own)
         refuse_foreign_name(path, config["name"])
         config["clip"]["cache_dir"] = None  # where downloads are written is for this machine to say
-    pretrained, activation = config["clip"].get("pretrained"), card["clip"].get("quick_gelu")
+    pretrained, activation = config["clip"].get("pretrained"), metadata["clip"].get("quick_gelu")
     if config["clip"].get("quick_gelu") is None and isinstance(pretrained, str) and {"/", "."} & set(pretrained):
         config["clip"]["quick_gelu"] = activation  # what learned on a file's weights learned with this one
     return checkpoint
+
+
+_TARGETS_OF_1: Mapping[str, str] = {
+    "eventclip.models.encoder.ClipEncoder": "eventclip.models.factory.load_clip",
+    "eventclip.models.adapters.IdentityAdapter": "eventclip.adapters.paper.IdentityAdapter",
+    "eventclip.models.adapters.TextAdapter": "eventclip.adapters.paper.TextAdapter",
+    "eventclip.models.adapters.VisualAdapter": "eventclip.adapters.paper.VisualAdapter",
+    "eventclip.models.adapters.JointAdapter": "eventclip.adapters.paper.JointAdapter",
+    "eventclip.data.folder.FolderDataModule": "eventclip.datasets.folder.FolderDataModule",
+    "eventclip.data.ncaltech101.NCaltech101DataModule": "eventclip.datasets.ncaltech101.NCaltech101DataModule",
+    "eventclip.data.ncars.NCarsDataModule": "eventclip.datasets.ncars.NCarsDataModule",
+    "eventclip.data.nimagenet.NImageNetDataModule": "eventclip.datasets.nimagenet.NImageNetDataModule",
+    "eventclip.data.symbols.SymbolsDataModule": "eventclip.datasets.symbols.SymbolsDataModule",
+    "eventclip.data.view_maker.Augmentation": "eventclip.views.augment.Augmentation",
+    "eventclip.data.fewshot.draw_few_shot": "eventclip.datasets.sampling.sample_few_shot",
+    "eventclip.training.features.FeatureBank": "eventclip.features.cache.FeatureCache",
+    "eventclip.training.diagnostics.Diagnostics": "eventclip.training.callbacks.Diagnostics",
+    "eventclip.training.predictions.PredictionTable": "eventclip.training.callbacks.PredictionTable",
+}
+"""Names of code in checkpoints of version 0.1 (format 1) -> what they are called now; other names stay, to be looked at
+as all are. That the gate lets each through is for the tests to say."""
+
+_KEYS_OF_1: Mapping[str, Mapping[str, str]] = {
+    "data": {"percentile_events": "p95_events", "holdout": "split_fraction"},
+    "views": {"fit": "resize_mode"},
+    "fewshot": {"draw": "sampling"},
+}
+"""Section of the configuration -> its keys in version 0.1 -> what they are called now."""
+
+
+def _in_todays_words(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of version 0.1 with the targets and keys of this one."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            named = {key: renamed(item) for key, item in value.items()}
+            if isinstance(target := named.get("_target_"), str):
+                named["_target_"] = _TARGETS_OF_1.get(target, target)
+            return named
+        return [renamed(item) for item in value] if isinstance(value, list) else value
+
+    config = renamed(metadata.get("config"))
+    for section, keys in _KEYS_OF_1.items():
+        held = config.get(section) if isinstance(config, dict) else None
+        if isinstance(held, dict):
+            config[section] = {keys.get(key, key): value for key, value in held.items()}
+    return {**metadata, "format": METADATA_FORMAT, "config": config}
 
 
 def _check_state(path: Path, state: Any) -> None:
@@ -96,13 +217,14 @@ def _check_state(path: Path, state: Any) -> None:
             raise UserError(f"{path} is of no use: {said(name)} {flaw}; give an earlier checkpoint, or train again")
 
 
-def _check_format(path: Path, card: Any) -> None:
-    if not isinstance(card, dict):
-        raise UserError(f"{path} is damaged: its card is a {type(card).__name__}, expected a mapping")
-    if type(card.get("format")) is not int or card["format"] != CARD_FORMAT:
+def _check_format(path: Path, metadata: Any) -> None:
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path} is damaged: its metadata are a {type(metadata).__name__}, expected a mapping")
+    if type(metadata.get("format")) is not int or metadata["format"] not in (1, METADATA_FORMAT):
         raise UserError(
-            f"{path} has a card of format {said(card.get('format'))}, written by eventclip "
-            f"{said(card.get('version'))}, and this version reads format {CARD_FORMAT}: use the version that wrote it"
+            f"{path} has metadata of format {said(metadata.get('format'))}, written by eventclip "
+            f"{said(metadata.get('version'))}, and this version reads formats 1 and {METADATA_FORMAT}: use the version "
+            f"that wrote it"
         )
 
 
@@ -123,45 +245,54 @@ _NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "config.tuning.clip_factor": _NUMBER,
     "config.frames.events_per_frame": _NUMBER,
     "config.views.evaluation_views": int,
-    "config.views.fit": str,
-    "config.data.percentile_events": _NUMBER,
+    "config.views.resize_mode": str,
+    "config.data.p95_events": _NUMBER,
     "config.classifier.prompts": (list, tuple),
     "config.classifier.pooling": str,
     "config.selection": dict,
 }
-"""Values of a card that are read somewhere, and their kinds; the parts that are built check their own."""
+"""Values of the metadata that are read somewhere, and their kinds; the parts that are built check their own."""
 
 
-def _check_values(path: Path, card: dict[str, Any]) -> None:
-    """Refuse a card that lacks a value, or has one of another kind."""
+def _check_values(path: Path, metadata: dict[str, Any]) -> None:
+    """Refuse metadata that lack a value, or have one of another kind."""
     for place, kind in _NEEDED.items():
-        value: Any = card
+        value: Any = metadata
         for key in place.split("."):
             value = value.get(key, _ABSENT) if isinstance(value, dict) else _ABSENT
         if value is _ABSENT:
-            raise UserError(f"{path} is damaged: its card lacks {place}")
+            raise UserError(f"{path} is damaged: its metadata lack {place}")
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{path} is damaged: {place} in its card is {said(value)}, a {type(value).__name__}")
-    names, prompts, seed = card["class_names"], card["config"]["classifier"]["prompts"], card["config"]["seed"]
+            raise UserError(f"{path} is damaged: {place} in its metadata is {said(value)}, a {type(value).__name__}")
+    names, prompts, seed = (
+        metadata["class_names"],
+        metadata["config"]["classifier"]["prompts"],
+        metadata["config"]["seed"],
+    )
     for place, texts in (("class_names", names), ("config.classifier.prompts", prompts)):
         wrong = [text for text in texts if not isinstance(text, str) or not text.strip()]
         if not texts or wrong:
             held = said(wrong[0]) if wrong else "nothing"
-            raise UserError(f"{path} is damaged: {place} in its card holds {held}, expected one text or more")
+            raise UserError(f"{path} is damaged: {place} in its metadata holds {held}, expected one text or more")
     if not 0 <= seed < 2**32:
-        raise UserError(f"{path} is damaged: config.seed in its card is {said(seed)}, expected 0 to {2**32 - 1}")
+        raise UserError(f"{path} is damaged: config.seed in its metadata is {said(seed)}, expected 0 to {2**32 - 1}")
 
 
 _ABSENT = object()
 
 
-def check_card(path: Path, checkpoint: dict[str, Any], card: dict[str, Any]) -> None:
+def check_metadata(path: Path, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
     """Refuse a checkpoint that learned on top of another CLIP, or other classes.
+
+    Args:
+        path: of the checkpoint, for the message.
+        checkpoint: what it holds.
+        ours: "clip", as the encoder describes it, and "class_names".
 
     Raises:
         UserError: names what differs.
     """
-    theirs, ours = checkpoint["eventclip"], card
+    theirs = checkpoint["eventclip"]
     if theirs["clip"]["weights_sha256"] != ours["clip"]["weights_sha256"]:
         raise UserError(
             f"{path} was trained on CLIP {_clip(theirs)} and this run has {_clip(ours)}: give the same CLIP"
@@ -175,6 +306,69 @@ def check_card(path: Path, checkpoint: dict[str, Any], card: dict[str, Any]) -> 
         )
 
 
-def _clip(card: dict[str, Any]) -> str:
-    clip = card["clip"]
+def _clip(metadata: dict[str, Any]) -> str:
+    clip = metadata["clip"]
     return f"{clip['arch']}/{clip['pretrained']} (sha256 {clip['weights_sha256'][:12]})"
+
+
+_IGNORED = "adapter.dummy"  # holds nothing; it keeps the reference's identity adapter from having no parameters
+_RENAMED = [
+    (r"text_feats", r"adapter.text_features"),
+    (r"adapter\.(in|out)_proj\.(weight|bias)", r"adapter.\1_projection.\2"),
+    (r"adapter\.transformer_encoder\.(.+)", r"adapter.transformer.\1"),
+    (
+        r"model\.visual\.(.+)\.in_proj_weight\.lora_(down|up)_([qkv])",
+        r"encoder.visual.\1.parametrizations.in_proj_weight.0.\2.\3",
+    ),
+    (
+        r"model\.visual\.(.+)\.out_proj\.lora_(down|up)\.weight",
+        r"encoder.visual.\1.out_proj.parametrizations.weight.0.\2.o",
+    ),
+    (r"model\.visual\.((?!.*lora_).+)", r"encoder.visual.\1"),
+]
+
+
+def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the reference for `EventClassifier.load_learned_state_dict`.
+
+    The classifier has to be built alike: text adapter for `text-identity`, visual for `trans`, joint for `text-trans`.
+    Heads and residual are not stored there; take them from the paper's settings (the defaults of `VisualAdapter`).
+
+    Raises:
+        UserError: a name that the reference does not use.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        if name == _IGNORED:
+            continue
+        for pattern, ours in _RENAMED:
+            if match := re.fullmatch(pattern, name):
+                renamed[match.expand(ours)] = tensor
+                break
+        else:
+            raise UserError(f"{name} is no learned tensor of the reference implementation: give one of its checkpoints")
+    return renamed
+
+
+def load_reference_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Read a `.pth` of the reference, without running code -> its `state_dict` under our names.
+
+    Raises:
+        UserError: no such file, one that cannot be read, or not such a checkpoint.
+    """
+    path = Path(path).expanduser()
+    content = load_tensors(path, "a checkpoint of the reference")
+    state = content.get("state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise UserError(f"{path} is no checkpoint of the reference: expected tensors by name under 'state_dict'")
+    try:
+        renamed = from_reference(state)
+    except UserError as error:
+        raise UserError(f"{path} is no checkpoint of the reference: {error}") from error
+    for name, value in renamed.items():
+        flaw = is_bad_tensor(value)
+        if flaw is not None:
+            raise UserError(f"{path} is of no use: what becomes {name} {flaw}; give another checkpoint")
+    return renamed

@@ -26,10 +26,23 @@ class Prediction(NamedTuple):
 class EventClassifier(nn.Module):
     """Encoder -> adapter -> pooling.
 
+    Example:
+        >>> import torch
+        >>> from eventclip import EventClassifier, IdentityAdapter, load_clip
+        >>> encoder = load_clip("tiny")
+        >>> text_features = encoder.encode_text(["a sketch image of a star", "a sketch image of an anchor"])
+        >>> classifier = EventClassifier(encoder, IdentityAdapter(text_features, encoder.logit_scale))
+        >>> views = torch.zeros(1, 4, 1, 64, 64, dtype=torch.uint8)  # a recording of four views, all valid
+        >>> classifier(views).probabilities.shape
+        torch.Size([1, 2])
+
     Args:
         encoder: CLIP.
-        adapter: (B, V, D), (B, V) -> (B, V, K), see `models.adapters`.
+        adapter: (B, V, D), (B, V) -> (B, V, K), see :class:`eventclip.adapters.paper.Adapter`.
         pooling: of the views' logits, "mean", "sum" or "max".
+
+    Raises:
+        UserError: a pooling that there is not.
     """
 
     def __init__(self, encoder: ClipEncoder, adapter: nn.Module, *, pooling: str = "mean") -> None:
@@ -38,19 +51,24 @@ class EventClassifier(nn.Module):
         self.adapter = adapter
         self.pooling = check_pooling(pooling)
 
-    def forward(self, valid: Tensor, *, views: Tensor | None = None, features: Tensor | None = None) -> Prediction:
+    def forward(
+        self, views: Tensor | None = None, valid: Tensor | None = None, *, features: Tensor | None = None
+    ) -> Prediction:
         """Classify recordings by their views, or by features encoded before.
 
         Args:
-            valid: (B, V) bool, at least one view per recording.
             views: uint8 (B, V, C, S, S), C = 1 for gray; only the valid ones are encoded.
+            valid: (B, V) bool, at least one view per recording; None where all are valid.
             features: (B, V, D) raw image features in place of views.
 
         Raises:
             UserError: outside of training, the logits of a recording are not finite.
         """
-        if (views is None) == (features is None):
+        given = features if views is None else views
+        if given is None or (views is not None and features is not None):
             raise ValueError("give either views or features")
+        if valid is None:
+            valid = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
         if features is None and views is not None:
             features = self.encode(views, valid)
         view_logits = self.adapter(features, valid)
@@ -58,7 +76,13 @@ class EventClassifier(nn.Module):
             pool_logits(view_logits, valid, self.pooling), pool_probabilities(view_logits, valid), view_logits
         )
         if not torch.is_grad_enabled():  # where something is told of recordings; a step of training shall not wait
-            _refuse_nan(prediction)
+            finite = (prediction.logits.isfinite() & prediction.probabilities.isfinite()).all(dim=-1)
+            if not bool(finite.all()):  # a label with probability NaN is none
+                raise UserError(
+                    f"the logits of {int((~finite).sum())} of {len(finite)} recordings are not finite (NaN or "
+                    f"infinity): CLIP's weights or what was learned are of no use, the training has diverged, or "
+                    f"clip.precision=fp32 is needed"
+                )
         return prediction
 
     def encode(self, views: Tensor, valid: Tensor) -> Tensor:
@@ -101,13 +125,3 @@ class EventClassifier(nn.Module):
         kept = {f"adapter.{name}" for name in self.adapter.state_dict()} - parameters.keys()
         buffers = {name: value for name, value in self.named_buffers() if name in kept}
         return {name: value for name, value in parameters.items() if value.requires_grad} | buffers
-
-
-def _refuse_nan(prediction: Prediction) -> None:
-    """A label with probability NaN is none."""
-    wrong = ~(prediction.logits.isfinite() & prediction.probabilities.isfinite()).all(dim=-1)
-    if bool(wrong.any()):
-        raise UserError(
-            f"the logits of {int(wrong.sum())} of {len(wrong)} recordings are not finite (NaN or infinity): CLIP's "
-            f"weights or what was learned are of no use, the training has diverged, or clip.precision=fp32 is needed"
-        )

@@ -2,69 +2,82 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eventclip.errors import UserError
-from eventclip.models.activation import needs_quick_gelu
-from eventclip.models.factory import (
-    PRECISIONS,
-    Tokenizer,
-    build_clip,
-    build_tokenizer,
-    find_architecture,
-    lower_precision,
-)
-from eventclip.models.layout import arrange, mistakes_of_compiling
-from eventclip.models.weights import (
-    download_weights,
-    fill,
-    find_weight_file,
-    read_weight_file,
-    weights_sha256,
-)
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Tokenizer = Callable[[Sequence[str]], Tensor]
+"""Prompts -> (K, length) token numbers."""
 
 _PROMPTS_AT_ONCE = 256
 
 
+@dataclass(frozen=True)
+class Preprocess:
+    """What an image tower takes.
+
+    Attributes:
+        image_size: side S of its square images [px].
+        mean: of each channel, values in [0, 1].
+        std: standard deviation of each channel, alike.
+
+    Raises:
+        UserError: a mean or deviation that is none.
+    """
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        mean, std = self.mean, self.std
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise UserError(f"clip.mean={mean} and clip.std={std} need three values each, std above 0")
+
+
 class ClipEncoder(nn.Module):
-    """A frozen CLIP over open_clip: views -> (…, D) raw image features, prompts -> (K, D) unit text features.
+    """A frozen CLIP: views -> (…, D) raw image features, prompts -> (K, D) unit text features.
 
     Nothing learns until `tuning.tune` says so, and no layer is ever in training mode: batch norms keep the
     statistics that CLIP was trained with, and there is no dropout (EventCLIP fine-tunes without).
 
+    Example:
+        >>> import torch
+        >>> from eventclip import load_clip
+        >>> encoder = load_clip("tiny")  # load_clip builds one
+        >>> encoder.encode_views(torch.zeros(2, 1, encoder.image_size, encoder.image_size, dtype=torch.uint8)).shape
+        torch.Size([2, 128])
+        >>> encoder.encode_text(["a sketch image of a star"]).shape
+        torch.Size([1, 128])
+
     Args:
-        arch: open_clip name ("ViT-B-32"; OpenAI's spelling "ViT-B/32" as well).
-        pretrained: a tag of `arch` ("openai", downloaded once), a local file, or null for untrained weights.
-            A file holds a state dict in OpenAI's or open_clip's layout (.pt, .pth, .bin, .safetensors), or is
-            a TorchScript archive as OpenAI publishes. Reading it never runs code.
-        config: JSON file of an own architecture, in place of `arch`.
-        quick_gelu: whether activations are QuickGELU. Null takes what the weights need: what is known of
-            the tag, what a file tells (see :func:`.activation.needs_quick_gelu`), or what the architecture says.
-        mean: per-channel pixel mean, values in [0, 1]. Null takes what is known of the weights, or OpenAI's.
-        std: per-channel pixel standard deviation, alike.
-        cache_dir: where downloaded weights lie; null is open_clip's own place.
-        precision: "fp32", or "fp16" / "bf16" to store the weights in half precision (frozen towers only).
-        init_seed: draws untrained weights; no global generator is touched.
+        visual: image tower, (B, 3, S, S) -> (B, D), its weights stored in `precision`.
+        text: module with ``encode_text``, tokens -> (K, D), and the parameter ``logit_scale``, a logarithm.
+        tokenizer: prompts -> tokens.
+        preprocess: what images the tower takes.
+        origin: plain values that tell where it comes from and build it again; see :meth:`describe`.
+        precision: "fp32", "fp16" or "bf16", of the weights.
         compiled: whether torch.compile makes kernels for the image tower when it first sees views.
 
     Attributes:
         image_size: side S of the square images that the image tower takes [px].
         width: feature width D.
-        logit_scale: factor from cosine similarity to logits, exp of the weights' own parameter.
-        weights_sha256: checksum of the loaded weights, whatever file they came from.
+        logit_scale: factor from cosine similarity to logits.
+        weights_sha256: checksum of the weights, whatever file they came from.
 
     Raises:
-        UserError: an unknown architecture or tag, a missing, unreadable or misfitting file, one with weights that
-            are not finite or that does not tell its activation, no network, or an unknown precision.
+        UserError: an unknown precision.
     """
 
     pixel_scale: Tensor
@@ -72,71 +85,37 @@ class ClipEncoder(nn.Module):
 
     def __init__(
         self,
-        arch: str | None = "ViT-B-32",
-        pretrained: str | None = None,
+        visual: nn.Module,
+        text: nn.Module,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
         *,
-        config: str | Path | None = None,
-        quick_gelu: bool | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        cache_dir: str | Path | None = None,
+        origin: Mapping[str, Any] | None = None,
         precision: str = "fp32",
-        init_seed: int = 0,
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        _check_choices(precision, {"quick_gelu": quick_gelu, "compiled": compiled})
-        cache = None if cache_dir is None else str(cache_dir)
-        architecture = find_architecture(arch, config)
-        published = {}
-        if architecture.builtin and pretrained is not None:
-            published = open_clip.get_pretrained_cfg(architecture.name, pretrained)
-        source, tensors = None, {}
-        if published:
-            source = download_weights(architecture.name, str(pretrained), cache)
-        elif pretrained is not None:
-            source = find_weight_file(architecture.name, pretrained)
-            tensors = read_weight_file(source)
-        if quick_gelu is None:
-            told = published.get("quick_gelu", False) if published else architecture.options.get("quick_gelu")
-            quick_gelu = bool(told) if source is None or published else needs_quick_gelu(source, architecture, tensors)
-        model = build_clip(architecture, quick_gelu=quick_gelu, precision=precision, seed=init_seed)
-        if source is not None:
-            fill(model, source, tensors, arch=architecture.name)
-        self.weights_sha256 = weights_sha256(model)
-        self.logit_scale = float(model.get_parameter("logit_scale").detach().exp())
-        lower_precision(model, architecture, precision)
-
-        self.precision, self.compiled = precision, compiled
-        self.width = int(architecture.options["embed_dim"])
-        self.image_size = _square_side(model.get_submodule("visual"), architecture.name)
-        self._described: dict[str, Any] = {
-            "arch": architecture.name,
-            "pretrained": pretrained,
-            "config": None if config is None else str(config),
-            "quick_gelu": quick_gelu,
-            "init_seed": init_seed,
-            "compiled": compiled,
-        }
-        self._options = architecture.options
-        self.visual = model.get_submodule("visual")
-        self._layout = arrange(self.visual, compiled=compiled)
-        # What remains of the model is its text side; `encode_text` needs nothing of the image tower.
-        del model.visual
-        self.text_tower: nn.Module | None = model
-        self._tokenizer: Tokenizer | None = build_tokenizer(architecture, cache)
-
-        stated = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-        stated |= {key: published[key] for key in stated if key in published} | architecture.preprocess
-        mean = tuple(stated["mean"] if mean is None else mean)
-        std = tuple(stated["std"] if std is None else std)
-        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-            raise UserError(f"clip.mean={mean} and clip.std={std} need three values each, std above 0")
-        self._described |= {"mean": list(mean), "std": list(std)}
-        self.register_buffer("pixel_scale", 1 / (255 * torch.tensor(std)).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_bias", -(torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1), persistent=False)
+        check_precision(precision)
+        self.visual, self.preprocess, self.precision, self.compiled = visual, preprocess, precision, compiled
+        self.text_tower: nn.Module | None = text
+        self._tokenizer: Tokenizer | None = tokenizer
+        self._origin = dict(origin or {})
+        # Told beforehand where the weights were stored in half precision since.
+        scale, checksum = self._origin.get("logit_scale"), self._origin.get("weights_sha256")
+        self.logit_scale = float(text.get_parameter("logit_scale").detach().exp()) if scale is None else float(scale)
+        self.weights_sha256 = weights_sha256(self) if checksum is None else str(checksum)
+        self._layout = _arrange(visual, compiled=compiled)
+        mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
+        self.register_buffer("pixel_scale", 1 / (255 * std).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_bias", -(mean / std).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.eval()
+        self.width = int(self._origin.get("width") or self._measured_width())
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the square images that the image tower takes [px]."""
+        return self.preprocess.image_size
 
     def train(self, mode: bool = True) -> ClipEncoder:
         """Stay in evaluation mode, whatever is asked: see the class."""
@@ -173,12 +152,19 @@ class ClipEncoder(nn.Module):
         images = pixels.reshape(math.prod(pixels.shape[:-3]), *pixels.shape[-3:])
         if not len(images):  # open_clip's towers cannot take an empty batch
             return pixels.new_zeros(*pixels.shape[:-3], self.width, dtype=torch.float32)
-        images = images.to(PRECISIONS[self.precision], memory_format=self._layout)
-        with mistakes_of_compiling() if self.compiled else nullcontext():
-            features: Tensor | tuple[Tensor, ...] = self.visual(images)
-        if isinstance(features, tuple):  # CoCa's towers give the tokens too
-            features = features[0]
+        features = self._encode(images)
         return features.float().reshape(*pixels.shape[:-3], self.width)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        images = images.to(PRECISIONS[self.precision], memory_format=self._layout)
+        with _mistakes_of_compiling() if self.compiled else nullcontext():
+            features: Tensor | tuple[Tensor, ...] = self.visual(images)
+        return features[0] if isinstance(features, tuple) else features  # CoCa's towers give the tokens too
+
+    @torch.no_grad()
+    def _measured_width(self) -> int:
+        side = self.image_size
+        return int(self._encode(torch.zeros(1, 3, side, side, device=self.pixel_scale.device)).shape[-1])
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -203,21 +189,26 @@ class ClipEncoder(nn.Module):
 
     def describe_image_tower(self) -> dict[str, Any]:
         """Plain values that decide the features of given views: weights as they are now, not where they came from."""
-        # Compiled kernels sum in another order: the last bits differ, and a bank's rows shall be of one kind. Told only
-        # where it is so, which leaves every other tower its bank.
+        # Compiled kernels sum in another order: the last bits differ, and the rows of a cache shall be of one kind.
+        # Told only where it is so, which leaves every other tower its cache.
         kernels = {"compiled": True} if self.compiled else {}
         return kernels | {
-            "vision": self._options["vision_cfg"],
+            "vision": self._origin.get("vision", type(self.visual).__qualname__),
             "width": self.width,
-            **{key: self._described[key] for key in ("quick_gelu", "mean", "std")},
+            "quick_gelu": self._origin.get("quick_gelu"),
+            **_listed(self.preprocess),
             "precision": self.precision,
             "weights_sha256": weights_sha256(self.visual),
         }
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that tell which CLIP this is and build it again."""
+        """Plain values that tell which CLIP this is and, with what :func:`.load_clip` adds, build it again."""
+        unnamed = {"arch": type(self.visual).__qualname__, "pretrained": None}
         return {
-            **self._described,
+            **unnamed,
+            **{key: value for key, value in self._origin.items() if key != "vision"},
+            "compiled": self.compiled,
+            **_listed(self.preprocess),
             "precision": self.precision,
             "image_size": self.image_size,
             "width": self.width,
@@ -226,17 +217,60 @@ class ClipEncoder(nn.Module):
         }
 
 
-def _square_side(visual: nn.Module, arch: str) -> int:
-    size = cast("int | tuple[int, int]", visual.image_size)
-    sides = {size} if isinstance(size, int) else {int(side) for side in size}
-    if len(sides) != 1:
-        raise UserError(f"clip.arch={arch} takes images of {size} pixels: expected a tower with square images")
-    return sides.pop()
+def weights_sha256(model: nn.Module) -> str:
+    """Checksum the values of all floating-point tensors, as float32 in the order of their names.
+
+    The same weights give the same sum whichever file, layout or precision they were stored in.
+    """
+    digest = hashlib.sha256()
+    for _, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point():
+            digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
-def _check_choices(precision: str, switches: dict[str, bool | None]) -> None:
+def check_precision(precision: str) -> None:
+    """Refuse a precision that there is not.
+
+    Raises:
+        UserError: lists those there are.
+    """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise UserError(f"clip.precision={precision} is unknown: expected one of {', '.join(PRECISIONS)}")
-    for name, switch in switches.items():
-        if not isinstance(switch, bool | None):
-            raise UserError(f"clip.{name}={switch!r} must be true or false")
+
+
+def _listed(preprocess: Preprocess) -> dict[str, list[float]]:
+    return {key: list(value) for key, value in asdict(preprocess).items() if key != "image_size"}
+
+
+def _arrange(visual: nn.Module, *, compiled: bool) -> torch.memory_format:
+    """Lay out a tower's weights in place, names and values as they are, and say how its images shall lie."""
+    # Convolutions want the channels of a pixel side by side: on a CPU with AVX2, RN50 takes 0.74 of its time so, and
+    # EfficientNet-Lite0 0.57. A transformer with its single one gains nothing.
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in visual.modules())
+    layout = torch.channels_last if convolutions > 1 else torch.contiguous_format
+    visual.to(memory_format=layout)
+    if compiled:
+        # In place, so that checkpoints and LoRA find the names they know. The first batch compiles for its own size,
+        # the next size for any but a view alone.
+        visual.compile()
+    return layout
+
+
+@contextmanager
+def _mistakes_of_compiling() -> Iterator[None]:
+    """Tell in a sentence where a tower cannot be compiled, most often for want of a C++ compiler.
+
+    Raises:
+        UserError: in place of torch's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException  # takes seconds, and whoever compiled has it already
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        cause = getattr(error, "inner_exception", error)
+        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise UserError(f"torch.compile fails on the image tower ({reason}): set clip.compiled=false") from error

@@ -1,225 +1,145 @@
-"""Which CLIP to build: one of open_clip's by name, or a user's own from a JSON file."""
+"""Build a CLIP: architecture, weights, tokenizer and preprocessing come together in a `ClipEncoder`."""
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Callable, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
-import torch
-from open_clip.tokenizer import HFTokenizer
-from open_clip.transformer import LayerNormFp32
-from torch import Tensor, nn
+from torch import nn
 
 from eventclip.errors import UserError
+from eventclip.models.architecture import build_clip, build_tokenizer, find_architecture, lower_precision
+from eventclip.models.encoder import ClipEncoder, Preprocess, check_precision, weights_sha256
+from eventclip.models.weights import (
+    download_weights,
+    fill,
+    find_weight_file,
+    needs_quick_gelu,
+    read_weight_file,
+)
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
-_TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}  # others go on to a library that takes "trust" among them
-_LONGEST_CONFIG = 2**20
-_LARGEST = {"layers": 512, "context_length": 8192, "image_size": 8192, "vocab_size": 10_000_000}
-_LARGEST_SIZE = 100_000
+Clip = str | Mapping[str, Any]
+"""Which CLIP, in short: "tiny", an architecture of open_clip and a tag of its weights ("ViT-L-14/openai"), or arguments
+of :func:`load_clip` for weights or an architecture of one's own."""
 
-Tokenizer = Callable[[Sequence[str]], Tensor]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A CLIP's shape, before any weights.
-
-    Attributes:
-        name: open_clip's name, or the one a user's own configuration goes by.
-        options: open_clip's model configuration (embed_dim, vision_cfg, text_cfg, …).
-        builtin: whether open_clip ships it, so that published weights exist under tags.
-        preprocess: pixel mean and std that the configuration file states, or on which all published weights
-            of a built-in architecture agree; empty where neither is so.
-    """
-
-    name: str
-    options: dict[str, Any]
-    builtin: bool
-    preprocess: dict[str, Any]
+TINY = Path(__file__).parents[1] / "assets" / "tiny_clip"
+"""The small CLIP that travels with the package; it knows its own symbols alone."""
 
 
-def find_architecture(arch: str | None, config: str | Path | None) -> Architecture:
-    """Look up a built-in architecture, or read one from `config`.
+def load_clip(
+    arch: str | None = "ViT-B-32",
+    pretrained: str | None = None,
+    *,
+    config: str | Path | None = None,
+    quick_gelu: bool | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    cache_dir: str | Path | None = None,
+    precision: str = "fp32",
+    init_seed: int = 0,
+    compiled: bool = False,
+) -> ClipEncoder:
+    """Build a frozen CLIP over open_clip.
 
-    Args:
-        arch: an open_clip name; OpenAI's spelling ("ViT-B/32", "ViT-L/14@336px") is understood too. With
-            `config` it only names the result, and the file's stem does so where `arch` is null or names
-            one of open_clip's.
-        config: JSON file of an architecture, open_clip's model configuration itself or the
-            `open_clip_config.json` published beside weights (`model_cfg` and `preprocess_cfg`).
-
-    Raises:
-        UserError: unknown name, or a file that is missing or is not such a configuration.
-    """
-    name = None if arch is None else arch.replace("@336px", "-336").replace("/", "-")
-    if config is not None:
-        options, preprocess = read_config(Path(config).expanduser())
-        if name is None or open_clip.get_model_config(name) is not None:
-            name = Path(config).stem
-        return Architecture(name, options, builtin=False, preprocess=preprocess)
-    if name is None:
-        raise UserError("no CLIP was named: set clip.arch to an open_clip name or clip.config to a JSON file")
-    if ":" in name or (builtin := open_clip.get_model_config(name)) is None:
-        known = {known.lower(): known for known in open_clip.list_models()}
-        close = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=5, cutoff=0.5)]
-        hint = f"did you mean {', '.join(close)}?" if close else "open_clip.list_models() lists them"
-        raise UserError(f"clip.arch={arch} is no architecture of open_clip ({hint})")
-    tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
-    stated = [{key: tag[key] for key in ("mean", "std") if key in tag} for tag in tags]
-    agreed = stated[0] if stated and all(other == stated[0] for other in stated) else {}
-    return Architecture(name, builtin, builtin=True, preprocess=agreed)
-
-
-def build_clip(architecture: Architecture, *, quick_gelu: bool, precision: str, seed: int) -> nn.Module:
-    """Build the untrained model in float32, shaped for `precision`, its weights drawn from `seed` alone.
+    Example:
+        >>> from eventclip import load_clip
+        >>> encoder = load_clip("tiny")  # or load_clip("ViT-B-32", "openai"), which is downloaded once
+        >>> encoder.image_size, encoder.width
+        (64, 128)
 
     Args:
-        architecture: what to build.
-        quick_gelu: whether activations are x·sigmoid(1.702·x), which OpenAI's weights were trained with.
-        precision: "fp32", "fp16" or "bf16"; decides only how norms are built, see `lower_precision`.
-        seed: of the weights; the global generators are left as they were.
+        arch: open_clip name ("ViT-B-32"; OpenAI's spelling "ViT-B/32" as well), or "tiny" alone for the small CLIP
+            that travels with the package.
+        pretrained: a tag of `arch` ("openai", downloaded once), a local file, or None for untrained weights.
+            A file holds a state dict in OpenAI's or open_clip's layout (.pt, .pth, .bin, .safetensors), or is
+            a TorchScript archive as OpenAI publishes. Reading it never runs code.
+        config: JSON file of an own architecture, in place of `arch`.
+        quick_gelu: whether activations are QuickGELU. None takes what the weights need: what is known of
+            the tag, what a file tells (see :func:`.weights.needs_quick_gelu`), or what the architecture says.
+        mean: per-channel pixel mean, values in [0, 1]. None takes what is known of the weights, or OpenAI's.
+        std: per-channel pixel standard deviation, alike.
+        cache_dir: where downloaded weights lie; None is open_clip's own place.
+        precision: "fp32", or "fp16" / "bf16" to store the weights in half precision (frozen towers only).
+        init_seed: draws untrained weights; no global generator is touched.
+        compiled: whether torch.compile makes kernels for the image tower when it first sees views.
 
     Raises:
-        UserError: open_clip cannot build it (wrong options, or a package it needs is missing).
+        UserError: an unknown architecture or tag, a missing, unreadable or misfitting file, one with weights that
+            are not finite or that does not tell its activation, no network, or an unknown precision.
     """
-    options = deepcopy(architecture.options)
-    options["quick_gelu"] = quick_gelu
-    if "timm_model_name" in options["vision_cfg"]:
-        options["vision_cfg"]["timm_model_pretrained"] = False
-    if "hf_model_name" in options["text_cfg"]:
-        options["text_cfg"]["hf_model_pretrained"] = False
-    custom_text = options.pop("custom_text", False) or "hf_model_name" in options["text_cfg"]
-    if "multimodal_cfg" in options:
-        kind = open_clip.CoCa
-    else:
-        kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    cast_dtype = None if precision == "fp32" else PRECISIONS[precision]
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would reseed the GPUs' generators as well, which nothing restores.
-        torch.default_generator.manual_seed(seed)
-        try:
-            model: nn.Module = kind(**options, cast_dtype=cast_dtype)
-        except Exception as error:  # open_clip checks little: a wrong option may fail anywhere in it
-            reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
-            raise UserError(
-                f"open_clip cannot build {architecture.name} ({reason}); check its options and packages"
-            ) from error
-    return model
+    check_precision(precision)
+    for name, switch in {"quick_gelu": quick_gelu, "compiled": compiled}.items():
+        if not isinstance(switch, bool | None):
+            raise UserError(f"clip.{name}={switch!r} must be true or false")
+    if (arch, pretrained, config) == ("tiny", None, None):
+        arch, config, pretrained = clip_options("tiny").values()
+    cache = None if cache_dir is None else str(cache_dir)
+    architecture = find_architecture(arch, config)
+    published = {}
+    if architecture.builtin and pretrained is not None:
+        published = open_clip.get_pretrained_cfg(architecture.name, pretrained)
+    source, tensors = None, {}
+    if published:
+        source = download_weights(architecture.name, str(pretrained), cache)
+    elif pretrained is not None:
+        source = find_weight_file(architecture.name, pretrained)
+        tensors = read_weight_file(source)
+    if quick_gelu is None:
+        stated = published.get("quick_gelu", False) if published else architecture.options.get("quick_gelu")
+        quick_gelu = bool(stated) if source is None or published else needs_quick_gelu(source, architecture, tensors)
+    model = build_clip(architecture, quick_gelu=quick_gelu, precision=precision, seed=init_seed)
+    if source is not None:
+        fill(model, source, tensors, arch=architecture.name)
+    origin = {
+        "arch": architecture.name,
+        "pretrained": pretrained,
+        "config": None if config is None else str(config),
+        "quick_gelu": quick_gelu,
+        "init_seed": init_seed,
+        "vision": architecture.options["vision_cfg"],
+        "width": int(architecture.options["embed_dim"]),
+        "logit_scale": float(model.get_parameter("logit_scale").detach().exp()),
+        "weights_sha256": weights_sha256(model),
+    }
+    lower_precision(model, architecture, precision)
+    visual = model.get_submodule("visual")
+    # What remains of the model is its text side; `encode_text` needs nothing of the image tower.
+    del model.visual
+    known = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    known |= {key: published[key] for key in known if key in published} | architecture.preprocess
+    preprocess = Preprocess(
+        _square_side(visual, architecture.name),
+        tuple(known["mean"] if mean is None else mean),
+        tuple(known["std"] if std is None else std),
+    )
+    tokenizer = build_tokenizer(architecture, cache)
+    return ClipEncoder(visual, model, tokenizer, preprocess, origin=origin, precision=precision, compiled=compiled)
 
 
-def lower_precision(model: nn.Module, architecture: Architecture, precision: str) -> None:
-    """Store the weights in half precision where open_clip does so; "fp32" changes nothing."""
-    if precision == "fp32":
-        return
-    dtype = PRECISIONS[precision]
-    options = architecture.options
-    if "timm_model_name" in options["vision_cfg"] or "hf_model_name" in options["text_cfg"]:
-        # open_clip's own conversion only knows its own layers.
-        model.to(dtype)
-        for module in model.modules():
-            if isinstance(module, LayerNormFp32):
-                module.float()
-    else:
-        open_clip.convert_weights_to_lp(model, dtype=dtype)
-
-
-def build_tokenizer(architecture: Architecture, cache_dir: str | None) -> Tokenizer:
-    """Get what turns prompts into the token numbers of this architecture's text tower.
+def clip_options(clip: Clip) -> dict[str, Any]:
+    """Arguments of :func:`load_clip` for a CLIP named in short.
 
     Raises:
-        UserError: the tokenizer has to be downloaded and cannot be, or a package it needs is missing.
+        UserError: a name that is none.
     """
-    text = architecture.options["text_cfg"]
-    try:
-        tokenizer: Tokenizer
-        if architecture.builtin:
-            tokenizer = open_clip.get_tokenizer(architecture.name, cache_dir=cache_dir)
-        elif text.get("hf_tokenizer_name"):
-            tokenizer = HFTokenizer(
-                text["hf_tokenizer_name"],
-                context_length=text.get("context_length", 77),
-                cache_dir=cache_dir,
-                tokenizer_mode=text.get("tokenizer_mode"),
-                **text.get("tokenizer_kwargs", {}),
-            )
-        else:
-            tokenizer = open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
-    except Exception as error:  # as many kinds as there are tokenizers
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the tokenizer of {architecture.name} is not available: {reason}") from error
-    return tokenizer
+    if not isinstance(clip, str):
+        return {key: value for key, value in clip.items() if key != "_target_"}
+    if clip == "tiny":
+        return {"arch": None, "config": str(TINY / "tiny.json"), "pretrained": str(TINY / "tiny.safetensors")}
+    arch, _, tag = clip.rpartition("/")  # OpenAI's spelling of an architecture has a slash as well
+    if not arch or not tag:
+        raise UserError(
+            f"clip={clip!r} names no CLIP: expected 'tiny', or an architecture and its weights such as "
+            f"'ViT-L-14/openai'; weights in a file are given as {{'arch': ..., 'pretrained': FILE}}"
+        )
+    return {"arch": arch, "config": None, "pretrained": tag}
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read (model options, pixel mean and std) from the JSON file of an architecture.
-
-    Raises:
-        UserError: no such file, or not such a configuration.
-    """
-    what = f"clip.config={path}"
-    if path.exists() and not path.is_file():
-        raise UserError(f"{what} is {'a folder' if path.is_dir() else 'no regular file'}: give a JSON file")
-    try:
-        if path.stat().st_size > _LONGEST_CONFIG:
-            raise UserError(f"{what} has {path.stat().st_size} bytes, more than any architecture: give its JSON file")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{what} cannot be read: {error.strerror}") from error
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{what} is not JSON: {' '.join(str(error).split())}") from error
-    preprocess: dict[str, Any] = {}
-    if isinstance(content, dict) and "model_cfg" in content:
-        given = content.get("preprocess_cfg", {})
-        preprocess = {k: v for k, v in given.items() if k in {"mean", "std"}} if isinstance(given, dict) else {}
-        content = content["model_cfg"]
-    missing = [key for key in _REQUIRED_KEYS if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise UserError(f"{what} describes no CLIP: it lacks {', '.join(missing)}")
-    _check_options(what, content)
-    for key, value in preprocess.items():
-        if not isinstance(value, list) or len(value) != 3 or not all(_is_number(part) for part in value):
-            raise UserError(f"{what} says {key}={value!r:.80}, expected three numbers")
-    return content, preprocess
-
-
-def _check_options(what: str, options: dict[str, Any]) -> None:
-    """Refuse options of another kind than open_clip's, and sizes at which building would not end."""
-    for key in ("vision_cfg", "text_cfg"):
-        if not isinstance(options[key], dict):
-            raise UserError(f"{what} says {key}={options[key]!r:.80}, expected a mapping")
-    if type(options["embed_dim"]) is not int:
-        raise UserError(f"{what} says embed_dim={options['embed_dim']!r:.80}, expected a whole number")
-    if not isinstance(options.get("quick_gelu"), bool | None):
-        raise UserError(f"{what} says quick_gelu={options['quick_gelu']!r:.80}, expected true or false")
-    further = options["text_cfg"].get("tokenizer_kwargs") or {}
-    foreign = sorted(set(further) - _TOKENIZER_OPTIONS) if isinstance(further, dict) else [str(further)]
-    if foreign:
-        raise UserError(f"{what} gives the tokenizer {foreign[0]}, which could run code: expected no such option")
-    _check_sizes(what, options)
-
-
-def _check_sizes(what: str, options: dict[str, Any]) -> None:
-    """Refuse sizes that no CLIP has, and images smaller than a patch."""
-    for part in (options, options["vision_cfg"], options["text_cfg"]):
-        for key, value in part.items():
-            for size in value if isinstance(value, list) else [value]:
-                largest = _LARGEST.get(key, _LARGEST_SIZE)
-                if isinstance(size, int | float) and not -largest <= size <= largest:
-                    raise UserError(f"{what} says {key:.80}={size!r:.80}, expected at most {largest}")
-    image, patch = (options["vision_cfg"].get(key) for key in ("image_size", "patch_size"))
-    if isinstance(image, int) and isinstance(patch, int) and image < patch:
-        raise UserError(f"{what} says image_size={image}, expected patch_size={patch} or more")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST_SIZE < value < _LARGEST_SIZE
+def _square_side(visual: nn.Module, arch: str) -> int:
+    size = cast("int | tuple[int, int]", visual.image_size)
+    sides = {size} if isinstance(size, int) else {int(side) for side in size}
+    if len(sides) != 1:
+        raise UserError(f"clip.arch={arch} takes images of {size} pixels: expected a tower with square images")
+    return sides.pop()

@@ -1,8 +1,8 @@
 """What a checkpoint may ask for: the parts that ship with eventclip, each in its own place, and nothing else.
 
-A card's configuration is data that a stranger may have written, and building it calls what it names. So everything in
-it is looked at before anything is built, as plain text and without importing a thing: Hydra's own checks differ from
-version to version and know no allow-list.
+The configuration in a checkpoint's metadata is data that a stranger may have written, and building it calls what it
+names. So everything in it is looked at before anything is built, as plain text and without importing a thing: Hydra's
+own checks differ from version to version and know no allow-list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from eventclip.errors import UserError
 
 SHIPPED: Mapping[str, Mapping[str, bool]] = {
-    "clip": {"eventclip.models.encoder.ClipEncoder": False},
+    "clip": {"eventclip.models.factory.load_clip": False},
     "frames": {"eventclip.events.frames.FrameRenderer": False},
     "data": {
         "eventclip.datasets.folder.FolderDataModule": False,
@@ -23,8 +23,8 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "eventclip.datasets.nimagenet.NImageNetDataModule": False,
         "eventclip.datasets.symbols.SymbolsDataModule": False,
     },
-    "data.augmentation": {"eventclip.views.transform.Augmentation": False},
-    "fewshot": {"eventclip.datasets.sampling.draw_few_shot": True},
+    "data.augmentation": {"eventclip.views.augment.Augmentation": False},
+    "fewshot": {"eventclip.datasets.sampling.sample_few_shot": True},
     "adapter": {
         "eventclip.adapters.paper.IdentityAdapter": True,
         "eventclip.adapters.paper.TextAdapter": True,
@@ -45,8 +45,8 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "eventclip.training.checkpoints.LastCheckpoint": False,
         "eventclip.training.requeue.Requeue": False,
         "eventclip.training.callbacks.PredictionPictures": True,
-        "eventclip.training.diagnostics.Diagnostics": True,
-        "eventclip.training.predictions.PredictionTable": True,
+        "eventclip.training.callbacks.Diagnostics": True,
+        "eventclip.training.callbacks.PredictionTable": True,
     },
 }
 """Place in the configuration -> exact target -> whether it is a partial; all that ``conf/`` names, and no more."""
@@ -57,25 +57,25 @@ _PLAIN = (dict, list, tuple, str, int, float, bool, type(None))
 _DEEPEST, _MOST = (
     32,
     200_000,
-)  # levels and values of a card; an honest one has 6 and, with all of ImageNet's names, 3,000
+)  # levels and values; honest metadata have 6 and, with all of ImageNet's names, 3,000
 
 Call = tuple[str, str, bool]
 """A place, a target, and whether it is a partial."""
 
 
-def refuse_what_is_not_plain(path: Path, card: Mapping[Any, Any]) -> None:
-    """Refuse a card that holds anything but finished plain values, whoever made it.
+def refuse_what_is_not_plain(path: Path, metadata: Mapping[Any, Any]) -> None:
+    """Refuse metadata that hold anything but finished plain values, whoever made them.
 
     Raises:
-        UserError: an interpolation (a card is stored resolved), an object, or more than any card of ours would hold.
+        UserError: an interpolation (metadata are stored resolved), an object, or more than any of ours would hold.
     """
-    for place, value in _values(path, card):
+    for place, value in _values(path, metadata):
         if type(value) not in _PLAIN:
-            raise UserError(f"{path} holds a {type(value).__name__} at {place}, where a card has plain values only")
+            raise UserError(f"{path} holds a {type(value).__name__} at {place}, where metadata have plain values only")
         if isinstance(value, dict):
             for key in value:
                 if type(key) not in (str, int, float, bool):
-                    raise UserError(f"{path} has a {type(key).__name__} for a key at {place}: its card is damaged")
+                    raise UserError(f"{path} has a {type(key).__name__} for a key at {place}: its metadata are damaged")
                 _refuse_interpolation(path, f"a key of {place}", key)
         _refuse_interpolation(path, place, value)
 
@@ -89,13 +89,13 @@ def _refuse_interpolation(path: Path, place: str, value: Any) -> None:
 
 
 def refuse_foreign_code(path: Path, config: Mapping[str, Any], *, own: Mapping[str, Any] | None = None) -> None:
-    """Refuse a card's configuration that names code which does not ship with eventclip, wherever it stands.
+    """Refuse a configuration in metadata that names code which does not ship with eventclip, wherever it stands.
 
     Args:
         path: of the checkpoint, for the message.
-        config: the whole configuration in its card, plain values.
+        config: the whole configuration in its metadata, plain values.
         own: the configuration of the run that goes on from the checkpoint, of which nothing is built then: what that
-            run names itself may stand in the card too, as may its callbacks and loggers of earlier turns.
+            run names itself may stand in the metadata too, as may its callbacks and loggers of earlier turns.
 
     Raises:
         UserError: names the code, its place, and how to trust it.
@@ -116,7 +116,9 @@ def refuse_foreign_code(path: Path, config: Mapping[str, Any], *, own: Mapping[s
         for key in value if isinstance(value, dict) else ():
             names = place == "data.class_names" and key not in _HYDRA
             if isinstance(key, str) and key.startswith("_") and key not in ("_target_", "_partial_") and not names:
-                raise UserError(f"{path} gives {place or 'its card'} a {said(key)}, which could run code: {_REMEDY}")
+                raise UserError(
+                    f"{path} gives {place or 'its metadata'} a {said(key)}, which could run code: {_REMEDY}"
+                )
     for section, value in config.items():
         if isinstance(value, dict) and "defaults" in value:
             raise UserError(f"{path} names further configuration in {said(section)}.defaults: {_REMEDY}")
@@ -158,15 +160,15 @@ def _calls(path: Path, config: Mapping[str, Any]) -> Iterator[Call]:
             target, partial = value.get("_target_", ""), value.get("_partial_", False)
             told = target if isinstance(target, str) else repr(target)
             if not isinstance(partial, bool):
-                raise UserError(f"{path} gives {place or 'its card'} a _partial_ of {said(partial)}: {_REMEDY}")
-            yield (f"{section}.*" if many else place or "its card"), told, partial
+                raise UserError(f"{path} gives {place or 'its metadata'} a _partial_ of {said(partial)}: {_REMEDY}")
+            yield (f"{section}.*" if many else place or "its metadata"), told, partial
 
 
 def _values(path: Path, root: Any) -> Iterator[tuple[str, Any]]:
     """Every value in nested containers with its dotted place, the root first.
 
     Raises:
-        UserError: more levels or values than any card has, as where a container holds itself.
+        UserError: more levels or values than any metadata have, as where a container holds itself.
     """
     waiting: list[tuple[str, Any, int]] = [("", root, 0)]
     seen = 0
@@ -174,7 +176,7 @@ def _values(path: Path, root: Any) -> Iterator[tuple[str, Any]]:
         place, value, level = waiting.pop()
         seen += 1
         if level > _DEEPEST or seen > _MOST:
-            raise UserError(f"{path} has a card without end: it is damaged, so give another checkpoint")
+            raise UserError(f"{path} has metadata without end: it is damaged, so give another checkpoint")
         yield place, value
         dot = f"{place}." if place else ""
         if isinstance(value, Mapping):

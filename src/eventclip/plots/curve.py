@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from eventclip.reports.collect import ACCURACY, SHOTS
-from eventclip.reports.table import Row, Table, heading, shown
+from eventclip.plots.style import COLOURS, LINES, MUTED, SMALL, legend, new_figure, tidy
 
 
-def draw_curve(table: Table) -> Figure | None:
-    """Draw top-1 accuracy over the shots, a line for each other difference, bars for the 95 % intervals.
+class Point(NamedTuple):
+    """Accuracy after so many labelled recordings of a class.
 
-    Rows that learned from all recordings are horizontal lines.
+    Attributes:
+        shots: how many; None: all there are.
+        mean: over seeds, in [0, 1].
+        half_width: of its 95 % interval; None where a single seed has none.
+    """
+
+    shots: int | None
+    mean: float
+    half_width: float | None
+
+
+def draw_curve(series: Mapping[str, Sequence[Point]]) -> Figure | None:
+    """Draw top-1 accuracy over the shots, a line for each series, bars for the 95 % intervals.
+
+    What learned from all recordings is a horizontal line.
+
+    Args:
+        series: name, for the legend -> its points, shots rising.
 
     Returns:
-        A figure with the true shots on a logarithmic axis; None where no row has shots.
+        A figure with the true shots on a logarithmic axis; None where nothing has shots.
     """
-    others = [column for column in table.columns if column != SHOTS]
-    lines: dict[str, list[Row]] = {}
-    for row in table.rows:
-        label = ", ".join(f"{heading(column)} {shown(column, row.settings[column])}" for column in others)
-        label = label.replace("$", r"\$")  # no formula
-        lines.setdefault(label, []).append(row)
-    shots = sorted({row.shots for rows in lines.values() for row in rows if row.shots is not None})
+    shots = sorted({point.shots for points in series.values() for point in points if point.shots is not None})
     if not shots:
         return None
-    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    figure = new_figure(6.4, 4.4)
     axis = figure.add_subplot()
-    styles = itertools.product(("-", "--", ":", "-."), (f"C{number}" for number in range(10)))
-    for (label, rows), (style, colour) in zip(lines.items(), itertools.cycle(styles), strict=False):
-        _line(axis, [row for row in rows if row.shots is not None], label, style, colour)
-        for row in rows:
-            if row.shots is None:
-                mean = 100 * row.estimates[ACCURACY].mean
-                axis.axhline(mean, color=colour, linestyle=":", linewidth=1.2, label=f"{label} (all)".strip())
+    looks = itertools.cycle(itertools.product(LINES, COLOURS))
+    for (name, points), (line, colour) in zip(series.items(), looks, strict=False):
+        label = name.replace("$", r"\$")  # no formula
+        _line(axis, [point for point in points if point.shots is not None], label, line, colour)
+        for point in points:
+            if point.shots is None:
+                everything = f"{label} (all)".strip()
+                axis.axhline(100 * point.mean, color=colour, linestyle=":", linewidth=1.2, label=everything)
     axis.set_xscale("log")
     axis.set_xlim(shots[0] / 1.2, shots[-1] * 1.2)
     axis.xaxis.set_major_locator(FixedLocator(shots))
@@ -46,22 +59,21 @@ def draw_curve(table: Table) -> Figure | None:
     low, high = axis.get_ylim()
     axis.set_ylim(max(low, 0), min(high, 100))
     axis.set(xlabel="labelled recordings per class (shots)", ylabel="test accuracy, top-1 [%]")
-    axis.grid(alpha=0.3)
-    if any(lines):
-        axis.legend(fontsize=8)
-    if any(row.estimates[ACCURACY].half_width is not None for rows in lines.values() for row in rows):
-        axis.set_title("bars: 95 % interval over seeds", fontsize=8, loc="right", color="dimgray")
+    tidy(axis, grid=True)
+    if any(series):
+        legend(axis)
+    if any(point.half_width is not None for points in series.values() for point in points):
+        axis.set_title("bars: 95 % interval over seeds", fontsize=SMALL, loc="right", color=MUTED)
     return figure
 
 
-def _line(axis: Axes, rows: list[Row], label: str, style: str, colour: str) -> None:
-    if not rows:
+def _line(axis: Axes, points: Sequence[Point], label: str, style: str, colour: str) -> None:
+    if not points:
         return
-    estimates = [row.estimates[ACCURACY] for row in rows]
     axis.errorbar(
-        [float(row.shots or 0) for row in rows],
-        [100 * value.mean for value in estimates],
-        yerr=[100 * (value.half_width or 0.0) for value in estimates],
+        [float(point.shots or 0) for point in points],
+        [100 * point.mean for point in points],
+        yerr=[100 * (point.half_width or 0.0) for point in points],
         label=label or None,
         linestyle=style,
         color=colour,

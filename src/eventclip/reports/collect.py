@@ -31,7 +31,7 @@ class Run:
         folder: as found below the folder that was asked for.
         name: of its experiment.
         seed: its random seed.
-        settings: dotted key -> plain value, see `settings.flat_settings`.
+        settings: dotted key -> plain value, as a run writes them into its ``results.json``.
         metrics: "test/..." -> number, accuracies in [0, 1].
         test_checksum: sha256 of the recordings it was tested on.
         class_names: in order of their labels.
@@ -106,20 +106,20 @@ def read_run(path: Path) -> Run:
         UserError: it is no JSON, or lacks what a table needs.
     """
     try:
-        said = read_json(path)
-        metrics = {name: _number(value) for name, value in _kind(said["metrics"], dict).items()}
+        content = read_json(path)
+        metrics = {name: _number(value) for name, value in _kind(content["metrics"], dict).items()}
         metrics[ACCURACY]  # what every table shows
         run = Run(
             folder=path.parent,
-            name=printable(_kind(said["name"], str)),
-            seed=_kind(said["seed"], int),
-            settings=_kind(said["settings"], dict),
+            name=printable(_kind(content["name"], str)),
+            seed=_kind(content["seed"], int),
+            settings=_kind(content["settings"], dict),
             metrics=metrics,
-            test_checksum=_kind(said["data"]["checksums"]["test"], str),
-            class_names=tuple(printable(_kind(name, str)) for name in _kind(said["class_names"], list)),
-            selection=_name_or_none(said["selection"]["split"]),
-            root=printable(_kind(said["data"]["root"], str)),
-            clip_sha256=_kind(said["clip"]["weights_sha256"], str),
+            test_checksum=_kind(content["data"]["checksums"]["test"], str),
+            class_names=tuple(printable(_kind(name, str)) for name in _kind(content["class_names"], list)),
+            selection=_name_or_none(content["selection"]["split"]),
+            root=printable(_kind(content["data"]["root"], str)),
+            clip_sha256=_kind(content["clip"]["weights_sha256"], str),
         )
         if run.settings.get(SHOTS) is not None and _kind(run.settings[SHOTS], int) < 1:
             raise ValueError(f"{SHOTS} is less than 1")
@@ -200,15 +200,15 @@ def mixtures(runs: Sequence[Run]) -> list[str]:
             "chosen there" if run.selection == "test" else "not chosen there"
         ),
     }
-    said = []
-    for what, told in kinds.items():
+    reasons = []
+    for what, describe in kinds.items():
         groups: dict[str, list[Run]] = {}
         for run in runs:
-            groups.setdefault(told(run), []).append(run)
+            groups.setdefault(describe(run), []).append(run)
         if len(groups) > 1:
             parts = "; ".join(f"{value} in {_some(members)}" for value, members in groups.items())
-            said.append(f"the runs have {what}: {parts}")
-    return said
+            reasons.append(f"the runs have {what}: {parts}")
+    return reasons
 
 
 def _first_difference(lists: Sequence[Sequence[str]]) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
 
-from eventclip.reports.estimate import Estimate
-from eventclip.reports.table import METRICS, Row, Table, heading, shown
+from eventclip.reports.table import METRICS, Estimate, Row, Table, heading, shown
+from eventclip.tables import aligned
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -25,17 +24,10 @@ def to_markdown(table: Table, *, title: str = "") -> str:
     head = [*map(heading, table.columns), "seeds", *(METRICS[metric] for metric in table.metrics)]
     numbers = len(table.columns)
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *_cells(table))]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
-
-    def written(line: Sequence[str]) -> str:
-        cells = [
-            cell.rjust(width) if i >= numbers else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return f"| {' | '.join(cells)} |"
-
-    rule = [f"{'-' * (width - 1)}:" if i >= numbers else "-" * width for i, width in enumerate(widths)]
-    text = [*([title, ""] if title else []), written(lines[0]), written(rule), *(written(line) for line in lines[1:])]
+    padded = aligned(lines, left=numbers, narrowest=3)
+    rule = [f"{'-' * (len(cell) - 1)}:" if i >= numbers else "-" * len(cell) for i, cell in enumerate(padded[0])]
+    written = [f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:])]
+    text = [*([title, ""] if title else []), *written]
     notes = [line for note in table.notes for line in ("", note)]
     return "\n".join([*text, *notes]) + "\n"
 

@@ -1,17 +1,25 @@
-"""From folders to a report: collect, refuse what does not belong together, tabulate, write."""
+"""From folders to a report: collect, refuse what does not belong together, tabulate, write; and so after a sweep."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
 
 from eventclip.config.run_folders import differences
 from eventclip.errors import UserError
 from eventclip.files import printable, whole_file
-from eventclip.reports.collect import Collection, Run, collect, mixtures
+from eventclip.reports.collect import ACCURACY, SHOTS, Collection, Run, collect, mixtures
 from eventclip.reports.render import to_csv, to_latex, to_markdown
-from eventclip.reports.table import Table, make_table
+from eventclip.reports.table import Table, heading, make_table, shown
+
+if TYPE_CHECKING:  # matplotlib is for who writes files
+    from eventclip.plots.curve import Point
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,23 @@ class Report:
 
     table: Table
     markdown: str
+
+
+def report(folders: Sequence[Path], out: Path | None, *, mix: bool = False) -> None:
+    """Print the table of the runs below folders, and write its files where a folder for them is given.
+
+    Args:
+        folders: searched with all below them.
+        out: folder for the files.
+        mix: as in :func:`make_report`, whose errors it raises.
+    """
+    made = make_report(folders, mix=mix)
+    print(made.markdown, end="")
+    if out is not None:
+        written = write_report(made, out)
+        print(f"written: {', '.join(map(str, written))}", file=sys.stderr)
+        if not any(path.suffix == ".png" for path in written):
+            print("no picture: no run has fewshot.shots", file=sys.stderr)
 
 
 def make_report(folders: Sequence[Path], *, mix: bool = False) -> Report:
@@ -51,6 +76,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         The files written.
     """
     from eventclip.plots.curve import draw_curve
+    from eventclip.plots.style import save_figure
 
     texts = {"md": report.markdown, "tex": to_latex(report.table), "csv": to_csv(report.table)}
     written = []
@@ -58,12 +84,23 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         written.append(folder / f"report.{suffix}")
         with whole_file(written[-1]) as part:
             part.write_text(printable(text), encoding="utf-8")
-    figure = draw_curve(report.table)
+    figure = draw_curve(series(report.table))
     if figure is not None:
         written.append(folder / "report.png")
-        with whole_file(written[-1]) as part:
-            figure.savefig(part, format="png")
+        save_figure(written[-1], figure)
     return written
+
+
+def series(table: Table) -> dict[str, list[Point]]:
+    """The rows as lines over their shots, one for each other difference, named by it."""
+    from eventclip.plots.curve import Point
+
+    others = [column for column in table.columns if column != SHOTS]
+    lines: dict[str, list[Point]] = {}
+    for row in table.rows:
+        name = ", ".join(f"{heading(column)} {shown(column, row.settings[column])}" for column in others)
+        lines.setdefault(name, []).append(Point(row.shots, *row.estimates[ACCURACY]))
+    return lines
 
 
 def _title(runs: Sequence[Run]) -> str:
@@ -79,3 +116,24 @@ def _left_out(collection: Collection) -> list[str]:
         named = ", ".join(f"{folder} ({said})" if said else str(folder) for folder, said in typed.items())
         notes.append(f"Left out, without results.json as if not finished ({len(collection.unfinished)}): {named}.")
     return notes + [f"Left out: {sentence}." for sentence in collection.damaged]
+
+
+class SweepTable(Callback):
+    """Print the report of a multirun's runs once all have ended, and say where everything lies."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Report on the sweep's folder, and say which run is where; ``kwargs`` is Hydra's and empty."""
+        folder = Path(config.hydra.sweep.dir)
+        runs = differences(sorted((place.parent for place in folder.glob("*/.hydra")), key=_number))
+        listed = "".join(f"{run.name}: {typed}\n" for run, typed in runs.items() if typed)
+        try:
+            report = make_report([folder]).markdown
+            print(f"\n{report}\n{listed}{folder}: results, checkpoints and pictures of each run")
+        except UserError as error:
+            print(f"\nno table: {error}")
+
+
+def _number(run: Path) -> tuple[int, str]:
+    """Runs in the order in which they were started."""
+    number = run.name.partition("-")[0]
+    return (int(number) if number.isdecimal() else 0, run.name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventclip.reports.collect import SHOTS, Run
-from eventclip.reports.estimate import Estimate, estimate
 
 METRICS = {
     "test/top1_probabilities": "top-1",
@@ -19,6 +19,50 @@ METRICS = {
 """Metric in ``results.json`` -> heading. Plain top-1 and top-5 are of the probabilities."""
 _ALWAYS = ("clip.arch", "data.variant", "tuning.parts", SHOTS)  # shown wherever they differ, as is every _target_
 _TARGET = "._target_"
+
+_NORMAL = 1.959963985
+_STUDENT = (
+    *(12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139),
+    *(2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963),
+    *(2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230, 2.042272),
+)
+"""Two-sided 95 % points of Student's distribution with 1 to 30 degrees of freedom."""
+
+
+class Estimate(NamedTuple):
+    """A mean and the half width of its 95 % interval, which a single value does not have (None)."""
+
+    mean: float
+    half_width: float | None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean of independent values with Student's 95 % interval: mean ± t s / √n, s with n − 1 degrees of freedom.
+
+    Raises:
+        ValueError: no values.
+    """
+    count = len(values)
+    if not count:
+        raise ValueError("a mean needs at least one value")
+    mean = math.fsum(values) / count
+    if count == 1:
+        return Estimate(mean, None)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    return Estimate(mean, t_quantile(count - 1) * spread / math.sqrt(count))
+
+
+def t_quantile(degrees: int) -> float:
+    """The t that a Student variable of so many degrees of freedom exceeds in absolute value with probability 0.05.
+
+    Beyond the table the normal distribution's with the first corrections of Abramowitz and Stegun, 26.7.5.
+    """
+    if degrees <= len(_STUDENT):
+        return _STUDENT[degrees - 1]
+    z = _NORMAL
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
 
 
 @dataclass(frozen=True)

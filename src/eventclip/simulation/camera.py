@@ -1,4 +1,4 @@
-"""An event camera before a still image: what a sensor on a shaking head would report.
+"""An event camera before an image that does not move: what a sensor on a shaking head would report.
 
 The standard model of a dynamic vision sensor, as in ESIM (Rebecq et al., CoRL 2018) and v2e (Hu et al., CVPR
 Workshops 2021), and the three saccades that N-Caltech101 was recorded with (Orchard et al., Frontiers in
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from eventclip.errors import UserError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.simulation.camera_kernels import crossings, sort_by_time, unpack
-from eventclip.simulation.camera_noise import hot_pixels, leaks, shots
+
+Times = NDArray[np.float64]
+Pixels = NDArray[np.int64]
 
 _KNOTS = 50
 _LARGEST_SENSOR = np.iinfo(EVENT_DTYPE["x"]).max
@@ -134,14 +136,14 @@ class EventCamera:
             step_us=step_us,
         )
 
-    def film(
+    def simulate(
         self,
         image: NDArray[Any],
         path: NDArray[np.float64],
         sensor_hw: tuple[int, int],
         rng: np.random.Generator,
     ) -> Events:
-        """Move the sensor along a path over a still image.
+        """Simulate the events of a sensor that moves along a path over an image.
 
         At displacement (0, 0) the middle of the sensor looks at the middle of the image; one sensor pixel is one
         image pixel wide, so scale the image first. Between pixels log intensity is interpolated bilinearly; beyond
@@ -183,7 +185,7 @@ class EventCamera:
     def thresholds(
         self, sensor_hw: tuple[int, int], rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Draw every pixel's own thresholds: the first thing :meth:`film` does with its generator.
+        """Draw every pixel's own thresholds: the first thing :meth:`simulate` does with its generator.
 
         Args:
             sensor_hw: height and width of the sensor [px].
@@ -223,9 +225,9 @@ class EventCamera:
 def _intensity(image: NDArray[Any]) -> NDArray[np.float32]:
     """Bring an image to float32 in [0, 1], or say what is wrong with it."""
     if not isinstance(image, np.ndarray) or image.ndim != 2 or image.size == 0:
-        raise UserError(f"The event camera films a gray image of shape (h, w), got shape {np.shape(image)}.")
+        raise UserError(f"The event camera looks at a gray image of shape (h, w), got shape {np.shape(image)}.")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
-        raise UserError(f"The event camera films uint8 or float images, got {image.dtype}.")
+        raise UserError(f"The event camera looks at uint8 or float images, got {image.dtype}.")
     white = 255 if image.dtype == np.uint8 else 1
     if not (image.min() >= 0 and image.max() <= white):
         raise UserError(
@@ -266,3 +268,60 @@ def _under_the_sensor(
     after = np.maximum(0, whole.max(axis=0) + sensor_wh + 1 - image_wh)
     padded = np.pad(log_image, ((before[1], after[1]), (before[0], after[0])), mode="edge")
     return np.ascontiguousarray(padded), whole + before, fractions
+
+
+def shots(pixels: int, rate_hz: float, seconds: float, rng: np.random.Generator) -> tuple[Times, Pixels]:
+    """Shot noise: every pixel fires at random times at the same mean rate.
+
+    Args:
+        pixels: how many there are.
+        rate_hz: of one pixel.
+        seconds: how long the sensor is watched.
+        rng: source of the draw.
+
+    Returns:
+        (N,) times from 0 [s], in no order, and (N,) pixel numbers.
+    """
+    which = rng.integers(pixels, size=rng.poisson(rate_hz * seconds * pixels))
+    return rng.uniform(0, seconds, len(which)), which
+
+
+def hot_pixels(
+    pixels: int, fraction: float, rate_hz: float, seconds: float, rng: np.random.Generator
+) -> tuple[Times, Pixels]:
+    """Hot pixels: a few fire at random times and much too often, some more than others.
+
+    Args:
+        pixels: how many there are.
+        fraction: share of hot ones.
+        rate_hz: mean over the hot pixels, whose own rates are spread exponentially.
+        seconds: how long the sensor is watched.
+        rng: source of the draw.
+
+    Returns:
+        (N,) times from 0 [s], in no order, and (N,) pixel numbers.
+    """
+    hot = rng.choice(pixels, rng.binomial(pixels, fraction), replace=False, shuffle=False)
+    which = np.repeat(hot, rng.poisson(rate_hz * seconds * rng.standard_exponential(len(hot))))
+    return rng.uniform(0, seconds, len(which)), which
+
+
+def leaks(rates_hz: NDArray[np.float64], seconds: float, rng: np.random.Generator) -> tuple[Times, Pixels]:
+    """Leak: the level a pixel remembers sinks at a steady speed, so that it fires ON regularly.
+
+    How far it has sunk when the recording starts is unknown, hence drawn. Real leak also shifts the crossings of a
+    pixel that does see changes; within one recording by a small part of a threshold, and that is left out.
+
+    Args:
+        rates_hz: (P,) of the pixels.
+        seconds: how long the sensor is watched.
+        rng: source of the draw.
+
+    Returns:
+        (N,) times from 0 [s], rising for each pixel, and (N,) pixel numbers.
+    """
+    sunk = rng.random(len(rates_hz))
+    counts = (sunk + rates_hz * seconds).astype(np.int64)
+    which = np.repeat(np.arange(len(rates_hz)), counts)
+    nth = 1 + np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return (nth - sunk[which]) / rates_hz[which], which

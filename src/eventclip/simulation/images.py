@@ -1,4 +1,4 @@
-"""Still images on disk, class by class: what exists, whether it can be read, and its gray values."""
+"""Images on disk, class by class: what exists, whether it can be read, and its gray values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 SMALLEST_SIDE = 16  # less shows nothing that could be recognised [px]
 
 
-def list_stills(root: Path, *, leave_out: Collection[str] = ()) -> dict[str, list[Path]]:
+def list_images(root: Path, *, leave_out: Collection[str] = ()) -> dict[str, list[Path]]:
     """List ``root/<class>/*.{jpg,jpeg,png}`` without opening a file.
 
     Args:
@@ -40,22 +40,22 @@ def list_stills(root: Path, *, leave_out: Collection[str] = ()) -> dict[str, lis
     unknown = sorted(set(leave_out) - set(folders))
     if unknown:
         raise UserError(f"{root} has no class folder {unknown[0]!r} to leave out")
-    stills = {name: _stills_of(folder) for name, folder in folders.items() if name not in leave_out}
-    if not stills:
+    images = {name: _images_of(folder) for name, folder in folders.items() if name not in leave_out}
+    if not images:
         raise UserError(f"{root} has no class folder: the images are expected as {layout}")
-    empty = [name for name, found in stills.items() if not found]
+    empty = [name for name, found in images.items() if not found]
     if empty:
         more = f" (and {len(empty) - 1} more classes)" if len(empty) > 1 else ""
         raise UserError(f"class {empty[0]!r}{more} of {root} has no image: the images are expected as {layout}")
-    for name, found in stills.items():
+    for name, found in images.items():
         stems = [path.stem for path in found]
         twice = next((stem for stem in stems if stems.count(stem) > 1), None)
         if twice is not None:
             raise UserError(f"class {name!r} of {root} has more than one image called {twice!r}: rename all but one")
-    return stills
+    return images
 
 
-def read_still(path: Path) -> Image.Image:
+def read_image(path: Path) -> Image.Image:
     """Read an image as the eye sees it: upright, transparent parts white, in gray.
 
     Args:
@@ -91,5 +91,5 @@ def _seen(entry: Path) -> bool:
     return not entry.name.startswith(".")
 
 
-def _stills_of(folder: Path) -> list[Path]:
+def _images_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and _seen(path))

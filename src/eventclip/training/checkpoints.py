@@ -1,7 +1,8 @@
-"""Checkpoints are written whole while a run goes on; what they tell of themselves is in :mod:`.cards`."""
+"""Checkpoints are written whole while a run goes on, and the logs are brought to the disk with them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from eventclip.errors import UserError
 from eventclip.files import whole_file
-from eventclip.training.logs import flush
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -99,3 +100,12 @@ class LastCheckpoint(Checkpoint):
                 last.replace(self.folder / "previous.ckpt")
             new.replace(last)
         self._written, self._flush_due = trainer.global_step, True
+
+
+def flush(loggers: Sequence[Logger]) -> None:
+    """Bring to the disk what has been logged."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.flush()
+        else:
+            logger.save()

@@ -12,19 +12,18 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from eventclip.config.kinds import convert
+from eventclip.config.checking import convert
 from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import UserError
 from eventclip.files import whole_file
-from eventclip.models.checkpoint import check_card, read_checkpoint
-from eventclip.models.reference import load_reference_checkpoint
+from eventclip.models.checkpoint import check_metadata, load_reference_checkpoint, read_checkpoint
 from eventclip.training.experiment import Parts, assemble, make_trainer, quieten, write_results
 
 log = logging.getLogger(__name__)
 
 
 def config_of_checkpoint(overrides: list[str]) -> dict[str, Any]:
-    """Read the configuration in the card of the checkpoint that the overrides name.
+    """Read the configuration in the metadata of the checkpoint that the overrides name.
 
     Args:
         overrides: of the command line, with one ``checkpoint=PATH`` among them, and perhaps ``trust=true``.
@@ -63,20 +62,20 @@ def evaluate(cfg: DictConfig) -> None:
     trainer = make_trainer(cfg, parts)
     trainer.test(parts.lit, datamodule=parts.datamodule, verbose=False)
     selected = checkpoint["eventclip"]["config"]["selection"]["split"]
-    told = {
+    further = {
         "checkpoint": str(path),
         "split": cfg.split,
         "selection": {"split": selected, "tested": path.stem},
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_results(cfg, parts, trainer, told)
+    write_results(cfg, parts, trainer, further)
 
 
 def load(cfg: DictConfig, path: Path) -> tuple[Parts, dict[str, Any]]:
     """Build what a configuration describes, for ``cfg.split`` alone, with what a checkpoint learned in it."""
     checkpoint = read_checkpoint(path, trust=cfg.trust)
     parts = assemble(cfg, evaluated=cfg.split)
-    check_card(path, checkpoint, parts.card)
+    check_metadata(path, checkpoint, parts.metadata)
     parts.classifier.load_learned_state_dict(checkpoint["state_dict"])
     return parts, checkpoint
 
@@ -97,7 +96,7 @@ def import_reference(cfg: DictConfig) -> None:
     learned = load_reference_checkpoint(reference)
     parts = assemble(cfg, evaluated="test")
     parts.classifier.load_learned_state_dict(learned)
-    checkpoint = {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.card}
+    checkpoint = {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.metadata}
     with whole_file(out) as part, part.open("wb") as file:  # else torch would not tell what the system says
         torch.save(checkpoint, file)
     log.info("%s holds %d learned tensors: python -m eventclip.evaluate checkpoint=%s", out, len(learned), out)

@@ -17,20 +17,20 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from omegaconf import DictConfig, OmegaConf
 
 import eventclip
-from eventclip.datasets.datamodule import EventDataModule
+from eventclip.datasets.audit import check_first
+from eventclip.datasets.datamodule import EventDataModule, grouped
 from eventclip.errors import UserError
 from eventclip.features.cache import FeatureCache
 from eventclip.files import write_json
-from eventclip.models.checkpoint import make_card
+from eventclip.models.building import build, build_classifier, call_partial
+from eventclip.models.checkpoint import make_metadata
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.reports.settings import flat_settings
-from eventclip.training.building import build, build_classifier, call_partial
+from eventclip.training.callbacks import Diagnostics
 from eventclip.training.checkpoints import WholeFileIO
-from eventclip.training.diagnostics import Diagnostics
 from eventclip.training.module import LitEventClassifier
 from eventclip.training.requeue import leave_if_asked, slurm_environment
-from eventclip.training.resume import begin
+from eventclip.training.resume import begin, flat_settings
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Parts:
     datamodule: EventDataModule
     classifier: EventClassifier
     lit: LitEventClassifier
-    card: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def build_datamodule(cfg: DictConfig) -> EventDataModule:
@@ -51,8 +51,9 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
         cfg.data,
         "data",
         EventDataModule,
+        arrange=grouped,
         renderer=build(cfg.frames, "frames"),
-        draw=build(cfg.fewshot, "fewshot"),
+        few_shot=build(cfg.fewshot, "fewshot"),
         selection=cfg.selection.split,
         seed=cfg.seed,
         cache=cfg.paths.cache,
@@ -81,15 +82,15 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         evaluated: the one split that is looked at; None for a run that trains, if anything learns, and tests.
     """
     datamodule = build_datamodule(cfg)
-    datamodule.tested = evaluated or "test"
+    datamodule.connect(tested=evaluated or "test")
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
     classifier = build_classifier(cfg, class_names)
-    datamodule.image_size = classifier.encoder.image_size
-    datamodule.bank = build_feature_cache(cfg, classifier.encoder)
+    cache = build_feature_cache(cfg, classifier.encoder)
+    datamodule.connect(image_size=classifier.encoder.image_size, feature_cache=cache)
     data = datamodule.describe(training=evaluated is None and learns(classifier))
     counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
     log.info("%s: %d classes, recordings: %s", datamodule.root, len(class_names), counts)
-    card = make_card(
+    metadata = make_metadata(
         config=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         class_names=class_names,
         clip=classifier.encoder.describe(),
@@ -103,14 +104,26 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         clip_factor=cfg.tuning.clip_factor,
         loss=cfg.classifier.loss,
         seed=cfg.seed,
-        card=card,
+        metadata=metadata,
     )
-    return Parts(datamodule, classifier, lit, card)
+    return Parts(datamodule, classifier, lit, metadata)
 
 
 def learns(classifier: EventClassifier) -> bool:
     """Whether anything learns from training recordings; zero-shot needs none."""
     return any(parameter.requires_grad for parameter in classifier.parameters())
+
+
+def check_recordings(parts: Parts) -> None:
+    """Tell before training what any recording would end it with, such as a sensor of unknown size.
+
+    Raises:
+        RecordingError: the first recording of a format that is trained or tested on cannot be used.
+    """
+    data = parts.datamodule
+    stages = ["test", *(["fit"] if learns(parts.classifier) else []), *(["validate"] if data.selection else [])]
+    for stage in stages:
+        check_first(data.recordings(stage), data.files)
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -127,8 +140,9 @@ def run(cfg: DictConfig) -> float | None:
         log.warning("selection=test chooses the weights on the test split itself: its accuracy is too optimistic")
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
+    check_recordings(parts)
     trainer = make_trainer(cfg, parts)
-    resume, restarts = begin(trainer, cfg.resume, output, parts.card, trust=cfg.trust)
+    resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust)
     if learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
@@ -137,25 +151,25 @@ def run(cfg: DictConfig) -> float | None:
     if best is not None and best.best_model_path:
         chosen, validation = best.best_model_path, best.best_model_score
     trainer.test(parts.lit, datamodule=parts.datamodule, ckpt_path=chosen, verbose=False, weights_only=True)
-    told = {
+    further = {
         "validation": None if validation is None else float(validation),
         "selection": {"split": cfg.selection.split, "tested": "best" if chosen else "last"},
         "resumed": resume is not None,
         "restarts": restarts,
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_results(cfg, parts, trainer, told)
+    write_results(cfg, parts, trainer, further)
     return None if validation is None else float(validation)
 
 
-def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[str, Any]) -> None:
+def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, further: dict[str, Any]) -> None:
     """Write ``results.json`` of a test that has just ended, and log its metrics; only the first process does.
 
     Args:
         cfg: the configuration, whose ``paths.output`` is the run's folder.
         parts: what was tested.
         trainer: that tested it.
-        told: what this kind of run has to tell beside what every test does.
+        further: what this kind of run has to tell beside what every test does.
     """
     if not trainer.is_global_zero:
         return
@@ -164,15 +178,15 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
     results = {
         "name": cfg.name,
         "metrics": metrics,
-        **diagnosed(trainer),
+        **_diagnostics(trainer),
         "seed": cfg.seed,
-        "settings": flat_settings(parts.card["config"]),
-        "data": parts.card["data"],
-        "class_names": parts.card["class_names"],
-        "clip": parts.card["clip"],
-        "versions": versions(),
+        "settings": flat_settings(parts.metadata["config"]),
+        "data": parts.metadata["data"],
+        "class_names": parts.metadata["class_names"],
+        "clip": parts.metadata["clip"],
+        "versions": _versions(),
     }
-    write_json(output / "results.json", results | told)
+    write_json(output / "results.json", results | further)
     for name, value in sorted(metrics.items()):
         log.info("%-28s %.4f", name, value)
     log.info("results and pictures: %s", output)
@@ -181,7 +195,7 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, told: dict[st
 def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
     callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
-    class_names = parts.card["class_names"]
+    class_names = parts.metadata["class_names"]
     callbacks = [call_partial(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
     if not loggers:
@@ -203,13 +217,13 @@ def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
     return trainer
 
 
-def diagnosed(trainer: Trainer) -> dict[str, Any]:
+def _diagnostics(trainer: Trainer) -> dict[str, Any]:
     """What the test's diagnostics tell in ``results.json``; nothing where they are left out."""
-    found = [callback.results() for callback in trainer.callbacks if isinstance(callback, Diagnostics)]  # type: ignore[attr-defined]
-    return found[0] if found else {}
+    results = [callback.results() for callback in trainer.callbacks if isinstance(callback, Diagnostics)]  # type: ignore[attr-defined]
+    return results[0] if results else {}
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Versions of what shapes a result."""
     modules = (eventclip, torch, lightning, open_clip)
     return {module.__name__: str(module.__version__) for module in modules}

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from eventclip.adapters.dropout import SampleDropout, set_dropout_keys
+from eventclip.adapters.view_transformer import SampleDropout, set_dropout_keys
 from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier, Prediction
 from eventclip.models.pooling import logits_loss, probability_loss
 from eventclip.models.tuning import parameter_groups
-from eventclip.rng import generator
+from eventclip.rng import random_keys
 from eventclip.training.optim import AdamWarmupCosine
 
-LOSSES = ("logits", "probabilities")
+LOSSES = {"logits": logits_loss, "probabilities": probability_loss}
+"""Of the part of a prediction that has the same name."""
 
 
 class LitEventClassifier(LightningModule):
@@ -32,7 +33,12 @@ class LitEventClassifier(LightningModule):
         clip_factor: learning rate of CLIP's own weights as a fraction of the base rate, where they learn.
         loss: "logits" (cross entropy on the pooled logits) or "probabilities" (on the views' mean probability).
         seed: seed of dropout, keyed by epoch and sample so that neither a restart nor the number of processes matters.
-        card: plain values stored with every checkpoint, enough to rebuild the run (see `training.cards`).
+        metadata: plain values stored with every checkpoint, enough to rebuild the run, see
+            :func:`eventclip.models.checkpoint.make_metadata`.
+
+    Example:
+        >>> lit = LitEventClassifier(classifier, AdamWarmupCosine(lr=1e-3), num_classes=101)  # doctest: +SKIP
+        >>> Trainer(max_epochs=20).fit(lit, datamodule=NCaltech101DataModule(root))  # doctest: +SKIP
     """
 
     def __init__(
@@ -44,7 +50,7 @@ class LitEventClassifier(LightningModule):
         clip_factor: float = 0.1,
         loss: str = "logits",
         seed: int = 0,
-        card: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
@@ -53,10 +59,10 @@ class LitEventClassifier(LightningModule):
             raise UserError(
                 f"tuning.clip_factor must be above 0, got {clip_factor!r}: tuning=frozen keeps CLIP as it is"
             )
-        self.classifier, self.optim, self.loss = classifier, optim, loss
-        self.clip_factor, self.seed = clip_factor, seed
+        self.classifier, self.optim = classifier, optim
+        self.loss, self.clip_factor, self.seed = loss, clip_factor, seed
         self.drops = any(isinstance(module, SampleDropout) for module in classifier.modules())
-        self.card = card or {}
+        self.metadata = metadata or {}
         self.strict_loading = False  # checkpoints leave frozen CLIP weights out; on_load_checkpoint checks the rest
         self.metrics = nn.ModuleDict({stage: _metrics(num_classes, stage) for stage in ("fit", "val", "test")})
         # Not Lightning's own mean: over ranks, it rounds the number of recordings.
@@ -64,63 +70,50 @@ class LitEventClassifier(LightningModule):
 
     def forward(self, batch: dict[str, Any]) -> Prediction:
         """Classify a batch of samples; see :class:`EventClassifier`."""
-        return cast(
-            "Prediction", self.classifier(batch["valid"], views=batch.get("views"), features=batch.get("features"))
-        )
-
-    def _loss(self, prediction: Prediction, labels: Tensor) -> Tensor:
-        if self.loss == "logits":
-            return logits_loss(prediction.logits, labels)
-        return probability_loss(prediction.probabilities, labels)
+        return cast("Prediction", self.classifier(batch.get("views"), batch["valid"], features=batch.get("features")))
 
     def _update(self, stage: str, prediction: Prediction, labels: Tensor) -> None:
         """Count a batch in the metrics of ``stage``; without a row, they only learn that they are asked for."""
         for name, metric in cast("nn.ModuleDict", self.metrics[stage]).items():
             if len(labels):
-                cast("Metric", metric).update(
-                    prediction.logits if name.endswith("logits") else prediction.probabilities, labels
-                )
+                scores = prediction.logits if name.endswith("logits") else prediction.probabilities
+                cast("Metric", metric).update(scores, labels)
             self.log(f"{stage}/{name}", metric, batch_size=len(labels), on_step=False, on_epoch=True)
-
-    def _evaluate(self, batch: dict[str, Any], stage: str) -> dict[str, Tensor]:
-        prediction, labels = self(batch), batch["label"]
-        loss = self._loss(prediction, labels)
-        mean = cast("Metric", self.mean_loss[stage])
-        mean.update(loss, weight=len(labels))
-        self.log(f"{stage}/loss", mean, batch_size=len(labels), on_step=False, on_epoch=True, prog_bar=True)
-        self._update(stage, prediction, labels)
-        return {"probabilities": prediction.probabilities}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Key what is random in the network itself: our dropout by sample; torch's, in another's adapter, by batch."""
+        epoch, number = self.current_epoch, batch_idx * self.trainer.world_size + self.global_rank
+        torch.manual_seed(random_keys(self.seed, "dropout batch", epoch=epoch, indices=[number])[0])
         if self.drops:
-            keys = [self._dropout_key("sample", index) for index in batch["index"].tolist()]
+            keys = random_keys(self.seed, "dropout sample", epoch=epoch, indices=batch["index"].tolist())
             set_dropout_keys(self.classifier, torch.tensor(keys, device=self.device))
-        torch.manual_seed(self._dropout_key("batch", batch_idx * self.trainer.world_size + self.global_rank))
 
     def on_train_end(self) -> None:
         """Leave a network that takes any batch."""
         set_dropout_keys(self.classifier, None)
 
-    def _dropout_key(self, of: str, index: int) -> int:
-        return int(generator(self.seed, f"dropout {of}", epoch=self.current_epoch, index=index).integers(2**62))
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch, weighted such that the mean over processes is the mean over all their recordings."""
         prediction, labels = self(batch), batch["label"]
-        own, everyones = self.trainer.datamodule.dealt(batch_idx)  # type: ignore[attr-defined]
-        loss: Tensor = self._loss(prediction, labels) * (own * self.trainer.world_size / everyones)
-        self.log("fit/loss", loss, batch_size=everyones, on_epoch=True, prog_bar=True, sync_dist=True)
+        own, together = batch["share"]
+        loss: Tensor = LOSSES[self.loss](getattr(prediction, self.loss), labels)
+        loss = loss * (own * self.trainer.world_size / together)
+        self.log("fit/loss", loss, batch_size=together, on_epoch=True, prog_bar=True, sync_dist=True)
         self._update("fit", prediction, labels[:own])
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Update the validation metrics; callbacks get the (B, K) probabilities."""
-        return self._evaluate(batch, "val")
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, stage: str = "val") -> dict[str, Tensor]:
+        """Update the metrics of validation or test; callbacks get the (B, K) probabilities."""
+        prediction, labels = self(batch), batch["label"]
+        mean = cast("Metric", self.mean_loss[stage])
+        mean.update(LOSSES[self.loss](getattr(prediction, self.loss), labels), weight=len(labels))
+        self.log(f"{stage}/loss", mean, batch_size=len(labels), on_step=False, on_epoch=True, prog_bar=True)
+        self._update(stage, prediction, labels)
+        return {"probabilities": prediction.probabilities}
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Update the test metrics; callbacks get the (B, K) probabilities."""
-        return self._evaluate(batch, "test")
+        """As in validation."""
+        return self.validation_step(batch, batch_idx, "test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam over what learns, each group at its own rate; the schedule runs per step over the whole training."""
@@ -133,9 +126,9 @@ class LitEventClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what learned and the card; leave frozen CLIP weights out."""
+        """Keep what learned and the metadata; leave frozen CLIP weights out."""
         checkpoint["state_dict"] = self.classifier.learned_state_dict()
-        checkpoint["eventclip"] = self.card
+        checkpoint["eventclip"] = self.metadata
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load what learned, all of it or an error, and give Lightning nothing more to load."""

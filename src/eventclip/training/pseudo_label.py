@@ -1,4 +1,4 @@
-"""Composed configuration -> teacher -> guesses -> split file with labels, report beside it."""
+"""Composed configuration -> teacher -> scores -> split file with labels, report beside it."""
 
 from __future__ import annotations
 
@@ -17,41 +17,46 @@ from omegaconf import DictConfig, OmegaConf
 
 import eventclip
 from eventclip.datasets.datamodule import EventDataModule
-from eventclip.datasets.links import check_linkable, check_new_folder, link_recordings
-from eventclip.datasets.pseudo_labels import Guesses, Selection
 from eventclip.datasets.recordings import Recordings
-from eventclip.datasets.split_files import PSEUDO, check_names, write_split
-from eventclip.datasets.tta import Shards, check_versions
+from eventclip.datasets.split_files import (
+    PSEUDO,
+    check_linkable,
+    check_names,
+    check_new_folder,
+    link_recordings,
+    write_split,
+)
 from eventclip.errors import UserError
-from eventclip.files import held, whole_file, write_json
-from eventclip.models.checkpoint import check_card, read_checkpoint
+from eventclip.files import held, write_json
+from eventclip.models.building import build_classifier, call_partial
+from eventclip.models.checkpoint import check_metadata, read_checkpoint
 from eventclip.models.classifier import EventClassifier
-from eventclip.training.building import build_classifier, call_partial
+from eventclip.plots.style import save_figure
 from eventclip.training.experiment import build_datamodule, build_feature_cache, quieten
-from eventclip.training.guessing import GuessStore, guess_all
-from eventclip.training.label_report import draw_reliability, label_report, told
+from eventclip.training.scores import ScoreStore, check_tta, score_all
+from eventclip.training.selection import Scores, Selection, draw_report, label_report, report_lines
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Who guesses."""
+    """Who labels."""
 
     classifier: EventClassifier
     shots: Recordings
     """Recordings whose true labels it learned from; none for a zero-shot teacher."""
-    card: dict[str, Any]
+    metadata: dict[str, Any]
     """Plain values that tell who it is, for the head of the split file."""
 
     def decides(self) -> dict[str, Any]:
-        """Those of them that decide what it guesses: where its weights lie does not."""
-        clip = {name: value for name, value in self.card["clip"].items() if name not in ("pretrained", "config")}
-        return {**{name: value for name, value in self.card.items() if name != "checkpoint"}, "clip": clip}
+        """Those of them that decide what it thinks of a recording: where its weights lie does not."""
+        clip = {name: value for name, value in self.metadata["clip"].items() if name not in ("pretrained", "config")}
+        return {**{name: value for name, value in self.metadata.items() if name != "checkpoint"}, "clip": clip}
 
 
 def label(cfg: DictConfig) -> None:
-    """Guess the training recordings, select, and write split file, report and reliability curve.
+    """Score the training recordings, select, and write split file, report and reliability curve.
 
     Raises:
         UserError: an option out of its range, a teacher of other classes, nothing selected, a folder that cannot
@@ -64,7 +69,7 @@ def label(cfg: DictConfig) -> None:
             "out= is missing, the split file to write: python -m eventclip.pseudo_label ... out=pseudo.json"
         )
     out = Path(cfg.out).expanduser()
-    versions = check_versions(options.versions)
+    tta = check_tta(options.tta)
     select = Selection(
         threshold=_threshold(options.threshold, "zero_shot" if cfg.checkpoint is None else "few_shot"),
         tta_consistent=options.tta_consistent,
@@ -77,30 +82,29 @@ def label(cfg: DictConfig) -> None:
     if cfg.checkpoint is not None:
         cfg = _as_the_teacher_sees(cfg, Path(cfg.checkpoint).expanduser())
     datamodule = build_datamodule(cfg)
-    datamodule.draw = None
+    datamodule.few_shot = None
     teacher = make_teacher(cfg, datamodule)
-    datamodule.bank = build_feature_cache(cfg, teacher.classifier.encoder)
+    datamodule.connect(feature_cache=build_feature_cache(cfg, teacher.classifier.encoder))
     everything = datamodule.training
-    check_names(everything)  # before hours of guessing
+    check_names(everything)  # before hours of scoring
     if links is not None:
         check_linkable(everything)
     pool = everything.subset(np.flatnonzero(~np.isin(everything.paths, teacher.shots.paths)))
-    shards = Shards(len(pool), options.shard_size)
     decides = {
         "teacher": teacher.decides(),
         "recordings_sha256": pool.checksum(),
-        "versions": list(versions),
+        "tta": list(tta),
         "files": datamodule.files.describe(),
         "frames": OmegaConf.to_container(cfg.frames, resolve=True),
-        "views": [datamodule.evaluation_views, datamodule.fit, datamodule.image_size],
+        "views": [datamodule.evaluation_views, datamodule.resize_mode, datamodule.image_size],
         "features": cfg.features.dtype if cfg.features else "live",
     }
-    store = GuessStore(out.with_suffix(".guesses"), decides, shards=shards, versions=len(versions))
-    log.info("%d of %d training recordings are to be guessed: %s", len(pool), len(everything), store.folder)
+    store = ScoreStore(out.with_suffix(".scores"), decides, pool.paths, shard_size=options.shard_size, tta=len(tta))
+    log.info("%d of %d training recordings are to be labelled: %s", len(pool), len(everything), store.folder)
     with held(out) if fabric.is_global_zero else contextlib.nullcontext():
-        guess_all(fabric, teacher.classifier, datamodule, pool, store, versions=versions, progress=options.progress)
+        score_all(fabric, teacher.classifier, datamodule, pool, store, tta=tta, progress=options.progress)
         if fabric.is_global_zero:
-            chosen = _write(out, select, versions, store.read(), pool, teacher, datamodule)
+            chosen = _write(out, select, tta, store.read(), pool, teacher, datamodule)
             if links is not None:
                 log.info("%d links: %s", link_recordings(links, chosen), links)
 
@@ -126,13 +130,13 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     checkpoint = None if path is None else read_checkpoint(path, trust=cfg.trust)
     if path is not None and checkpoint is not None and checkpoint["eventclip"]["class_names"] != class_names:
         ours = {**checkpoint["eventclip"], "class_names": class_names}
-        check_card(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
+        check_metadata(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
     classifier = build_classifier(cfg, class_names)
-    datamodule.image_size = classifier.encoder.image_size
+    datamodule.connect(image_size=classifier.encoder.image_size)
     clip = classifier.encoder.describe()
     shots = datamodule.training.subset([])
     if path is not None and checkpoint is not None:
-        check_card(path, checkpoint, {"clip": clip, "class_names": class_names})
+        check_metadata(path, checkpoint, {"clip": clip, "class_names": class_names})
         classifier.load_learned_state_dict(checkpoint["state_dict"])
         if cfg.pseudo.keep_true:
             shots = true_shots(cfg, path, checkpoint["eventclip"])
@@ -141,7 +145,7 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
             f"{cfg.adapter._target_.rsplit('.', 1)[-1]} has learned nothing yet and cannot teach: give checkpoint=, or "
             f"adapter=identity for zero-shot"
         )
-    card = {
+    metadata = {
         "kind": "zero_shot" if path is None else "few_shot",
         "checkpoint": None if path is None else str(path),
         "clip": clip,
@@ -150,17 +154,17 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
         "adapter": OmegaConf.to_container(cfg.adapter, resolve=True),
         "learned_sha256": _sha256(classifier.learned_state_dict()),
     }
-    return Teacher(classifier, shots, card)
+    return Teacher(classifier, shots, metadata)
 
 
-def true_shots(cfg: DictConfig, path: Path, card: dict[str, Any]) -> Recordings:
-    """The recordings whose true labels a checkpoint learned from, found again by the draw that its card tells.
+def true_shots(cfg: DictConfig, path: Path, metadata: dict[str, Any]) -> Recordings:
+    """The recordings whose true labels a checkpoint learned from, found again by the draw that its metadata tells.
 
     Raises:
         UserError: what the card's draw gives here is not what the checkpoint was trained on.
     """
-    drew = {name: card["config"][name] for name in ("fewshot", "selection", "seed") if name in card["config"]}
-    learned = card["data"]["checksums"].get("training", "of no recordings")
+    drew = {name: metadata["config"][name] for name in ("fewshot", "selection", "seed") if name in metadata["config"]}
+    learned = metadata["data"]["checksums"].get("training", "of no recordings")
     drawn = build_datamodule(_changed(cfg, drew)).training
     if drawn.checksum() != learned:
         raise UserError(
@@ -173,7 +177,7 @@ def true_shots(cfg: DictConfig, path: Path, card: dict[str, Any]) -> Recordings:
 
 
 def _as_the_teacher_sees(cfg: DictConfig, path: Path) -> DictConfig:
-    """Take what decides the teacher's probabilities from its own card: it guesses as it was tested."""
+    """Take what decides the teacher's probabilities from its own metadata: it labels as it was tested."""
     theirs = read_checkpoint(path, trust=cfg.trust)["eventclip"]["config"]
     decisive = ("clip", "tuning", "adapter", "classifier", "frames", "views")
     return _changed(cfg, {name: theirs[name] for name in decisive if name in theirs})
@@ -188,7 +192,7 @@ def _changed(cfg: DictConfig, sections: dict[str, Any]) -> DictConfig:
 
 
 def _check_places(out: Path, links: Path | None) -> None:
-    """Tell before anything is guessed that its result could not be written."""
+    """Tell before anything is scored that its result could not be written."""
     if links is not None:
         check_new_folder(links)
     try:
@@ -219,37 +223,36 @@ def _sha256(state: dict[str, torch.Tensor]) -> str:
 def _write(
     out: Path,
     select: Selection,
-    versions: tuple[str, ...],
-    guesses: Guesses,
+    tta: tuple[str, ...],
+    scores: Scores,
     pool: Recordings,
     teacher: Teacher,
     datamodule: EventDataModule,
 ) -> Recordings:
     """Select and write; the split file comes last, so that whoever finds it finds the report as well."""
     everything = datamodule.training
-    chosen = select(guesses, pool.paths)
+    chosen = select(scores, pool.paths)
     class_names = datamodule.class_names
-    report = label_report(guesses, chosen, pool.labels, class_names, added=len(teacher.shots))
+    report = label_report(scores, chosen, pool.labels, class_names, added=len(teacher.shots))
     places = np.concatenate([_places(everything, teacher.shots), _places(everything, pool)[chosen]])
-    labels = np.concatenate([teacher.shots.labels, guesses["label"][chosen].astype(np.int64)])
+    labels = np.concatenate([teacher.shots.labels, scores["label"][chosen].astype(np.int64)])
     guessed = np.arange(len(labels)) >= len(teacher.shots)
-    probabilities = np.concatenate([np.ones(len(teacher.shots)), guesses["probability"][chosen].astype(np.float64)])
+    probabilities = np.concatenate([np.ones(len(teacher.shots)), scores["probability"][chosen].astype(np.float64)])
     labelled = everything.subset(places).relabelled(labels, guessed)
     head = {
         "kind": PSEUDO,
         "version": eventclip.__version__,
-        "teacher": teacher.card,
-        "options": {"versions": list(versions), **select.describe()},
+        "teacher": teacher.metadata,
+        "options": {"tta": list(tta), **select.describe()},
         "class_names": class_names,
         "class_folders": list(everything.class_folders),
         "checksums": {"training": datamodule.split("training").checksum()},
         "counts": {"selected": len(chosen), "true": len(teacher.shots), "guessed": len(pool)},
     }
-    with whole_file(out.with_suffix(".reliability.png")) as part:
-        draw_reliability(report, threshold=select.threshold).savefig(part, format="png", dpi=110)
+    save_figure(out.with_suffix(".reliability.png"), draw_report(report, threshold=select.threshold))
     write_json(out.with_suffix(".report.json"), {"options": head["options"], **report})
     write_split(out, labelled, head=head, probabilities=probabilities)
-    for line in told(report):
+    for line in report_lines(report):
         log.info("%s", line)
     log.info("%s: %d recordings; report and reliability curve beside it", out, len(labelled))
     return labelled

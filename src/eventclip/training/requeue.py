@@ -126,28 +126,28 @@ class Requeue(Checkpoint):
     ) -> None:
         """Decide; what this evaluation has found so far is found again."""
         if batch_idx < self._batches_of_all_ranks:
-            asked = _asked_of_any(trainer)
-            if asked:
-                self._leave(trainer, asked)
+            signals = _signals_of_any(trainer)
+            if signals:
+                self._leave(trainer, signals)
 
     on_test_batch_end = on_validation_batch_end
 
     def _save_if_asked(self, trainer: Trainer) -> None:
         self._step = trainer.global_step
-        if not self._leaving and (asked := _asked_of_any(trainer)):
+        if not self._leaving and (signals := _signals_of_any(trainer)):
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, LastCheckpoint):
                     callback.write(trainer)
-            self._leaving = asked
+            self._leaving = signals
 
     def _leave_if_saved(self, trainer: Trainer) -> None:
         if self._leaving:
             self._leave(trainer, self._leaving)
 
-    def _leave(self, trainer: Trainer, asked: Signals) -> None:
-        log.warning("%s at step %d: leaving", _names(asked), trainer.global_step)
+    def _leave(self, trainer: Trainer, signals: Signals) -> None:
+        log.warning("%s at step %d: leaving", _names(signals), trainer.global_step)
         if trainer.is_global_zero:
-            requeue_if_due(asked)
+            requeue_if_due(signals)
         trainer.strategy.barrier("all ranks leave together")
         raise SystemExit(COMES_AGAIN)
 
@@ -160,18 +160,18 @@ def leave_if_asked() -> None:
     Raises:
         SystemExit: with :data:`COMES_AGAIN`.
     """
-    asked = cluster.received()
-    if asked and getattr(rank_zero_only, "rank", 0) == 0:
-        log.warning("%s before training: leaving", _names(asked))
-        requeue_if_due(asked)
+    signals = cluster.received()
+    if signals and getattr(rank_zero_only, "rank", 0) == 0:
+        log.warning("%s before training: leaving", _names(signals))
+        requeue_if_due(signals)
         raise SystemExit(COMES_AGAIN)
 
 
-def requeue_if_due(asked: Signals) -> bool:
+def requeue_if_due(signals: Signals) -> bool:
     """Ask Slurm to start this job again, unless it was cancelled, is over, or is being requeued already.
 
     Args:
-        asked: the signals that this run leaves for.
+        signals: the signals that this run leaves for.
 
     Returns:
         Whether Slurm will start it again at this request.
@@ -185,7 +185,7 @@ def requeue_if_due(asked: Signals) -> bool:
         return False
     running = re.search(r"\bJobState=RUNNING\b", state) is not None
     preempted = re.search(r"\bPreemptTime=\d", state) is not None
-    if not running or (signal.SIGTERM in asked and not preempted):
+    if not running or (signal.SIGTERM in signals and not preempted):
         log.warning("Slurm job %s was cancelled, requeued or is over: not asking for another start", job)
         return False
     if _scontrol("requeue", job) is None:
@@ -194,8 +194,8 @@ def requeue_if_due(asked: Signals) -> bool:
     return True
 
 
-def _names(asked: Signals) -> str:
-    return " and ".join(sorted(number.name for number in asked))
+def _names(signals: Signals) -> str:
+    return " and ".join(sorted(number.name for number in signals))
 
 
 def _scontrol(*words: str) -> str | None:
@@ -212,15 +212,15 @@ def _scontrol(*words: str) -> str | None:
     return None
 
 
-def _asked_of_any(trainer: Trainer) -> Signals:
+def _signals_of_any(trainer: Trainer) -> Signals:
     """The signals that any rank has received; the same on all ranks."""
-    own = cluster.received()
+    received = cluster.received()
     if trainer.world_size == 1:
-        return own
+        return received
     decide = trainer.strategy.reduce_boolean_decision
-    if not decide(bool(own), all=False):
+    if not decide(bool(received), all=False):
         return frozenset()
-    return frozenset([number for number in cluster.WATCHED if decide(number in own, all=False)])
+    return frozenset([number for number in cluster.WATCHED if decide(number in received, all=False)])
 
 
 def _fewest(trainer: Trainer, batches: list[int | float]) -> int:

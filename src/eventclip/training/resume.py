@@ -1,21 +1,23 @@
-"""Which checkpoint a run goes on from, and how often it has been started."""
+"""Which checkpoint a run goes on from, how often it has been started, and logs in which no step is twice."""
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from eventclip.errors import UserError
 from eventclip.files import write_json
-from eventclip.models.checkpoint import check_card, read_checkpoint
-from eventclip.training.logs import go_on_at
+from eventclip.models.checkpoint import check_metadata, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +44,39 @@ Which recordings are trained on is checked where they are dealt out. Where files
 kind and in which precision the work is done, may change from turn to turn.
 """
 
+_NOT_SETTINGS = (
+    "name",
+    "seed",
+    "resume",
+    "trust",
+    "paths",
+    "logger",
+    "callbacks",
+    "data.root",
+    "data.packed",
+    "data.num_workers",
+    "data.evaluation_batch_size",
+    "clip.cache_dir",
+    "trainer._target_",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.default_root_dir",
+    "trainer.log_every_n_steps",
+    "trainer.num_sanity_val_steps",
+    "trainer.enable_model_summary",
+    "trainer.use_distributed_sampler",
+    "trainer.check_val_every_n_epoch",
+)
+"""Settings, or sections of them, that only the machine needs, or that have a place of their own in the results."""
+
 PREFERRED = ("last.ckpt", "next.ckpt", "previous.ckpt")
 """Which to take among checkpoints of one step; others follow."""
 
 
 def begin(
-    trainer: Trainer, resume: str | None, output: Path, card: dict[str, Any], *, trust: bool = False
+    trainer: Trainer, resume: str | None, output: Path, metadata: dict[str, Any], *, trust: bool = False
 ) -> tuple[Path | None, int]:
     """Choose where a run begins, and make its folder fit for that: no later checkpoints, no later steps in the logs.
 
@@ -56,8 +85,8 @@ def begin(
         resume: "auto" for the run's own newest good checkpoint; a path; None for a fresh start. A job that Slurm has
             requeued takes its own newest whatever was asked for at first.
         output: the run's folder.
-        card: what the checkpoint must fit.
-        trust: let the checkpoint's own card name code outside eventclip that this run does not name.
+        metadata: what the checkpoint must fit.
+        trust: let the checkpoint's own metadata name code outside eventclip that this run does not name.
 
     Returns:
         The checkpoint, known to fit, or None; and how often the run has been started before.
@@ -72,10 +101,10 @@ def begin(
     chosen = _newest(folder) if resume == "auto" else None if resume is None else Path(resume).expanduser()
     step = 0
     if chosen is not None:
-        checkpoint = read_checkpoint(chosen, trust=trust, own=card["config"])
-        check_card(chosen, checkpoint, card)
+        checkpoint = read_checkpoint(chosen, trust=trust, own=metadata["config"])
+        check_metadata(chosen, checkpoint, metadata)
         step = _check_state(chosen, checkpoint)
-        _check_course(chosen, checkpoint["eventclip"]["config"], card["config"])
+        _check_course(chosen, checkpoint["eventclip"]["config"], metadata["config"])
         log.info("going on from %s, step %d", chosen, step)
     restarts = 0
     if trainer.is_global_zero:
@@ -203,3 +232,63 @@ def _damage(path: Path) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a resolved configuration to dotted keys and keep what can change a result.
+
+    Args:
+        config: plain nested containers, interpolations resolved.
+
+    Returns:
+        Dotted key -> plain value, in the configuration's order, for ``results.json``. Left out are the name and the
+        seed (they have their own place), where files lie, what is logged, and how many processes do the work. Of a
+        file's absolute path only its name stays, so that two machines' runs compare.
+    """
+    return {key: _without_folder(value) for key, value in _leaves(config) if not _is_left_out(key)}
+
+
+def _is_left_out(key: str) -> bool:
+    return key.endswith("._partial_") or any(key == name or key.startswith(f"{name}.") for name in _NOT_SETTINGS)
+
+
+def _without_folder(value: Any) -> Any:
+    return value.rpartition("/")[2] if isinstance(value, str) and value.startswith("/") else value
+
+
+def go_on_at(loggers: Sequence[Logger], step: int) -> None:
+    """Take ``step`` and later ones out of the logs; to be called in the main process before anything is logged.
+
+    TensorBoard's files stay as they are and get a mark after which readers forget those steps; the CSV is rewritten.
+
+    Args:
+        loggers: of the Trainer; kinds other than TensorBoard's and CSV are left alone.
+        step: optimizer steps done at the checkpoint that the run goes on from; 0 for a fresh start.
+    """
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+            logger.experiment.file_writer.add_event(start)
+        elif isinstance(logger, CSVLogger):
+            _cut_csv(logger, step)
+
+
+def _cut_csv(logger: CSVLogger, step: int) -> None:
+    """Log the older rows again: the logger deletes the file that it finds."""
+    metrics = Path(logger.log_dir) / "metrics.csv"
+    kept = Path(logger.root_dir) / "kept.csv"  # left over where a run was killed between these lines
+    if metrics.is_file() and not kept.exists():
+        metrics.replace(kept)
+    if not kept.is_file():
+        return
+    with kept.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+    for row in rows:
+        at = int(row.pop("step"))
+        logger.log_metrics({name: _number(text) for name, text in row.items() if text}, step=at)
+    logger.save()
+    kept.unlink()
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)

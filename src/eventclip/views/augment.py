@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,50 +12,41 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
 from eventclip.errors import UserError
-from eventclip.events import array
-from eventclip.views.affine import affine_bicubic
-from eventclip.views.resize import frame_planes
+from eventclip.events.array import Move
 
 Frames = NDArray[np.uint8]
 """(V, H, W) gray or (V, H, W, 3) RGB frames of one recording."""
 
 
-def augment_events(
-    events: array.Events,
-    sensor_hw: tuple[int, int],
-    rng: np.random.Generator,
-    *,
-    max_shift: int,
-    flip_time: bool,
-    mirror: bool = True,
-) -> array.Events:
-    """Change the events of a recording at random (EventCLIP, arXiv 2306.06354).
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What training changes at random in a recording (EventCLIP, arXiv 2306.06354, section 3).
 
-    Half of the recordings are played backwards where ``flip_time``; then all events move by one integer shift along
-    x and one along y, uniform in [-max_shift, max_shift], and what leaves the sensor is dropped; then half are
-    mirrored left to right where ``mirror``. All four choices are drawn whatever the options are, so that switching
-    one off leaves the others as they were.
-
-    Args:
-        events: (N,) array of EVENT_DTYPE in order of time, centred.
-        sensor_hw: sensor height and width [px].
-        rng: generator of the choices.
-        max_shift: largest shift [px], 0 = none.
+    Attributes:
+        max_shift: largest shift of all events along x and along y [px], 0 = none; what leaves the sensor is dropped.
         flip_time: play half of the recordings backwards, polarity swapped.
-        mirror: mirror half of the recordings.
-
-    Returns:
-        (M,) array, M <= N; possibly empty, where the shift left nothing.
+        mirror: mirror half of the recordings left to right.
+        image: :class:`RandAugment` on the rendered frames, the same draw for all frames of a recording.
     """
-    backwards, mirrored = rng.random(2) < 0.5
-    dx, dy = rng.integers(-max_shift, max_shift, size=2, endpoint=True).tolist()
-    if flip_time and backwards:
-        events = array.flip_time(events)
-    if dx or dy:
-        events = array.shift(events, dx, dy, sensor_hw)
-    if mirror and mirrored:
-        events = array.mirror(events, sensor_hw[1])
-    return events
+
+    max_shift: int = 0
+    flip_time: bool = False
+    mirror: bool = True
+    image: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_shift < 0:
+            raise UserError(f"max_shift must be 0 or more pixels, got {self.max_shift}")
+
+    def move(self, rng: np.random.Generator) -> Move:
+        """Choose how the events of a recording move.
+
+        All four choices are drawn whatever the options are, so that switching one off leaves the others as they were:
+        backwards or not, a whole shift along x and one along y, uniform in [-max_shift, max_shift], mirrored or not.
+        """
+        flipped, mirrored = (rng.random(2) < 0.5).tolist()
+        dx, dy = rng.integers(-self.max_shift, self.max_shift, size=2, endpoint=True).tolist()
+        return Move(self.flip_time and flipped, dx, dy, self.mirror and mirrored)
 
 
 class Operation(NamedTuple):
@@ -173,11 +165,14 @@ def _rotate(frames: Frames, degrees: float, fill: int) -> Frames:
 
 
 def _moved(frames: Frames, matrix: tuple[float, float, float, float, float, float], fill: int) -> Frames:
-    planes, channels = frame_planes(frames)
-    moved = affine_bicubic(planes, matrix, fill)
-    if channels > 1:
-        moved = np.ascontiguousarray(moved.reshape(-1, channels, *frames.shape[1:3]).transpose(0, 2, 3, 1))
-    return moved
+    """Let the target pixel (x, y) show the source at (a x + b y + c, d x + e y + f), pixel centres at halves."""
+    size, outside = (frames.shape[2], frames.shape[1]), fill if frames.ndim == 3 else (fill,) * 3
+    return _each(
+        frames,
+        lambda image: image.transform(
+            size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=outside
+        ),
+    )
 
 
 def _translate_x(frames: Frames, pixels: float, fill: int) -> Frames:

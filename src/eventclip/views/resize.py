@@ -1,4 +1,4 @@
-"""Pillow's bicubic resize on stacks of gray planes: the same bytes, several times faster.
+"""From frames to CLIP's square input, by Pillow's bicubic resize: the same bytes, several times faster.
 
 CLIP's preprocessing is defined by what Pillow does to 8-bit images (its ``Resample.c``), whose rounding an ordinary
 float implementation misses. All planes of a stack are treated at once; a colour is a plane of its own. Pillow built
@@ -14,13 +14,75 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eventclip.errors import UserError
 from eventclip.events.kernels import kernel
 
 Planes = NDArray[np.uint8]
 """(P, H, W) stack of gray planes."""
 
+RESIZE_MODES = ("crop", "pad", "stretch")
+
 _PRECISION = 22
 """Fractional bits of Pillow's weights: 32 less 8 for the pixel less 2 for sums above 1."""
+
+
+def clip_resize(
+    frames: NDArray[np.uint8], size: int, *, mode: str = "crop", background: int = 255
+) -> NDArray[np.uint8]:
+    """Bring frames to CLIP's square input, with CLIP's own preprocessing up to mean and standard deviation.
+
+    Bicubic and antialiased as Pillow does it: 8-bit arithmetic, rounded after the horizontal and after the vertical
+    pass. "crop" is what CLIP was trained with: the short side becomes ``size``, the long side
+    int(size * long / short), and torchvision's centre crop follows.
+
+    Args:
+        frames: (V, H, W) gray or (V, H, W, 3) RGB frames.
+        size: side S of CLIP's input [px].
+        mode: "crop" cuts off what is beyond the middle square; "pad" shows the whole frame, its long side becoming
+            ``size`` and the rest background; "stretch" brings both sides to ``size``, whatever the shape.
+        background: gray level that pads, 0 to 255.
+
+    Returns:
+        (V, C, S, S) views; C is 1 for gray and 3 for RGB.
+
+    Raises:
+        UserError: an unknown ``mode``, or a size below 1.
+    """
+    if mode not in RESIZE_MODES:
+        raise UserError(f"resize_mode must be one of {', '.join(RESIZE_MODES)}, got {mode!r}")
+    if size < 1:
+        raise UserError(f"CLIP's input must be 1 or more pixels wide, got {size}")
+    planes, channels = frame_planes(frames)
+    height, width = frames.shape[1:3]
+    short, long = min(height, width), max(height, width)
+    top = left = 0
+    resized_hw = size, size
+    if mode == "crop":
+        side = int(size * long / short)
+        resized_hw = (size, side) if height <= width else (side, size)
+        top, left = (round((resized - size) / 2) for resized in resized_hw)
+    elif mode == "pad":
+        side = max(int(size * short / long), 1)
+        resized_hw = (side, size) if height <= width else (size, side)
+    shown = min(resized_hw[0], size), min(resized_hw[1], size)
+    views = resize_bicubic(planes, resized_hw, top=top, left=left, size=shown)
+    if shown != (size, size):
+        views = _padded(views, size, background)
+    return views.reshape(len(frames), channels, size, size)
+
+
+def as_image(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """One view (C, S, S) as (S, S), or (S, S, 3) in colour."""
+    return view[0] if len(view) == 1 else np.moveaxis(view, 0, -1)
+
+
+def _padded(planes: Planes, size: int, background: int) -> Planes:
+    """Lay planes in the middle of squares of background."""
+    height, width = planes.shape[1:]
+    top, left = (size - height) // 2, (size - width) // 2
+    squares = np.full((len(planes), size, size), background, np.uint8)
+    squares[:, top : top + height, left : left + width] = planes
+    return squares
 
 
 def frame_planes(frames: NDArray[np.uint8]) -> tuple[Planes, int]:

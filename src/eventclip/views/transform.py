@@ -1,4 +1,4 @@
-"""Events of one recording -> the views CLIP looks at: every step of design's first row, for training or evaluation."""
+"""Events of one recording -> the views that CLIP looks at: the only way, in training and after it."""
 
 from __future__ import annotations
 
@@ -8,51 +8,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import UserError
-from eventclip.events.array import centre, flip_time, mirror
-from eventclip.events.frames import FrameRenderer
-from eventclip.views.augment import RandAugment, augment_events
-from eventclip.views.square import choose_windows, clip_resize, pad_views
+from eventclip.errors import RecordingError, UserError
+from eventclip.events.array import Events, Move, centre, moved
+from eventclip.events.frames import FrameRenderer, choose_windows
+from eventclip.views.augment import Augmentation, RandAugment
+from eventclip.views.resize import RESIZE_MODES, clip_resize
 
 REVISION = 1
 """Of everything from a recording's events to its views: raise it whenever the same events, options and seed would give
-other views (centring, windows, frames, colours, RandAugment, resize), so that features are encoded anew."""
+other views (centring, windows, frames, colours, RandAugment, resize), so that feature caches are filled anew."""
 
-VERSIONS = ("as_is", "mirrored", "flipped", "both")
-"""Test-time versions: as recorded; mirrored left to right; flipped in time; flipped in time and mirrored."""
+TTA = {
+    "as_is": Move(),
+    "mirrored": Move(mirrored=True),
+    "flipped": Move(flipped=True),
+    "both": Move(flipped=True, mirrored=True),
+}
+"""Test-time augmentation: as recorded; mirrored left to right; flipped in time; flipped in time and mirrored."""
+
+_DRAWS = 10
+"""Draws of one recording before giving up: a shift of 20 px empties none that fills a sensor."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """What training changes at random in a recording (EventCLIP, section 3; spec of each step in `augment`).
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What CLIP gets of a recording, v views in order of time.
 
-    Args:
-        max_shift: largest shift of the events along x and along y [px], 0 = none.
-        flip_time: play half of the recordings backwards, polarity swapped.
-        mirror: mirror half of the recordings left to right.
-        image: RandAugment on the rendered frames, the same draw for all frames of a recording.
+    Attributes:
+        pixels: (v, C, S, S) uint8, C = 1 for gray.
+        spans: (v, 2) first and past-the-end event of each.
+        times: (v, 2) time of its first and of its last event [µs]; flipped in time, as they come then.
     """
 
-    max_shift: int = 0
-    flip_time: bool = False
-    mirror: bool = True
-    image: bool = True
+    pixels: NDArray[np.uint8]
+    spans: NDArray[np.int64]
+    times: NDArray[np.int64]
 
-    def __post_init__(self) -> None:
-        if self.max_shift < 0:
-            raise UserError(f"max_shift must be 0 or more pixels, got {self.max_shift}")
+    def __len__(self) -> int:
+        return len(self.pixels)
 
 
-class ViewMaker:
+class ViewTransform:
     """Render a recording's events and prepare the frames for CLIP.
+
+    Example::
+
+        transform = ViewTransform(FrameRenderer(20_000), image_size=224)
+        views = transform(events, (180, 240))
 
     Args:
         renderer: events -> frames.
         image_size: side S of CLIP's square input [px].
-        max_views: V, views per sample; fewer frames are padded, more are thinned out.
-        fit: how a frame becomes square: "crop" (the paper's), "pad" or "stretch".
+        max_views: most views of a recording; of a longer one so many are chosen, evenly or, where augmented, at random.
+        resize_mode: how a frame becomes square: "crop" (the paper's), "pad" or "stretch".
         augmentation: random changes; None for evaluation, which is deterministic.
-        version: test-time version that evaluation shows, one of :data:`VERSIONS`.
+        tta: what evaluation shows, one of :data:`TTA`.
+
+    Raises:
+        UserError: an option outside its range.
     """
 
     def __init__(
@@ -60,19 +73,19 @@ class ViewMaker:
         renderer: FrameRenderer,
         *,
         image_size: int,
-        max_views: int,
-        fit: str = "crop",
+        max_views: int = 10,
+        resize_mode: str = "crop",
         augmentation: Augmentation | None = None,
-        version: str = "as_is",
+        tta: str = "as_is",
     ) -> None:
-        if version not in VERSIONS or (augmentation is not None and version != "as_is"):
-            raise ValueError(f"version must be one of {', '.join(VERSIONS)}, without augmentation, got {version!r}")
-        self.renderer = renderer
-        self.image_size = image_size
-        self.max_views = max_views
-        self.fit = fit
-        self.augmentation = augmentation
-        self.version = version
+        if tta not in TTA or (augmentation is not None and tta != "as_is"):
+            raise UserError(f"tta must be one of {', '.join(TTA)}, without augmentation, got {tta!r}")
+        if max_views < 1:
+            raise UserError(f"max_views must be 1 or more, got {max_views}")
+        if resize_mode not in RESIZE_MODES:
+            raise UserError(f"resize_mode must be one of {', '.join(RESIZE_MODES)}, got {resize_mode!r}")
+        self.renderer, self.image_size, self.max_views = renderer, image_size, max_views
+        self.resize_mode, self.augmentation, self.tta = resize_mode, augmentation, tta
         self.background = 255 if renderer.white_background else 0
         self.rand_augment = RandAugment(fill=self.background) if augmentation and augmentation.image else None
 
@@ -83,50 +96,57 @@ class ViewMaker:
             "frames": self.renderer.describe(),
             "image_size": self.image_size,
             "max_views": self.max_views,
-            "fit": self.fit,
-            "version": self.version,
+            "resize_mode": self.resize_mode,
+            "tta": self.tta,
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
         }
 
-    def windows(self, count: int, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
-        """Which events of a recording of ``count`` each view shows: (v, 2) first and past-the-end, v <= max_views."""
-        return choose_windows(self.renderer.windows(count), self.max_views, rng)
-
     def __call__(
-        self, events: NDArray[np.void], sensor_hw: tuple[int, int], rng: np.random.Generator | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+        self, events: Events, sensor_hw: tuple[int, int] | None = None, rng: np.random.Generator | None = None
+    ) -> Views:
         """Make the views of one recording.
 
         Args:
-            events: (N,) array of EVENT_DTYPE inside the sensor.
-            sensor_hw: sensor height and width [px].
+            events: (N,) array of EVENT_DTYPE in order of time, inside the sensor, as reading gives them.
+            sensor_hw: height and width of the sensor [px]; None takes the renderer's.
             rng: generator of all random choices; needed if and only if there is an augmentation.
 
         Returns:
-            Views, uint8 (V, C, S, S) with C = 1 for gray, and valid, bool (V,). None where the recording is
-            empty, or the random shift left nothing of it.
+            At least one view.
+
+        Raises:
+            RecordingError: there are no events, or ten random shifts in a row left none.
+            UserError: no sensor, or events that need a larger one.
         """
         if (rng is None) != (self.augmentation is None):
             raise ValueError("training views need a generator and evaluation views must not have one")
-        events = centre(events, sensor_hw)
-        if self.version in ("flipped", "both"):
-            events = flip_time(events)
-        if self.version in ("mirrored", "both"):
-            events = mirror(events, sensor_hw[1])
-        if self.augmentation is not None and rng is not None:
-            events = augment_events(
-                events,
-                sensor_hw,
-                rng,
-                max_shift=self.augmentation.max_shift,
-                flip_time=self.augmentation.flip_time,
-                mirror=self.augmentation.mirror,
-            )
-        if len(events) == 0:
-            return None
-        windows = self.windows(len(events), rng)
-        frames = self.renderer(events, sensor_hw, windows)
+        hw = self.renderer.sensor_hw if sensor_hw is None else sensor_hw
+        if hw is None:
+            raise UserError("the sensor's size is not known: give sensor_hw=(H, W)")
+        if not len(events):
+            raise RecordingError("the recording holds no events: remove it or record it again")
+        move = TTA[self.tta] if self.augmentation is None or rng is None else self.augmentation.move(rng)
+        centred = centre(events, hw, must_fit=True)  # kernels rely on it
+        shown = moved(centred, hw, move)
+        if not len(shown):
+            shown = self._moved_again(centred, hw, rng)
+        windows = choose_windows(self.renderer.windows(len(shown)), self.max_views, rng)
+        frames = self.renderer.render(shown, hw, windows)
         if self.rand_augment is not None and rng is not None:
             frames = self.rand_augment(frames, rng)
-        views = clip_resize(frames, self.image_size, fit=self.fit, background=self.background)
-        return pad_views(views, self.max_views)
+        pixels = clip_resize(frames, self.image_size, mode=self.resize_mode, background=self.background)
+        start = int(events["t"][0]) - int(centred["t"][0])
+        times = np.stack([shown["t"][windows[:, 0]], shown["t"][windows[:, 1] - 1]], axis=1) + start
+        return Views(pixels, windows, times)
+
+    def _moved_again(self, centred: Events, hw: tuple[int, int], rng: np.random.Generator | None) -> Events:
+        """The first of some further random moves that leaves events on the sensor."""
+        for _ in range(_DRAWS - 1):
+            if self.augmentation is not None and rng is not None:
+                shown = moved(centred, hw, self.augmentation.move(rng))
+                if len(shown):
+                    return shown
+        raise RecordingError(
+            f"none of {len(centred)} events was left on the {hw[0]}x{hw[1]} sensor after {_DRAWS} random shifts: lower "
+            f"data.augmentation.max_shift or leave the recording out"
+        )

@@ -1,0 +1,39 @@
+"""From runs to a report, for the command and at the end of a multirun."""
+
+from omegaconf import OmegaConf
+
+from eventclip.plots.curve import Point
+from eventclip.reports.report import SweepTable, series
+from eventclip.reports.table import Estimate, Row, Table
+
+TOP1 = "test/top1_probabilities"
+
+
+def at_the_end_of(folder):
+    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}))
+
+
+def test_the_table_of_all_runs_and_their_folder_end_a_multirun(write_run, tmp_path, capsys):
+    write_run("adapter=text,seed=0", accuracy=0.25)
+    write_run("adapter=joint,seed=0", accuracy=0.75, settings={"adapter._target_": "eventclip.adapters.paper.Joint"})
+    at_the_end_of(tmp_path)
+    told = capsys.readouterr().out
+    assert "25.00" in told
+    assert "75.00" in told
+    assert told.rstrip().splitlines()[-1].startswith(str(tmp_path))
+
+
+def test_a_multirun_without_a_finished_run_says_so(tmp_path, capsys):
+    at_the_end_of(tmp_path)
+    assert "no table: " in capsys.readouterr().out
+
+
+def test_a_table_is_a_line_for_each_other_difference():
+    rows = [
+        Row({"clip.arch": arch, "fewshot.shots": shots}, shots, (0,), {TOP1: Estimate(mean, None)})
+        for arch, shots, mean in (("RN50, wide", 1, 0.1), ("ViT_B", 1, 0.5), ("ViT_B", 20, 0.75), ("ViT_B", None, 0.8))
+    ]
+    assert series(Table(["clip.arch", "fewshot.shots"], [TOP1], rows, [])) == {
+        "clip.arch RN50, wide": [Point(1, 0.1, None)],
+        "clip.arch ViT_B": [Point(1, 0.5, None), Point(20, 0.75, None), Point(None, 0.8, None)],
+    }
