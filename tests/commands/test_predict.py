@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
 from eventclip.datasets.symbols import simulate_symbol
-from eventclip.io.formats import readable_suffixes, read_events
+from eventclip.io.formats import read_events, readable_suffixes
 from eventclip.plots.views import enlargement
 from eventclip.predict import main as predict
 from eventclip.prediction_table import Table
