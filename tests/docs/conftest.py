@@ -22,7 +22,7 @@ TO_COME = "" if Path(CONFIG_DIR, "features", "cached.yaml").is_file() else "feat
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- (.*?) -->\n\Z")
-_INLINE = re.compile(r"`(eventclip \w+ [^`…]*=[^`…]*)`")
+_INLINE = re.compile(r"`(eventclip \w+ [^`…]*=[^`…<]*)`")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ OPTIONAL = {"data.drop_outside", "trainer.strategy", "data.augmentation", "pseud
 def keys(node, prefix=""):
     """Dotted keys of a node, those of inner nodes too; nothing that is Hydra's own."""
     for key in node:
-        if str(key).startswith("_") or (not prefix and key in ("defaults", "hydra")):
+        if str(key).startswith("_") or key in ("defaults", "hydra"):
             continue
         value = node._get_node(key)
         yield f"{prefix}{key}"

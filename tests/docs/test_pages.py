@@ -65,7 +65,8 @@ def test_architecture_says_in_two_lines_where_it_goes(what):
 def test_the_versions_agree():
     project = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
-    newest = re.search(r"^## ([\d.]+)( \(unreleased\))?", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## ([\d.]+)( \(unreleased\))?", changes, re.MULTILINE)
     assert cited == newest[1]
     assert project == newest[1] or newest[2]
 
