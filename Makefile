@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## see the method at work, without any download: zero-shot, then 5 shots with two adapters
-	$(BIN)/python -m eventclip.train
+	$(BIN)/python -m eventclip.train experiment=demo
 
 test: lint type  ## style, types and all quick tests: under 10 minutes on two cores
 	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile

@@ -62,6 +62,13 @@ def test_architecture_says_in_two_lines_where_it_goes(what):
     assert len(answer[0].strip().splitlines()) == 2
 
 
+def test_each_thing_has_the_word_of_the_glossary(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    prose = text.split("## Old names", maxsplit=1)[0]  # the one place that tells what things were called
+    old = r"\b(banks?|films?|filmed|filming|stills|holdout|guess(?:es|ed)?|percentile_events|passes|online)\b"
+    assert not re.findall(old, prose, re.IGNORECASE)
+
+
 def test_the_versions_agree():
     project = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
