@@ -10,7 +10,7 @@ import pytest
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE
-from eventclip.io.formats import readable_suffixes, open_stream, read_events
+from eventclip.io.formats import open_stream, read_events, readable_suffixes
 
 
 def made(count=1000, seed=0):
