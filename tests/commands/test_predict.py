@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
 from eventclip.datasets.symbols import simulate_symbol
-from eventclip.io.formats import READABLE_SUFFIXES, read_events
+from eventclip.io.formats import read_events, readable_suffixes
 from eventclip.plots.views import enlargement
 from eventclip.predict import main as predict
 from eventclip.prediction_table import Table
@@ -138,7 +138,7 @@ def test_show_draws_every_pixel_of_every_view_as_clip_gets_it(run, films, tmp_pa
 @pytest.mark.shared
 def test_real_recordings_pass_through_predict_and_show(run, shared, tmp_path):
     folder = shared / "data" / "recordings"
-    files = [p for p in folder.rglob("*") if p.suffix in READABLE_SUFFIXES]
+    files = [p for p in folder.rglob("*") if p.suffix in readable_suffixes()]
     one_of_each = {(p.relative_to(folder).parts[0], p.suffix, p.stem if p.suffix == ".raw" else ""): p for p in files}
     chosen = sorted(one_of_each.values())
     assert {p.suffix for p in chosen} >= {".dat", ".bin", ".raw", ".aedat4", ".hdf5"}

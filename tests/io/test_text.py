@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, events_from_columns
 from eventclip.io.columns import read_table
-from eventclip.io.formats import READABLE_SUFFIXES, read_events
+from eventclip.io.formats import read_events, readable_suffixes
 from eventclip.io.names import find_columns
 
 T = np.array([0, 10, 10, 65_600, 300_000])
@@ -206,8 +206,19 @@ def test_options_that_do_not_apply_are_refused(tmp_path):
 
 
 def test_the_suffixes_that_folders_are_searched_for():
-    assert set(READABLE_SUFFIXES) >= {".npy", ".npz", ".bin", ".dat", ".raw", ".aedat4", ".h5", ".hdf5", ".csv", ".txt"}
-    assert all(suffix == suffix.lower() for suffix in READABLE_SUFFIXES)
+    assert set(readable_suffixes()) >= {
+        ".npy",
+        ".npz",
+        ".bin",
+        ".dat",
+        ".raw",
+        ".aedat4",
+        ".h5",
+        ".hdf5",
+        ".csv",
+        ".txt",
+    }
+    assert all(suffix == suffix.lower() for suffix in readable_suffixes())
 
 
 @pytest.mark.parametrize("kind", [">f4", ">f8", ">i4", "<f2"])
