@@ -24,7 +24,7 @@ DATA_SETS = ("ncaltech101", "ncars", "nimagenet", "nimagenet_mini", "folder", "s
 def test_a_class_has_the_constants_of_its_configuration(name):
     register_schema()
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("train", [f"data={name}", "experiment=null", "paths.cache=/nowhere"])
+        cfg = compose("train", [f"data={name}", "clip=vit_b_32", "paths.cache=/nowhere"])
     kind = get_class(cfg.data._target_)
     assert issubclass(kind, EventDataModule)
     assert cfg.data.sensor_hw == (None if kind.sensor_hw is None else list(kind.sensor_hw))

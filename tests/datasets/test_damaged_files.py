@@ -177,7 +177,7 @@ def test_a_pack_takes_no_more_memory_than_it_holds(pack, tmp_path):
         return change
 
     for name in ("rows", "paths", "labels", "damage"):
-        with pytest.raises(UserError, match="damaged pack, its index-.* is not what was written"):
+        with pytest.raises(UserError, match=r"damaged pack, its index-.* is not what was written"):
             Pack(forged(pack, tmp_path / name, "index-*.h5", grown(name, (1 << 40,))))
     for name, shape in (("t", (1 << 38,)), ("p", (1 << 40,)), ("gaps", (1 << 40, 2))):
         opened = Pack(forged(pack, tmp_path / name, "0*.h5", grown(name, shape)))
@@ -372,7 +372,7 @@ def test_a_damaged_simulation_record_is_the_same_or_told(simulated, damage):
         assert made is None or json.loads(record.read_bytes()) == sound
 
 
-def test_a_recording_that_is_not_whole_is_told_before_any_is_made(simulated):
+def test_a_recording_that_is_not_whole_is_told_first(simulated):
     images, out, simulation = simulated
     recording = next(out.glob("training/*/*.npy"))
     whole = recording.read_bytes()

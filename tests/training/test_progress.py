@@ -15,7 +15,7 @@ from eventclip.training.progress import EpochLines, epochs_of, progress
 
 def trainer_of(**given):
     usual = {"max_epochs": 30, "max_steps": -1, "num_training_batches": 4, "accumulate_grad_batches": 1}
-    return SimpleNamespace(current_epoch=0, is_global_zero=True, callback_metrics={}, **{**usual, **given})
+    return SimpleNamespace(**{"current_epoch": 0, "is_global_zero": True, "callback_metrics": {}, **usual, **given})
 
 
 def logged(trainer, epochs, caplog, validate=lambda epoch: False):
@@ -47,8 +47,23 @@ def test_validation_is_told_of_the_epoch_it_was_made_in(caplog):
     assert ["validation accuracy 0.5000" in message for message in messages] == [False, True, False, True]
 
 
-def test_another_process_says_nothing(caplog):
-    assert logged(trainer_of(is_global_zero=False), 30, caplog) == []
+def test_another_process_looks_too_but_says_nothing(caplog):
+    """Metrics of all processes are put together where one looks at them: who does not would keep all waiting."""
+    looked = []
+
+    class Metrics(SimpleNamespace):
+        @property
+        def callback_metrics(self):
+            looked.append(self.current_epoch)
+            return {}
+
+    given = vars(trainer_of(is_global_zero=False))
+    given.pop("callback_metrics")
+    lines, trainer = EpochLines(), Metrics(**given)
+    for trainer.current_epoch in range(30):
+        lines.on_train_epoch_end(trainer, None)
+    assert looked == list(range(30))
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ class EpochLines(Callback):
         """Log the epoch if it is one of those."""
         epoch, total = trainer.current_epoch + 1, epochs_of(trainer)
         every = max(1, math.ceil(total / self.lines)) if total else 2 ** (epoch.bit_length() - 1)
+        metrics = trainer.callback_metrics  # looked at by all processes: they are put together then
         if trainer.is_global_zero and (epoch % every == 0 or epoch == total):
-            metrics = trainer.callback_metrics
             parts = [f"loss {float(metrics['fit/loss']):.4f}"] if "fit/loss" in metrics else []
             if self._validated and "val/top1_probabilities" in metrics:
                 parts.append(f"validation accuracy {float(metrics['val/top1_probabilities']):.4f}")
