@@ -3,9 +3,7 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 import eventclip
 from eventclip import (
