@@ -86,6 +86,7 @@ def test_every_sample_equals_the_folders(learnable_root, pack, workers):
     assert here.class_names == there.class_names
     for loader in ("train_dataloader", "test_dataloader"):
         for ours, theirs in zip(getattr(here, loader)(), getattr(there, loader)(), strict=True):
+            assert ours.pop("share", None) == theirs.pop("share", None)
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -162,7 +163,7 @@ def test_after_kills_it_is_the_pack_that_an_unbroken_run_makes(learnable_root, t
             process.kill()
         if (out / HEADER).exists():
             break
-        with pytest.raises(UserError, match="is not finished|there is no pack"):
+        with pytest.raises(UserError, match=r"is not finished|there is no pack"):
             Pack(out)
     monkeypatch.setattr(packing, "BLOCK_RECORDINGS", 3)
     listed = listed_in(learnable_root)
@@ -294,7 +295,7 @@ def test_swapped_chunks_never_give_another_recordings_events(learnable_root, tmp
         patch.setattr(Pack, "_check_blocks", lambda self: None)
         pack.__init__(out)
     for row in (0, 1):
-        with pytest.raises(RecordingError, match="is damaged where .* lies .other events than were packed."):
+        with pytest.raises(RecordingError, match=r"is damaged where .* lies .other events than were packed."):
             pack.read(row)
     assert np.array_equal(pack.read(2)[0], read_events(listed.recordings.path(2))[0])
 
