@@ -23,7 +23,7 @@ MOST_IMPORTED_ONCE = 25
 
 @cache
 def imports(*, types: bool = True) -> dict[Path, set[str]]:
-    """File -> modules of this package that it imports, dotted names below the package; ``types``: for types only, too."""
+    """File -> modules of this package that it imports, below the package; ``types``: those for types only, too."""
     found: dict[Path, set[str]] = defaultdict(set)
     modules = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
     for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"}:  # the public face points everywhere

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eventclip.inference.api import EventCLIP
     from eventclip.inference.result import Classification, Label, WindowClassification
     from eventclip.io.formats import ReadOptions, open_stream, read_events, register_format
-    from eventclip.io.numpy_files import write_events
+    from eventclip.io.writing import write_events
     from eventclip.models.checkpoint import load_classifier
     from eventclip.models.classifier import EventClassifier
     from eventclip.models.encoder import ClipEncoder
@@ -64,7 +64,7 @@ __all__ = [  # noqa: RUF022  (in the order of use, as the documentation has them
 
 _MODULES = {
     "eventclip.io.formats": ("read_events", "open_stream", "register_format", "ReadOptions"),
-    "eventclip.io.numpy_files": ("write_events",),
+    "eventclip.io.writing": ("write_events",),
     "eventclip.events.array": ("EVENT_DTYPE",),
     "eventclip.events.frames": ("FrameRenderer",),
     "eventclip.views.transform": ("ViewTransform", "Views"),

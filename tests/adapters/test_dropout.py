@@ -15,7 +15,7 @@ def test_the_numbers_are_those_of_splitmix64():
     assert drawn[0].tolist() == [(number >> 40) / 2**24 for number in published]
 
 
-def test_what_a_sample_loses_depends_neither_on_its_place_nor_on_the_rest_of_the_batch():
+def test_what_a_sample_loses_depends_on_no_other():
     drop = SampleDropout(0.3, site=2)
     x = torch.randn(5, 4, 7, generator=torch.Generator().manual_seed(0))
     set_dropout_keys(drop, KEYS)
@@ -25,7 +25,7 @@ def test_what_a_sample_loses_depends_neither_on_its_place_nor_on_the_rest_of_the
         assert torch.equal(drop(x[chosen]), together[chosen])
 
 
-def test_entries_are_dropped_at_the_rate_asked_for_and_independently():
+def test_entries_are_dropped_independently_at_the_given_rate():
     drop = SampleDropout(0.25)
     set_dropout_keys(drop, torch.arange(400))
     kept = drop(torch.ones(400, 500))

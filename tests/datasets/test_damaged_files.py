@@ -376,7 +376,7 @@ def test_a_damaged_simulation_record_is_the_same_or_told(simulated, damage):
         assert made is None or json.loads(record.read_bytes()) == sound
 
 
-def test_a_recording_that_is_not_whole_is_told_before_any_is_made(simulated):
+def test_a_recording_that_is_not_whole_is_told_first(simulated):
     images, out, simulation = simulated
     recording = next(out.glob("training/*/*.npy"))
     whole = recording.read_bytes()

@@ -9,7 +9,7 @@ import pytest
 
 from eventclip.errors import RecordingError
 from eventclip.io.formats import open_stream, read_events
-from eventclip.io.unpacked_size import NoFrameError, lz4_unpacked, zstd_unpacked
+from eventclip.io.limits import NoFrameError, lz4_unpacked, zstd_unpacked
 
 pytest.importorskip("aedat", reason="the extra `aedat` is not installed")
 COMPRESSIONS = {"none": 0, "LZ4": 1, "Zstandard": 3}

@@ -48,7 +48,7 @@ def test_validation_is_told_of_the_epoch_it_was_made_in(caplog):
 
 
 def test_another_process_looks_too_but_says_nothing(caplog):
-    """Lightning puts the processes' metrics together when they are looked at: a process that does not would hang all."""
+    """Metrics of all processes are put together where one looks at them: who does not would keep all waiting."""
     looked = []
 
     class Metrics(SimpleNamespace):

@@ -75,7 +75,7 @@ def register_checkpoint(config: Mapping[str, Any]) -> None:
     for group in LEARNED_ON:
         node = dict(config.get(group, {}))
         if str(node.get("_target_")).endswith(".SymbolsDataModule"):
-            node["root"] = "${paths.cache}"  # it is filmed there, which is for this run to say
+            node["root"] = "${paths.cache}"  # it is simulated there, which is for this run to say
         store.store(group=group, name="checkpoint", node=node)
     known = _root_of(EvaluateConfig)(name=config.get("name", "unknown"), seed=config.get("seed", 0))
     store.store(name="evaluate_schema", node=known)

@@ -120,7 +120,7 @@ def check_first(recordings: Recordings, files: EventFiles) -> None:
     """
     firsts: dict[bytes, int] = {}
     for position, path in enumerate(recordings.paths.tolist()):
-        firsts.setdefault(os.path.splitext(path)[1], position)
+        firsts.setdefault(os.path.splitext(path)[1], position)  # noqa: PTH122  (of bytes, a million of them)
     for position in firsts.values():
         files.look(recordings.path(position))
 

@@ -28,7 +28,7 @@ from eventclip.datasets.sources import EventFiles, PackedFiles
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer, views_per_recording
 from eventclip.files import printable
-from eventclip.io.formats import READABLE_SUFFIXES, ReadOptions
+from eventclip.io.formats import ReadOptions, readable_suffixes
 from eventclip.views.augment import Augmentation
 from eventclip.views.transform import ViewTransform
 
@@ -60,10 +60,12 @@ class EventDataModule(LightningDataModule):
     names overrides :meth:`list_split`, and one whose classes have no list of names :meth:`name_of`.
 
     Example:
-        >>> from eventclip import NCaltech101DataModule
-        >>> data = NCaltech101DataModule("/data/N-Caltech101", batch_size=16)  # doctest: +SKIP
-        >>> data.connect(image_size=224)  # doctest: +SKIP
-        >>> batch = next(iter(data.train_dataloader()))  # doctest: +SKIP
+        >>> from eventclip.datasets.datamodule import EventDataModule
+        >>> class TurnsDataModule(EventDataModule):
+        ...     sensor_hw = (128, 128)
+        ...     events_per_frame = 5_000
+        ...     folders = {"training": "train", "test": "test"}
+        ...     names = {"lft": "a turn to the left"}
 
     Args:
         root: the data set's folder; not needed where it is ``packed``.
@@ -236,19 +238,20 @@ class EventDataModule(LightningDataModule):
         return self._listed[split]
 
     def list_folder(
-        self, folder: str, *, suffixes: Sequence[str] = READABLE_SUFFIXES, root: Path | None = None
+        self, folder: str, *, suffixes: Sequence[str] | None = None, root: Path | None = None
     ) -> Recordings:
         """List ``root/folder/<class>/<recording>``, from the pack where there is one; every split is made of these.
 
         Args:
             folder: path below the root, "." for the root itself.
-            suffixes: endings of files that are recordings.
+            suffixes: endings of files that are recordings; None takes those of all formats.
             root: where it is not the data set's own.
 
         Raises:
             UserError: as :func:`eventclip.datasets.recordings.list_recordings`, or it is not packed.
         """
         if folder not in self.listed_folders:
+            suffixes = readable_suffixes() if suffixes is None else suffixes
             classes = self._classes_of(folder)
             if self.packed is not None:
                 listed = self.packed.listing(self.root, folder, class_folders=classes, suffixes=suffixes)

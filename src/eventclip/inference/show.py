@@ -11,14 +11,11 @@ from eventclip.inference.settings import build_model, build_reader
 from eventclip.plots.views import ShownView, save_views
 
 
-def show(settings: dict[str, Any]) -> str:
-    """Look at a recording, classify it if a model was asked for, and write the picture.
+def show(settings: dict[str, Any]) -> None:
+    """Look at a recording, classify it if a model was asked for, write the picture, and say so.
 
     Args:
         settings: of ``conf/show.yaml``, plain values.
-
-    Returns:
-        What was done, in a line.
 
     Raises:
         UserError: a wrong setting, or a recording that cannot be read.
@@ -34,8 +31,8 @@ def show(settings: dict[str, Any]) -> str:
     notes.add(recording, *views.notes)
     notes.say()
     save_picture(out, views, found, top=settings["top"], gif_ms=settings["gif_ms"])
-    said = "" if found is None else f": {found.label} {found.probability:.0%}"
-    return f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{said}"
+    label = "" if found is None else f": {found.label} {found.probability:.0%}"
+    print(f"{out}: {len(views)} view{'s' * (len(views) > 1)} of {recording}{label}")
 
 
 def save_picture(

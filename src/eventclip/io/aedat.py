@@ -23,7 +23,7 @@ import numpy as np
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.io.formats import Opened, ReadOptions, short, together
-from eventclip.io.unpacked_size import NoFrameError, lz4_unpacked, zstd_unpacked
+from eventclip.io.limits import NoFrameError, lz4_unpacked, zstd_unpacked
 
 _MAGIC = b"#!AER-DAT4.0\r\n"
 _LARGEST_HEADER = 1 << 20

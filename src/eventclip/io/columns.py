@@ -71,7 +71,8 @@ class Table:
         try:
             opened.chunks = _events(self, options, opened)
         except UserError as error:
-            raise doubted(opened, error) from error
+            told = doubted(opened, error)
+            raise told from (None if told is error else error)
         return opened
 
 

@@ -20,9 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError, UserError
-from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.files import whole_file
+from eventclip.errors import RecordingError
 from eventclip.io.columns import Piece, Table, refuse_other_arrays, table_in_memory
 from eventclip.io.formats import DamageError, Opened, ReadOptions
 from eventclip.io.limits import refuse_bomb
@@ -108,46 +106,6 @@ def open_npz(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
         refuse_other_arrays(loaded.shape, loaded.dtype)
     table = table_in_memory(loaded, chunk_events)
     return table.opened(options, total=len(next(iter(loaded.values())) if isinstance(loaded, dict) else loaded))
-
-
-def write_events(path: str | Path, events: Events) -> None:
-    """Write a recording that :func:`.read_events` gives back to the last microsecond.
-
-    Example:
-        >>> import numpy as np
-        >>> from eventclip import EVENT_DTYPE, read_events, write_events
-        >>> events = np.array([(10, 3, 2, 1), (25, 4, 2, 0)], EVENT_DTYPE)
-        >>> write_events("two.npy", events)
-        >>> found, sensor_hw = read_events("two.npy")
-        >>> np.array_equal(found, events), sensor_hw  # the file does not hold the sensor's size
-        (True, None)
-
-    Args:
-        path: ends in .npy, a structured array of t_us [µs], x, y [px] and p (1 = ON, 0 = OFF); or in .npz, the same as
-            four compressed arrays. It appears whole or not at all.
-        events: (N,) array of EVENT_DTYPE.
-
-    Raises:
-        UserError: another suffix or array, or a place that cannot be written to.
-    """
-    path = Path(path).expanduser()
-    suffix = path.suffix.lower()
-    if suffix not in (".npy", ".npz"):
-        raise UserError(f"{path} must end in .npy or .npz")
-    if not isinstance(events, np.ndarray) or events.ndim != 1 or events.dtype != EVENT_DTYPE:
-        raise UserError(f"{path} can hold events of EVENT_DTYPE only: expected an (N,) array with fields t, x, y, p")
-    named = {("t_us" if field == "t" else field): np.ascontiguousarray(events[field]) for field in ("t", "x", "y", "p")}
-    try:
-        with whole_file(path) as part, part.open("wb") as file:  # by its name numpy would add a suffix
-            if suffix == ".npz":
-                np.savez_compressed(file, allow_pickle=False, **named)
-            else:
-                table = np.empty(len(events), [(name, column.dtype) for name, column in named.items()])
-                for name, column in named.items():
-                    table[name] = column
-                np.save(file, table)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}): give another place") from error
 
 
 def _from_archive(archive: zipfile.ZipFile, file: IO[bytes], largest: int) -> NDArray[Any] | dict[str, NDArray[Any]]:

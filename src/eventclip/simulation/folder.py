@@ -18,7 +18,7 @@ from PIL import Image
 
 from eventclip.errors import UserError
 from eventclip.events.array import Events
-from eventclip.files import held, open_regular, read_json, whole_file, write_json
+from eventclip.files import held, open_regular, printable, read_json, whole_file, write_json
 from eventclip.parallel import map_ordered
 from eventclip.progress import tqdm
 from eventclip.rng import generator
@@ -178,6 +178,26 @@ class SimulatedFolder:
             f"{self.classes} classes, {splits} recordings, {self.new} of them new; "
             f"events per recording: median {middle:,.0f}, 95th percentile {most:,.0f}"
         )
+
+
+def simulate(settings: dict[str, Any]) -> None:
+    """Simulate a folder as settings say, and say what was made; what ``eventclip simulate`` does.
+
+    Args:
+        settings: of ``conf/simulate.yaml``, plain values.
+
+    Raises:
+        UserError: a setting that there is not or that is outside its range, or what :func:`simulate_folder` raises.
+    """
+    given = dict(settings)
+    camera, images, out = (given.pop(key) for key in ("camera", "images", "out"))
+    how = {key: given.pop(key) for key in ("leave_out", "workers", "progress")}
+    for prefix, values, kind in (("", given, Simulation), ("camera.", camera, EventCamera)):
+        unknown = set(values) - {field.name for field in dataclasses.fields(kind)}
+        if unknown:
+            raise UserError(f"{prefix}{min(unknown)} is no setting of the simulation: --cfg job prints all of them")
+    made = simulate_folder(images, out, Simulation(camera=EventCamera(**camera), **given), **how)
+    print(printable(f"{out}: {made.summary()}"))
 
 
 def simulate_folder(

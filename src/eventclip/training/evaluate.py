@@ -99,4 +99,4 @@ def import_reference(cfg: DictConfig) -> None:
     checkpoint = {"state_dict": parts.classifier.learned_state_dict(), "eventclip": parts.metadata}
     with whole_file(out) as part, part.open("wb") as file:  # else torch would not tell what the system says
         torch.save(checkpoint, file)
-    log.info("%s holds %d learned tensors: python -m eventclip.evaluate checkpoint=%s", out, len(learned), out)
+    log.info("%s holds %d learned tensors: eventclip evaluate checkpoint=%s", out, len(learned), out)
