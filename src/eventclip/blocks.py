@@ -13,7 +13,7 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, NamedTuple, Protocol, TypeVar
 
@@ -187,7 +187,7 @@ class Blocks(Generic[B]):
             if path in known:
                 continue
             try:
-                block = read_whole(path, lambda file, path=path: self._read(file, path))
+                block = read_whole(path, partial(self._read_as, path))
             except FileNotFoundError:  # another process makes them anew
                 continue
             except PermissionError as error:
@@ -216,6 +216,9 @@ class Blocks(Generic[B]):
             np.stack([np.full(len(b.keys), i), np.arange(len(b.keys))], axis=1) for i, b in enumerate(self.blocks)
         ]
         self._keys, self._places = keys[order], np.concatenate(places)[order]
+
+    def _read_as(self, path: Path, file: h5py.File) -> B:
+        return self._read(file, path)
 
     def fits(self, block: B) -> bool:
         """Whether a block belongs to those that are known."""

@@ -86,6 +86,7 @@ def test_every_sample_equals_the_folders(learnable_root, pack, workers):
     assert here.class_names == there.class_names
     for loader in ("train_dataloader", "test_dataloader"):
         for ours, theirs in zip(getattr(here, loader)(), getattr(there, loader)(), strict=True):
+            assert ours.pop("share", None) == theirs.pop("share", None)
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 

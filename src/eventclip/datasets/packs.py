@@ -27,6 +27,7 @@ import re
 import stat
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,7 +160,8 @@ class Listed(NamedTuple):
         return PackedFolder(self.folder, self.suffixes, own.class_folders, self.all_classes, len(own), own.checksum())
 
 
-class PackHeader(NamedTuple):
+@dataclass(frozen=True)
+class PackHeader:
     """What a pack says about itself."""
 
     folders: tuple[PackedFolder, ...]
@@ -175,7 +177,7 @@ class PackHeader(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """The header as the file holds it, with a fingerprint of all the rest."""
         folders = [folder._asdict() for folder in self.folders]
-        told = {"format": FORMAT, "version": VERSION, **self._asdict(), "folders": folders}
+        told = {"format": FORMAT, "version": VERSION, **self.__dict__, "folders": folders}
         return {**told, "fingerprint": fingerprint(told)}
 
     @classmethod
@@ -272,7 +274,7 @@ def _join(
     p: NDArray[Any],
     gaps: NDArray[np.int64],
     events: Events,
-) -> np.uint64:
+) -> Any:
     """Columns to events, times added up; gives a polynomial of the events in 64 bits, which each of them changes."""
     now, gap = np.int64(began), 0
     checksum = np.uint64(len(events))
@@ -427,7 +429,7 @@ class Pack:
         if name not in self._tables:
             place, dtype, size = self._places[name]
             try:
-                mapped = np.memmap(self.path / self.header.index, dtype, "r", place, (size,)) if size else []
+                mapped: Any = np.memmap(self.path / self.header.index, dtype, "r", place, (size,)) if size else []
             except (OSError, ValueError) as error:
                 raise RecordingError(
                     f"{self.path} has changed or gone since it was opened ({_reason(error)})"
