@@ -16,7 +16,6 @@ from eventclip import (
     TextAdapter,
     load_clip,
 )
-from eventclip.datasets.dataset import collate
 from eventclip.models.prompts import encode_classes
 from eventclip.training.optim import AdamWarmupCosine
 
@@ -64,8 +63,7 @@ def test_a_training_step_crosses_8_files(module):
     adapter = TextAdapter(encode_classes(encoder, names, ["a {}"]), encoder.logit_scale)
     learner = LitEventClassifier(EventClassifier(encoder, adapter), AdamWarmupCosine(lr=1e-3), num_classes=len(names))
     learner.log = lambda *_, **__: None  # of a trainer, which there is none of
-    samples = module.dataset("fit")
-    batch = collate([samples[0, 0], samples[0, 1]])
+    batch = next(iter(module.train_dataloader()))
     learner.training_step(batch, 0)
     count, files = file_changes(lambda: learner.training_step(batch, 0))
     assert count <= 8, (count, *files)

@@ -3,8 +3,7 @@
 import csv
 import io
 
-from eventclip.reports.render import escape_latex, to_csv, to_latex, to_markdown
-from eventclip.reports.table import Estimate, Row, Table
+from eventclip.reports.table import Estimate, Row, Table, escape_latex, to_csv, to_latex, to_markdown
 
 TOP1, TOP5 = "test/top1_probabilities", "test/top5_probabilities"
 COLUMNS = ["clip.arch", "fewshot.shots"]

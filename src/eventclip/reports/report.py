@@ -15,8 +15,7 @@ from eventclip.config.run_folders import differences
 from eventclip.errors import UserError
 from eventclip.files import printable, whole_file
 from eventclip.reports.collect import ACCURACY, SHOTS, Collection, Run, collect, mixtures
-from eventclip.reports.render import to_csv, to_latex, to_markdown
-from eventclip.reports.table import Table, heading, make_table, shown
+from eventclip.reports.table import Table, heading, make_table, shown, to_csv, to_latex, to_markdown
 
 if TYPE_CHECKING:  # matplotlib is for who writes files
     from eventclip.plots.curve import Point
