@@ -174,6 +174,7 @@ _TARGETS_OF_1: Mapping[str, str] = {
     "eventclip.data.view_maker.Augmentation": "eventclip.views.augment.Augmentation",
     "eventclip.data.fewshot.draw_few_shot": "eventclip.datasets.sampling.sample_few_shot",
     "eventclip.training.features.FeatureBank": "eventclip.features.cache.FeatureCache",
+    "lightning.pytorch.callbacks.TQDMProgressBar": "eventclip.training.progress.progress",
     "eventclip.training.diagnostics.Diagnostics": "eventclip.training.callbacks.Diagnostics",
     "eventclip.training.predictions.PredictionTable": "eventclip.training.callbacks.PredictionTable",
 }
@@ -184,6 +185,7 @@ _KEYS_OF_1: Mapping[str, Mapping[str, str]] = {
     "data": {"percentile_events": "p95_events", "holdout": "split_fraction"},
     "views": {"fit": "resize_mode"},
     "fewshot": {"draw": "sampling"},
+    "features": {"passes": "copies"},
 }
 """Section of the configuration -> its keys in version 0.1 -> what they are called now."""
 

@@ -39,7 +39,7 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "lightning.pytorch.loggers.CSVLogger": False,
     },
     "callbacks.*": {
-        "lightning.pytorch.callbacks.TQDMProgressBar": False,
+        "eventclip.training.progress.progress": False,
         "lightning.pytorch.callbacks.LearningRateMonitor": False,
         "lightning.pytorch.callbacks.ModelCheckpoint": False,
         "eventclip.training.checkpoints.LastCheckpoint": False,
@@ -54,10 +54,8 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
 _MANY = ("logger", "callbacks")  # sections of named parts
 _HYDRA = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 _PLAIN = (dict, list, tuple, str, int, float, bool, type(None))
-_DEEPEST, _MOST = (
-    32,
-    200_000,
-)  # levels and values; honest metadata have 6 and, with all of ImageNet's names, 3,000
+# Levels and values: honest metadata have 6 and, with all of ImageNet's names, 3,000.
+_DEEPEST, _MOST = 32, 200_000
 
 Call = tuple[str, str, bool]
 """A place, a target, and whether it is a partial."""
