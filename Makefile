@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 FAST := tests/events tests/io tests/views tests/adapters tests/models tests/reports
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test-fast test test-slow lint format type bench wheel-check clean
+.PHONY: help install demo check test-fast test test-slow lint format type docs bench wheel-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -43,6 +43,11 @@ format: $(READY)  ## rewrite the code in the house format
 type: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
+docs: $(READY)  ## the documentation as a site, site/index.html; fails on a dead link
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/pytest -q tests/docs/test_pages.py
+	$(BIN)/zensical build --clean --strict
+
 bench: $(READY)  ## every speed claim as a ratio, measured here and now: within an hour on two cores
 	$(BIN)/python -m benchmarks
 
@@ -50,4 +55,4 @@ wheel-check: $(READY)  ## build the wheel, install it elsewhere, compose a confi
 	$(BIN)/python tools/wheel_check.py
 
 clean:  ## remove what was built (not .venv)
-	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build dist site .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis

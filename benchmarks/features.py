@@ -1,9 +1,10 @@
 """Views to features with an untrained ViT-B/32, all cores.
 
-"Ready views" are one tensor of uint8 in memory. The feature caches are real: FeatureCache reads recordings of 225,000 events
-from disk with 2 worker processes, renders (and, for training, augments) their views, encodes them and writes them; what
-a cache does once in a process, such as the checksum of the weights, is in its time. The comparator is the bare tower on
-pixels of the same views that lie ready in memory, in batches of the same size. Features are compared bit by bit.
+"Ready views" are one tensor of uint8 in memory. The feature caches are real: FeatureCache reads recordings of 225,000
+events from disk with 2 worker processes, renders (and, for training, augments) their views, encodes them and writes
+them; what a cache does once in a process, such as the checksum of the weights, is in its time. The comparator is the
+bare tower on pixels of the same views that lie ready in memory, in batches of the same size. Features are compared bit
+by bit.
 """
 
 from __future__ import annotations

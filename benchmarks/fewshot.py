@@ -1,8 +1,8 @@
 """A few-shot run and a sweep of them with ViT-B/32: live as the reference does it, and from the cache.
 
 101 classes, 100 epochs of 2 augmented views a recording, 1,700 test recordings of 10 views that are evaluated every 5
-epochs and at the end; the sweep is 5 × 3 × 2: shots 1, 3, 5, 10, 20, seeds 0, 1, 2, adapters text and joint, sampled from
-4,343 training recordings. Every recording is read from disk at full size.
+epochs and at the end; the sweep is 5 × 3 × 2: shots 1, 3, 5, 10, 20, seeds 0, 1, 2, adapters text and joint, sampled
+from 4,343 training recordings. Every recording is read from disk at full size.
 
 Live is extrapolated: a real run is cut short after some batches, and the median time from one batch to the next,
 loading and backward pass included, is multiplied by the batches of all epochs and evaluations. An empty cache is

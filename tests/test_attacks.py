@@ -247,7 +247,7 @@ def test_metadata_that_hold_themselves_or_swell_are_refused(honest, pwned, tmp_p
         assert "without end" in assert_refused(lambda path=path: read_checkpoint(path), pwned)
 
 
-def test_what_a_run_names_itself_may_stand_in_the_checkpoint_it_goes_on_from(honest, tmp_path):
+def test_what_a_run_names_may_stand_in_its_checkpoint(honest, tmp_path):
     config = honest["eventclip"]["config"]
     config["adapter"]["_target_"] = "mine.Adapter"
     path = saved(honest, tmp_path / "a.ckpt")

@@ -35,7 +35,7 @@ def test_a_mistake_is_told_before_anything_is_measured(arguments, told):
     assert not ran.stdout
 
 
-def test_the_table_holds_values_ratio_and_how_and_no_bar_that_breaks_it():
+def test_the_table_holds_values_ratio_and_how():
     code = """
 from benchmarks.table import Row, document
 rows = {"a": [Row("time", 2.0, "plain", 10.0, "ms", "once"), Row("rate", 19, "bare", 20, "views/s", "once", True)]}

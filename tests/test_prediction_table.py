@@ -142,7 +142,7 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(tmp_path, monkeypatch, suf
     assert (tmp_path / f"p{suffix}").read_bytes() == expected
 
 
-def test_a_probability_that_is_no_number_is_never_written_as_json(tmp_path):
+def test_a_probability_that_is_no_number_is_never_json(tmp_path):
     made = table(tmp_path, ".jsonl")
     with pytest.raises(ValueError, match="not JSON compliant"), made.writing():
         made.add([recording_row("a", found("a", float("nan")), 2)])
@@ -171,7 +171,7 @@ def test_stdout_takes_any_name_and_a_full_one_is_one_sentence(tmp_path, to):
 
 
 @pytest.mark.parametrize("to", ["full", "nobody"])
-def test_what_is_printed_to_nobody_or_a_full_disk_is_one_sentence(to):
+def test_printing_to_nobody_or_a_full_disk_is_a_sentence(to):
     code = "from eventclip.config.sentences import command; command(lambda: print('a' * 100))()"
     with Path("/dev/full").open("wb") as full:
         out = full if to == "full" else subprocess.PIPE

@@ -14,7 +14,7 @@ def numbers(**changed):
     return generator(**{**KEY, **changed}).integers(2**62, size=4).tolist()
 
 
-def test_the_same_key_gives_the_same_numbers_whatever_was_drawn_before():
+def test_a_key_gives_its_numbers_whatever_came_before():
     first = numbers()
     for index in (9, 8, 7):
         generator(3, "augment", epoch=5, index=index).random(100)

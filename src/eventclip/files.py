@@ -118,7 +118,7 @@ def held(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[N
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = _locked(lock)
-        except BlockingIOError:
+        except BlockingIOError:  # noqa: PERF203  (it costs nothing where a process waits)
             if waiting is None:
                 raise UserError(f"another process is writing {path}: wait for it, or give another out=") from None
             waiting()

@@ -31,7 +31,7 @@ def build(kind, text, **options):
 
 
 @pytest.mark.parametrize("pooling", ["sum", "mean", "max"])
-def test_zero_shot_is_golden_with_the_references_raw_image_features(golden, golden_batch, pooling):
+def test_zero_shot_is_golden_with_raw_image_features(golden, golden_batch, pooling):
     arrays, _ = golden
     features, valid, _, text = golden_batch
     view_logits = IdentityAdapter(text, 100.0, normalize_image_features=False)(features, valid)
@@ -157,7 +157,7 @@ def test_the_classifier_encodes_valid_views_only(golden_clip, golden_batch):
     torch.testing.assert_close(banked.logits, prediction.logits, rtol=1e-4, atol=1e-4)
 
 
-def test_only_what_learned_is_stored_and_nothing_of_it_may_be_missing(golden_clip, golden_batch):
+def test_only_what_learned_is_stored_and_none_may_be_missing(golden_clip, golden_batch):
     text = golden_batch[3]
     classifier = EventClassifier(golden_clip, build("text-trans", text))
     state = classifier.learned_state_dict()

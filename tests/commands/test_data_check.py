@@ -25,7 +25,7 @@ def check(monkeypatch, tmp_path):
     return run
 
 
-def test_a_sound_data_set_ends_well_and_leaves_only_what_was_asked_for(check, learnable_root, tmp_path, capsys):
+def test_a_sound_data_set_leaves_only_what_was_asked_for(check, learnable_root, tmp_path, capsys):
     check("data=ncaltech101", f"data.root={learnable_root}", "out=found.json")
     assert "no damage found" in capsys.readouterr().out
     assert json.loads((tmp_path / "here" / "found.json").read_text())["splits"]["test"]["recordings"] == 12
@@ -91,7 +91,7 @@ def test_a_whole_folder_without_a_validation_split_has_no_damage(check, tmp_path
     assert "no damage found" in capsys.readouterr().out
 
 
-def test_a_split_that_is_asked_for_and_missing_is_told_with_a_way_on(check, tmp_path, capsys):
+def test_a_missing_split_is_told_with_a_way_on(check, tmp_path, capsys):
     root = write_set(tmp_path / "set", "train/a", "test/a")
     with pytest.raises(SystemExit) as stopped:
         check(*OWN, root, "splits=[training,validation,test]")

@@ -52,7 +52,7 @@ def assert_golden(classifier, golden, golden_batch, kind):
         assert_close(ours, golden[0][f"fs_{kind}_mean_logits/{name}"])
 
 
-def test_a_text_adapters_checkpoint_is_golden_and_nothing_else_is_left_behind(imported, golden, golden_batch, tmp_path):
+def test_a_text_adapters_checkpoint_is_golden_and_alone(imported, golden, golden_batch, tmp_path):
     classifier = imported(GOLDEN / "reference_text-identity.pth", "adapter=text")
     assert_golden(classifier, golden, golden_batch, "text-identity")
     assert {path.name for path in tmp_path.iterdir()} == {"data", "x.ckpt"}

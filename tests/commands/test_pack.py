@@ -19,7 +19,7 @@ def test_a_run_on_the_pack_is_the_run_on_the_folder(learnable_root, tmp_path, mo
     told = capsys.readouterr()
     assert "36 recordings, 36 of them new; 21,600 events" in told.out
     assert "verified: 36 recordings are the same in both" in told.out
-    assert "packing: 100%" in told.err
+    assert "packing: 36 of 36 rec" in told.err
     assert not list((tmp_path / "here").iterdir())
 
     both = [(), (f"data.packed={tmp_path / 'n'}", "data.root=/nowhere", "data.num_workers=1")]

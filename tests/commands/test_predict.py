@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from eventclip import EventCLIP
 from eventclip.datasets.symbols import simulate_symbol
-from eventclip.io.formats import READABLE_SUFFIXES, read_events
+from eventclip.io.formats import read_events, readable_suffixes
 from eventclip.plots.views import enlargement
 from eventclip.predict import main as predict
 from eventclip.prediction_table import Table
@@ -63,7 +63,7 @@ def test_a_folder_becomes_one_row_a_recording_equal_to_the_api(run, films, tmp_p
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"p.csv", "p.jsonl"}
 
 
-def test_rows_stream_to_stdout_and_an_unreadable_file_is_a_row_and_an_exit_status(films, tmp_path):
+def test_an_unreadable_file_is_a_row_and_an_exit_status(films, tmp_path):
     (films / "deep" / "broken.npy").write_bytes(b"nonsense")
     command = [sys.executable, "-m", "eventclip.predict", f"recordings={films}", *MODEL, KNOWN]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def test_rows_stream_to_stdout_and_an_unreadable_file_is_a_row_and_an_exit_statu
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupted_table_goes_on_where_it_stopped_and_is_the_same_in_the_end(run, films, tmp_path, monkeypatch):
+def test_an_interrupted_table_goes_on_and_ends_the_same(run, films, tmp_path, monkeypatch):
     arguments = (f"recordings={films}", *MODEL, KNOWN, "batch_views=1")
     for name, further in (("whole.csv", ()), ("windows.csv", ("window_us=100_000",))):
         run(predict, *arguments, *further, f"out={name}")
@@ -136,9 +136,9 @@ def test_show_draws_every_pixel_of_every_view_as_clip_gets_it(run, films, tmp_pa
 
 
 @pytest.mark.shared
-def test_every_shared_real_recording_passes_through_predict_and_show(run, shared, tmp_path):
+def test_real_recordings_pass_through_predict_and_show(run, shared, tmp_path):
     folder = shared / "data" / "recordings"
-    files = [p for p in folder.rglob("*") if p.suffix in READABLE_SUFFIXES]
+    files = [p for p in folder.rglob("*") if p.suffix in readable_suffixes()]
     one_of_each = {(p.relative_to(folder).parts[0], p.suffix, p.stem if p.suffix == ".raw" else ""): p for p in files}
     chosen = sorted(one_of_each.values())
     assert {p.suffix for p in chosen} >= {".dat", ".bin", ".raw", ".aedat4", ".hdf5"}

@@ -92,7 +92,7 @@ def test_a_silence_is_one_row_and_no_work(run, here, monkeypatch, times, window_
     assert (here / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_second_run_does_not_take_the_table_of_the_first_for_a_recording(run, here):
+def test_a_table_is_not_taken_for_a_recording(run, here):
     np.savez("a.npz", **dict(zip("txyp", events_of(range(50)).T, strict=True)))
     for _ in range(2):
         assert run(predict, "recordings=.", *MODEL, KNOWN, "out=predictions.csv")[0] == 0
@@ -116,7 +116,7 @@ def test_a_recording_is_not_written_over(run, here, asked):
     assert (here / "a.csv").read_bytes() == before
 
 
-def test_text_that_is_no_recording_is_told_with_a_way_out_that_works(run, here):
+def test_text_that_is_no_recording_has_a_way_out_that_works(run, here):
     (here / "d").mkdir()
     np.save("d/a.npy", as_structured(events_of(range(50))))
     (here / "d" / "README.txt").write_text("Recorded on a sunny day.\n")
@@ -228,7 +228,7 @@ def test_a_remedy_that_a_sentence_names_is_there_and_works(run, here, name):
     assert run(show, f"recording={name}", *known, *remedies, "out=s.png")[0] == 0
 
 
-def test_the_sensor_that_a_sentence_asks_for_is_taken_as_it_is_typed(run, here):
+def test_the_sensor_that_is_asked_for_is_taken_as_typed(run, here):
     np.save("a.npy", as_structured(SORTED))
     status, _, told = run(predict, "recordings=a.npy", *MODEL, "out=p.csv")
     remedy = next(word for word in told.split() if word.startswith("sensor_hw="))

@@ -62,7 +62,7 @@ def test_a_zero_shot_teachers_labels_are_trained_on(label, run_experiment, tmp_p
     assert results(run)["data"]["pseudo_labelled"] == len(split.pairs)
 
 
-def test_a_few_shot_teachers_shots_keep_their_labels_and_are_not_guessed(label, run_experiment, tmp_path):
+def test_a_few_shot_teachers_shots_keep_their_labels(label, run_experiment, tmp_path):
     shots = run_experiment("fewshot.shots=1", folder="shots")
     checkpoint = shots / "checkpoints" / "last.ckpt"
     split = label(f"checkpoint={checkpoint}", "pseudo.threshold={zero_shot: 0.999, few_shot: 0.31}")

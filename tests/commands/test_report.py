@@ -37,7 +37,7 @@ def test_trained_runs_become_a_table_and_a_curve(runs, capsys):
         assert [line["seeds"] for line in csv.DictReader(file)] == ["0 1", "0 1"]
     assert (runs / "report" / "report.tex").read_text().count(r"\\") == 3
     with Image.open(runs / "report" / "report.png") as picture:
-        assert picture.size == (960, 660)
+        assert picture.size == (832, 572)
     assert sorted(path.name for path in (runs / "report").iterdir()) == [
         f"report.{suffix}" for suffix in ("csv", "md", "png", "tex")
     ]

@@ -82,7 +82,7 @@ def test_a_mistake_is_one_sentence(run_experiment, overrides, message):
     assert "\n" not in str(told.value)
 
 
-def test_a_mistake_found_by_a_worker_process_ends_the_command_without_a_traceback(train):
+def test_a_mistake_found_by_a_worker_has_no_traceback(train):
     done = train("data.sensor_hw=[40,80]")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

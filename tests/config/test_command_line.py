@@ -89,7 +89,7 @@ def test_a_comma_sweeps_only_where_several_runs_are_asked_for():
     assert parsed(argument) == "a,b"
 
 
-def test_one_of_several_paths_that_is_there_is_not_taken_for_a_name(tmp_path, monkeypatch):
+def test_one_of_several_paths_is_not_taken_for_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.npz").touch()
     assert quoted(["recordings=a.npz,b.npz"], PREDICT) == ["recordings=a.npz,b.npz"]

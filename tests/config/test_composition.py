@@ -19,6 +19,7 @@ from eventclip.config.composition import (
     innermost_sentence,
     register_schema,
 )
+from eventclip.datasets.datamodule import grouped
 from eventclip.errors import RecordingError, UserError
 
 FEATURES = sorted(path.stem for path in Path(CONFIG_DIR, "features").glob("*.yaml"))
@@ -50,6 +51,7 @@ def check_targets(cfg: DictConfig) -> None:
     for target, options in found:
         module, _, name = target.rpartition(".")
         accepted = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        options = grouped(options) if name.endswith("DataModule") else options  # as they are handed over
         assert set(options) <= set(accepted), target
 
 
@@ -138,7 +140,7 @@ def test_an_unknown_key_on_the_command_line_is_named(composed):
         composed("fewshot.shotz=1")
 
 
-def test_labelling_knows_its_own_root_keys_and_an_experiment_overrules_them(composed):
+def test_an_experiment_overrules_the_labelling_keys(composed):
     cfg = composed("experiment=demo_pseudo", "out=x.json", command="pseudo_label")
     assert cfg.pseudo.threshold == 0.7
     assert cfg.pseudo.topk == 30

@@ -205,7 +205,7 @@ def test_the_readmes_long_sweep_has_three_short_folders(typed):
     assert len(set(names)) == 3
 
 
-def test_a_sweep_that_goes_on_finds_its_folders_however_it_is_numbered(typed):
+def test_a_sweep_that_goes_on_finds_its_folders(typed):
     first = typed("train", "-m", "adapter=text", "seed=0,1", "optim.lr=1,2", "hydra.sweep.dir=s")
     again = typed(
         "train", "-m", "optim.lr=2,1", "adapter=text", "seed=1,0,7", "hydra.sweep.dir=s", "data.root=elsewhere"

@@ -145,7 +145,7 @@ def spelled(value):
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_an_odd_value_anywhere_is_taken_or_refused_in_one_sentence(command):
+def test_an_odd_value_is_taken_or_refused_in_one_sentence(command):
     cfg = composed(command, *NEEDED[command])
     outcomes = Counter()
     for section, key, name in places(cfg):

@@ -61,7 +61,7 @@ def test_percentiles_and_damage_are_in_the_plain_values(root):
     assert "is an empty file" in test["damaged"]["testing/Faces_easy/Faces_easy_0.npy"]
 
 
-def test_damage_of_one_kind_is_told_once_with_how_often_and_where(root):
+def test_damage_of_a_kind_is_told_once_with_how_often(root):
     for number in range(4):
         path = root / "testing" / "airplanes" / f"airplanes_{number}.npy"
         table = np.load(path)
@@ -79,7 +79,7 @@ def test_damage_of_one_kind_is_told_once_with_how_often_and_where(root):
     assert "no damage found" not in lines
 
 
-def test_recordings_that_are_the_same_and_lost_polarity_are_remarked_upon_but_no_damage(root):
+def test_equal_recordings_and_lost_polarity_are_no_damage(root):
     original = root / "training" / "airplanes" / "airplanes_1.npy"
     shutil.copy(original, root / "testing" / "airplanes" / "airplanes_9.npy")
     one_sided = root / "validation" / "yin_yang" / "yin_yang_0.npy"
@@ -97,7 +97,7 @@ def test_recordings_that_are_the_same_and_lost_polarity_are_remarked_upon_but_no
     assert "validation: 1 recordings have events of one polarity only, such as validation/yin_yang" in found.table()
 
 
-def test_a_split_that_cannot_be_listed_is_damage_and_the_others_are_read(root):
+def test_a_split_that_cannot_be_listed_is_damage(root):
     shutil.rmtree(root / "validation")
     found = check(root)
     assert found.damaged == 1

@@ -119,7 +119,7 @@ def test_inspection_counts_what_is_there_whoever_reads(root):
     assert alone.on_events[0] == events["p"].sum()
 
 
-def test_skipping_leaves_out_the_damaged_wherever_they_are_and_names_them(root, caplog):
+def test_skipping_leaves_out_the_damaged_and_names_them(root, caplog):
     bad = {
         "training": damage(root / "extracted_train" / "n01440764" / "n01440764_3.npz", "time backwards"),
         "test": damage(root / "extracted_val" / "n01443537" / "n01443537_2.npz", "truncated"),
@@ -139,7 +139,7 @@ def test_skipping_leaves_out_the_damaged_wherever_they_are_and_names_them(root, 
     assert sum(len(batch["label"]) for batch in data.test_dataloader()) == 11
 
 
-def test_a_damaged_shot_drawn_twice_is_read_once_and_left_out_twice(root):
+def test_a_damaged_shot_drawn_twice_is_read_once(root):
     damage(root / "extracted_train" / "n01440764" / "n01440764_0.npz", "truncated")
     draws = {"shots": 12, "repeat": True}
     data = build(root, on_bad_recording="skip", few_shot=lambda recordings: sample_few_shot(recordings, **draws))
@@ -184,7 +184,7 @@ def test_paths_that_are_left_out_may_be_any(root):
     assert find_unreadable(recordings, build(root).files, workers=0, title="") == {}
 
 
-def test_a_run_that_skips_tests_the_rest_and_names_what_it_left_out(run_data_set, root):
+def test_a_run_that_skips_names_what_it_left_out(run_data_set, root):
     damage(root / "extracted_val" / "n01443537" / "n01443537_2.npz", "truncated")
     overrides = (f"data.root={root}", "adapter=identity", "data.on_bad_recording=skip")
     skipped = run_data_set("fewshot_nimagenet", *overrides)

@@ -11,12 +11,13 @@ import h5py
 import numpy as np
 import pytest
 
+from eventclip.blocks import read_whole
 from eventclip.datasets import recordings as index
 from eventclip.datasets.datamodule import grouped
 from eventclip.datasets.folder import FolderDataModule
 from eventclip.datasets.packing import pack_split
 from eventclip.datasets.packs import HEADER as PACK_HEADER
-from eventclip.datasets.packs import Pack, PackedFolders
+from eventclip.datasets.packs import Pack, PackedFolders, read_block
 from eventclip.datasets.recordings import list_recordings, read_class_list
 from eventclip.datasets.split_files import read_split, write_split
 from eventclip.errors import RecordingError, UserError
@@ -177,9 +178,12 @@ def test_a_pack_takes_no_more_memory_than_it_holds(pack, tmp_path):
         return change
 
     for name in ("rows", "paths", "labels", "damage"):
-        with pytest.raises(UserError, match="damaged pack, its index-.* is not what was written"):
+        with pytest.raises(UserError, match=r"damaged pack, its index-.* is not what was written"):
             Pack(forged(pack, tmp_path / name, "index-*.h5", grown(name, (1 << 40,))))
-    for name, shape in (("t", (1 << 38,)), ("p", (1 << 40,)), ("gaps", (1 << 40, 2))):
+    for block in forged(pack, tmp_path / "gaps", "0*.h5", grown("gaps", (1 << 40, 2))).glob("0*.h5"):
+        found = read_whole(block, lambda file, block=block: read_block(file, block))
+        assert (found is None) == (block.name not in {path.name for path in pack.iterdir()})
+    for name, shape in (("t", (1 << 38,)), ("p", (1 << 40,))):
         opened = Pack(forged(pack, tmp_path / name, "0*.h5", grown(name, shape)))
         with pytest.raises(RecordingError, match=rf"its {name} cannot be what was written"):
             opened.read(0)
@@ -372,7 +376,7 @@ def test_a_damaged_simulation_record_is_the_same_or_told(simulated, damage):
         assert made is None or json.loads(record.read_bytes()) == sound
 
 
-def test_a_recording_that_is_not_whole_is_told_before_any_is_made(simulated):
+def test_a_recording_that_is_not_whole_is_told_first(simulated):
     images, out, simulation = simulated
     recording = next(out.glob("training/*/*.npy"))
     whole = recording.read_bytes()

@@ -49,7 +49,7 @@ def test_a_batch_is_uint8_views_with_their_padding_marked(learnable_root):
     assert batch["index"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_evaluation_samples_repeat_and_training_samples_are_keyed_by_epoch(learnable_root):
+def test_evaluation_repeats_and_training_is_keyed_by_epoch(learnable_root):
     data = build(NCaltech101DataModule, learnable_root, augmentation=Augmentation(max_shift=3))
     evaluation, training = data.test_dataloader().dataset, data.train_dataloader().dataset
     assert torch.equal(evaluation[0, 3]["views"], evaluation[9, 3]["views"])
@@ -67,7 +67,7 @@ def test_a_users_folder_is_found_under_the_usual_split_names(learnable_root, tmp
         data.split("validation")
 
 
-def test_a_folder_without_splits_holds_a_seeded_part_of_each_class_out(learnable_root):
+def test_a_folder_without_splits_splits_off_a_seeded_part(learnable_root):
     parts = {}
     for seed in (0, 0, 1):
         data = build(FolderDataModule, learnable_root / "training", split_fraction=0.3, seed=seed)
@@ -88,7 +88,7 @@ def test_class_names_can_be_given_by_folder_or_in_order(learnable_root):
         _ = build(FolderDataModule, learnable_root, class_names={"x": "y"}).class_names
 
 
-def test_a_missing_data_set_says_what_was_looked_for_and_the_layout(tmp_path):
+def test_a_missing_data_set_says_what_was_looked_for(tmp_path):
     with pytest.raises(UserError, match=r"there is no folder .*nowhere: expected .*/testing/<class>/<recording>"):
         build(NCaltech101DataModule, tmp_path / "nowhere").split("test")
 

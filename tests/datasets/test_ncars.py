@@ -33,7 +33,7 @@ def test_names_counts_and_views(ncars_root):
     assert (data.training_views, data.evaluation_views) == (1, 1)
 
 
-def test_the_originals_are_read_on_the_crops_sensor_not_the_cameras(tmp_path):
+def test_the_originals_are_read_on_the_crops_sensor(tmp_path):
     for split in ("train", "test"):
         for name in ("background", "cars"):
             write_dat(tmp_path / split / name / "obj_000001_td.dat")

@@ -23,7 +23,7 @@ def test_the_order_is_repeatable_and_differs_by_seed_and_epoch():
     assert order[0] != order[2]
 
 
-def test_a_resumed_epoch_goes_on_with_the_batch_that_would_have_come_next():
+def test_a_resumed_epoch_goes_on_with_the_next_batch():
     assert batches(done=2) == batches()[2:]
 
 
@@ -34,7 +34,7 @@ def test_ranks_share_the_very_batches_of_one_process(world_size):
         assert sorted(key for part in parts for key in part[number]) == sorted(whole)
 
 
-def test_every_rank_takes_part_in_a_last_batch_smaller_than_the_world():
+def test_every_rank_takes_part_in_a_small_last_batch():
     parts = [batches(5, 4, rank=rank, world_size=3) for rank in range(3)]
     assert [len(part) for part in parts] == [2, 2, 2]
     assert all(part[-1] for part in parts)

@@ -42,7 +42,7 @@ def test_the_reference_sample_is_the_published_one(key):
     assert names(recordings, drawn) == GOLDEN["splits"][key]
 
 
-def test_the_reference_sample_does_not_depend_on_how_recordings_were_listed():
+def test_reference_sampling_does_not_depend_on_the_listing():
     expected = GOLDEN["splits"]["shots=5,repeat=True"]
     backwards = of(dict(reversed(GOLDEN["class_files"].items())))
     assert names(backwards, reference_sample(backwards, 5, repeat=True)) == expected
@@ -65,7 +65,7 @@ def test_every_class_gives_as_many_as_asked(recordings, shots):
     assert drawn.class_counts().tolist() == [shots] * 3
 
 
-def test_a_class_that_runs_out_gives_each_recording_equally_often(recordings):
+def test_a_class_that_runs_out_gives_each_equally_often(recordings):
     drawn = Counter(seeded_sample(recordings, 7, 0, repeat=True).tolist())
     assert sorted(drawn[i] for i in (12, 13, 14)) == [2, 2, 3]
     assert all(drawn[i] <= 1 for i in range(12))

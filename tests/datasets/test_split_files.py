@@ -141,7 +141,7 @@ def test_guessed_labels_take_the_place_of_the_folders(recordings, guessed):
     assert split.head == head_of(recordings)
 
 
-def test_guesses_for_other_recordings_are_refused_by_their_checksums(recordings, guessed):
+def test_scores_for_other_recordings_are_refused(recordings, guessed):
     fewer = recordings.subset(range(len(recordings) - 1))
     for other in (fewer, of({**FILES, "dog": [*FILES["dog"], "03.npy"]})):
         with pytest.raises(UserError, match=rf"pseudo\.json.*{recordings.checksum()[:12]}.*{other.checksum()[:12]}"):

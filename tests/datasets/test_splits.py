@@ -35,7 +35,7 @@ def paths(recordings):
 
 
 @pytest.mark.parametrize("shots", [None, 1, 3, 5, 50])
-def test_training_and_validation_never_overlap_and_each_class_is_in_both(build, shots):
+def test_training_and_validation_share_classes_only(build, shots):
     data = build(shots=shots, split_fraction=0.5)
     assert not paths(data.training) & paths(data.recordings("validate"))
     assert data.training.class_counts().all()
@@ -43,7 +43,7 @@ def test_training_and_validation_never_overlap_and_each_class_is_in_both(build, 
     assert data.recordings("validate").class_counts()[0] == data.split("training").class_counts()[0] // 2
 
 
-def test_few_shots_are_the_published_ones_whether_or_not_something_is_held_out(build):
+def test_few_shots_are_the_published_ones_held_out_or_not(build):
     for shots in (1, 3):
         split_off, without = (
             build(shots=shots, split_fraction=0.5),
@@ -90,7 +90,7 @@ def test_results_say_what_the_weights_were_chosen_on(run_data_set, caplog, exper
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_data_set_is_learned_from_a_few_shots_and_tested_without_any(run_data_set, experiment):
+def test_every_data_set_is_learned_from_a_few_shots(run_data_set, experiment):
     learned = run_data_set(experiment, "optim.lr=1e-3", "trainer.max_epochs=6")
     assert learned["data"]["recordings"]["training"] == 3 * learned["data"]["classes"]
     assert learned["selection"] == {"split": None, "tested": "last"}

@@ -37,7 +37,7 @@ def test_a_file_holds_the_events_that_its_generator_gives(root):
     np.testing.assert_array_equal(events, expected)
 
 
-def test_a_recording_does_not_depend_on_how_many_there_are_or_who_makes_it(root, tmp_path):
+def test_a_recording_does_not_depend_on_the_others(root, tmp_path):
     other = make(tmp_path, training=1, workers=1)
     for path in other.rglob("*.npy"):
         assert path.read_bytes() == (root / path.relative_to(other)).read_bytes()
@@ -75,7 +75,7 @@ def test_two_that_start_at_once_make_it_once(tmp_path, monkeypatch):
     assert len(filmed) == 2 * len(CLASSES)
 
 
-def test_an_interrupted_making_leaves_nothing_that_looks_complete(tmp_path, monkeypatch):
+def test_an_interrupted_making_leaves_nothing_complete(tmp_path, monkeypatch):
     film = symbols.simulate_symbol
 
     def stop_at_hearts(name, *rest):
@@ -91,7 +91,7 @@ def test_an_interrupted_making_leaves_nothing_that_looks_complete(tmp_path, monk
     assert len(list(make(tmp_path).rglob("*.npy"))) == 2 * len(CLASSES)
 
 
-def test_a_cache_that_cannot_be_written_says_which_setting_to_change(tmp_path):
+def test_a_cache_that_cannot_be_written_names_its_setting(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match=r"cannot be written to .*file.*set paths\.cache to"):
@@ -131,7 +131,7 @@ def test_numbers_out_of_range_are_named(tmp_path, options, message):
     assert not any(Path(tmp_path).iterdir())
 
 
-def test_a_recording_lasts_three_saccades_and_half_of_it_is_picture():
+def test_a_recording_lasts_three_saccades_half_of_it_picture():
     noisy = simulate_symbol("star", (128, 128), np.random.default_rng(0))
     assert 15_000 < len(noisy) < 100_000
     assert 250_000 < noisy["t"][-1] - noisy["t"][0] <= 300_000

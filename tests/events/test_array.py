@@ -37,7 +37,7 @@ def golden():
     return dict(np.load(GOLDEN / "augment.npz"))
 
 
-def test_the_dtype_is_that_of_the_decoder_so_that_nothing_is_copied():
+def test_the_dtype_is_the_decoders_and_nothing_is_copied():
     assert EVENT_DTYPE.itemsize == 16
     assert EVENT_DTYPE.names == ("t", "x", "y", "p")
 
@@ -108,7 +108,7 @@ def test_columns_that_are_no_events_are_refused(columns, message):
         events_from_columns(*columns)
 
 
-def test_shifting_drops_what_leaves_and_nothing_comes_back_on_the_other_side():
+def test_shifting_drops_what_leaves_and_wraps_nothing():
     events = events_from_columns(range(4), [0, 1, 238, 239], [0, 1, 178, 179], [1, 0, 1, 0])
     moved = shift(events, 2, -1, SENSOR)
     np.testing.assert_array_equal(moved["x"], [3])

@@ -105,7 +105,7 @@ def test_frames_equal_the_plain_numpy_version_bit_for_bit(seed, count, size, spr
 
 @pytest.mark.parametrize("deviations", [1, 2, 3, 10])
 @pytest.mark.parametrize("count_non_zero", [True, False])
-def test_a_count_that_lies_on_the_threshold_is_decided_as_numpy_decides(deviations, count_non_zero):
+def test_a_count_on_the_threshold_is_decided_as_by_numpy(deviations, count_non_zero):
     """One count above k² equal ones is mean + k·std to the last digit, so that only rounding decides."""
     rng = np.random.default_rng(deviations)
     cells = deviations**2 + 1
@@ -241,7 +241,7 @@ def test_evaluation_spreads_its_windows_evenly():
 
 @pytest.mark.parametrize("count", range(2, 25))
 @pytest.mark.parametrize("keep", [1, 2, 10])
-def test_chosen_windows_are_distinct_in_order_and_among_those_given(rng, count, keep):
+def test_chosen_windows_are_distinct_and_in_order(rng, count, keep):
     for generator in (None, rng):
         starts = choose_windows(spaced(count), keep, generator)[:, 0].tolist()
         assert len(starts) == min(count, keep)

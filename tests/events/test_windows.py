@@ -34,7 +34,7 @@ def sliding(by_time, size, step):
 
 @settings(max_examples=200, deadline=None)
 @given(TIMES, WINDOWS, st.integers(1, 20))
-def test_windows_do_not_depend_on_the_pieces_and_leave_no_event_out(times, window, piece):
+def test_windows_do_not_depend_on_pieces_nor_leave_events_out(times, window, piece):
     events, slide = recording(times), sliding(*window)
     whole = list(slide([events]))
     pieces = list(slide(in_pieces(events, piece)))
@@ -49,7 +49,7 @@ def test_windows_do_not_depend_on_the_pieces_and_leave_no_event_out(times, windo
 
 @settings(max_examples=100, deadline=None)
 @given(TIMES.filter(bool), st.integers(1, 30), st.integers(1, 30))
-def test_windows_of_time_begin_every_step_and_hold_what_happened_in_them(times, size, step):
+def test_windows_of_time_hold_what_happened_in_them(times, size, step):
     step = min(size, step)
     events = recording(times)
     windows = list(SlidingWindow(us=size, step_us=step)([events]))
@@ -95,7 +95,7 @@ def test_pieces_are_put_together_once_for_a_window_of_many(monkeypatch):
         assert sum(copied) <= 2 * 10_000
 
 
-def test_the_last_window_of_events_is_filled_up_with_the_ones_before_it():
+def test_the_last_window_is_filled_with_the_events_before_it():
     windows = list(SlidingWindow(events=4, step_events=3)([recording(range(12))]))
     assert [(w.first, len(w.events)) for w in windows] == [(0, 4), (3, 4), (6, 4), (8, 4)]
     assert [(w.first, len(w.events)) for w in SlidingWindow(events=20)([recording(range(12))])] == [(0, 12)]

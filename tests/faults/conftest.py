@@ -21,8 +21,9 @@ from eventclip.datasets.symbols import simulate_symbol
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SENSOR = (128, 128)
 MODEL = ("clip=tiny", "classes=[star,anchor,umbrella]", "device=cpu", "sensor_hw=[128,128]", "progress=false")
-LOADED = ("run", "labelling", "evaluation", "inference.settings", "inference.predict", "inference.timeline")
-LOADED += ("inference.pictures", "reporting.report", "reporting.curve", "data.packing", "data.filming", "data.check")
+LOADED = ("training.experiment", "training.pseudo_label", "training.evaluate", "inference.settings", "plots.curve")
+LOADED += ("inference.predict", "plots.timeline", "plots.views", "reports.report", "datasets.packing")
+LOADED += ("simulation.folder", "datasets.audit")
 
 
 @dataclass(frozen=True)

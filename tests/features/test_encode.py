@@ -33,7 +33,7 @@ def test_a_view_alone_and_any_order_give_the_very_same_bits(encoder, views):
     np.testing.assert_array_equal(encode_in_batches(encoder, [views[7:8]]), whole[7:8])
 
 
-def test_half_precision_is_the_rounded_feature_and_no_view_gives_no_feature(encoder, views):
+def test_half_precision_is_the_rounded_feature(encoder, views):
     exact = encode_in_batches(encoder, [views])
     half = encode_in_batches(encoder, [views], dtype="fp16")
     np.testing.assert_array_equal(half, exact.astype(np.float16))

@@ -155,7 +155,7 @@ def _commands(folder: Path) -> dict[str, list[str]]:
             "out=pseudo.json",
             "pseudo.threshold=0.5",
         ],
-        "pack": [*data, "data.num_workers=0", "out=pack.h5", "workers=1", "progress=false"],
+        "pack": [*data, "data.num_workers=0", "out=packed", "workers=1", "progress=false"],
         "data_check": [*data, "data.num_workers=0", "progress=false"],
         "predict": [f"recordings={recording}", *looking, "out=p.csv", "progress=false"],
         "show": [f"recording={recording}", *looking, "out=s.png"],

@@ -30,7 +30,7 @@ def test_sketches_are_told_apart_by_their_names_alone(model, films):
         assert result.top(1, view=0)[0].probability == pytest.approx(result.view_probabilities[0].max())
 
 
-def test_file_or_memory_alone_or_in_a_list_of_any_batch_is_the_same(model, films, folder):
+def test_file_or_memory_alone_or_in_a_list_is_the_same(model, films, folder):
     files = sorted((folder / "deep").iterdir())
     together = model.classify(files, sensor_hw=SENSOR)
     mixed = model.classify([str(files[0]), films["star"], files[2]], sensor_hw=SENSOR)
@@ -130,7 +130,7 @@ def test_a_checkpoint_says_what_the_test_of_its_training_said(trained, learnable
     np.testing.assert_allclose([one.probabilities for one in found], expected, atol=1e-5)
 
 
-def test_a_recording_of_another_sensor_is_refused_unless_asked_for(trained, films):
+def test_a_recording_of_another_sensor_is_refused_unless_told(trained, films):
     path = trained / "checkpoints" / "last.ckpt"
     with pytest.raises(RecordingError, match=r"128x128 pixels and the checkpoint was trained on 60x80.*other_sensors"):
         EventCLIP.from_checkpoint(path).classify(films["star"], sensor_hw=SENSOR)
@@ -138,7 +138,7 @@ def test_a_recording_of_another_sensor_is_refused_unless_asked_for(trained, film
     assert found.views.sensor_hw == SENSOR
 
 
-def test_a_unit_of_time_that_the_numbers_do_not_tell_can_be_given(tmp_path):
+def test_a_unit_that_the_numbers_do_not_tell_can_be_given(tmp_path):
     path = tmp_path / "whole_seconds.npy"
     np.save(path, np.array([[3, 4, 0, 1], [5, 6, 1, -1], [7, 8, 2, 1]], np.float32))
     words = {"classes": ["star", "heart"], "clip": "tiny", "device": "cpu"}
@@ -170,7 +170,7 @@ def test_code_that_is_not_ours_is_not_run_unless_trusted(trained, tmp_path, targ
         EventCLIP.from_checkpoint(tmp_path / "bad.ckpt")
 
 
-def test_neither_lightning_nor_hydra_is_needed_for_words_nor_lightning_for_a_checkpoint(trained):
+def test_words_need_no_hydra_and_checkpoints_no_lightning(trained):
     code = (
         "import sys; from eventclip import EventCLIP; assert 'torch' in sys.modules;"
         "EventCLIP.zero_shot(classes=['star', 'anchor'], clip='tiny');"
@@ -228,7 +228,7 @@ def test_a_recording_that_cannot_be_classified_says_why(model, events, sensor_hw
         list(model.classify_windows(events, window_events=5, sensor_hw=sensor_hw))
 
 
-def test_a_bad_recording_among_good_ones_is_an_error_in_its_place(model, films):
+def test_a_bad_recording_among_good_ones_keeps_its_place(model, films):
     star = films["star"]
     found = list(model.classify_each([star, "/nowhere.npy", star], sensor_hw=SENSOR))
     assert isinstance(found[1], RecordingError)

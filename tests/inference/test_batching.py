@@ -41,7 +41,7 @@ def test_what_needs_no_view_comes_at_once_where_nothing_waits():
         assert len(taken) == number + 1
 
 
-def test_what_waits_behind_a_view_waits_for_a_few_batches_at_most():
+def test_what_waits_behind_a_view_waits_a_few_batches():
     batches, taken = Batches(4), []
     items = ((taken.append(n) or n, views(1) if n == 0 else None) for n in range(1000))
     come = batches.classified(items)
@@ -61,7 +61,7 @@ def test_order_and_work_do_not_depend_on_how_many_are_silent(silent):
     assert COUNTED[0] <= 2 * 2_000
 
 
-def test_probabilities_that_are_no_numbers_are_told_and_not_given(films):
+def test_probabilities_that_are_no_numbers_are_not_given(films):
     from eventclip import EventCLIP
 
     model = EventCLIP.zero_shot(classes=["star", "anchor"], clip="tiny", device="cpu")

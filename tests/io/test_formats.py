@@ -58,7 +58,7 @@ def test_est_npy_in_microseconds_is_told_from_seconds(tmp_path):
     np.testing.assert_array_equal(read_events(write_est(tmp_path / "a.npy", t=T))[0], expected())
 
 
-def test_a_unit_that_cannot_be_told_is_refused_naming_the_override(tmp_path):
+def test_a_unit_that_cannot_be_told_names_its_setting(tmp_path):
     path = write_est(tmp_path / "a.npy", t=np.arange(5))
     with pytest.raises(RecordingError, match="time_unit"):
         read_events(path)
@@ -80,7 +80,7 @@ def test_atis_bin(tmp_path):
     np.testing.assert_array_equal(read_events(path)[0], expected())
 
 
-def test_an_overflow_entry_of_atis_moves_the_clock_on_and_is_no_event(tmp_path):
+def test_an_overflow_of_atis_moves_the_clock_on(tmp_path):
     path = write_bin(tmp_path / "a.bin", [(5, 1, 2, 1), (0, 0, 240, 0), (7, 3, 4, 0), (0, 0, 240, 0), (9, 5, 6, 1)])
     events, _ = read_events(path)
     np.testing.assert_array_equal(events["t"], [5, 7 + 8192, 9 + 2 * 8192])
@@ -169,7 +169,7 @@ def test_a_damaged_npy_is_told_with_path_and_cause(tmp_path, damage, message):
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_archives_and_camera_files_are_told_with_path_and_byte(tmp_path):
+def test_damaged_files_are_told_with_path_and_byte(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", event_data=structured())
     (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-40])
     np.savez(tmp_path / "two.npz", a=T, b=T)

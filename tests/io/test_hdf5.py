@@ -196,7 +196,7 @@ def test_columns_of_public_data_sets_are_known(tmp_path, names):
     np.testing.assert_array_equal(read_events(tmp_path / "a.npz")[0], EXPECTED)
 
 
-def test_coordinates_in_one_array_and_times_in_two_are_put_together(tmp_path):
+def test_coordinates_and_split_times_are_put_together(tmp_path):
     xy = np.stack([COLUMNS["x"], COLUMNS["y"]], axis=1)
     np.savez(tmp_path / "a.npz", dataset_events_t=T, dataset_events_xy=xy, dataset_events_p=COLUMNS["p"])
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -346,7 +346,7 @@ def test_names_that_are_not_for_a_terminal_are_escaped(tmp_path):
     assert str(caught.value).isprintable()
 
 
-def test_a_column_along_two_axes_is_told_alike_in_pieces_and_whole(tmp_path):
+def test_a_column_along_two_axes_is_told_alike_in_pieces(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         columns(file, "events", x=np.zeros((5, 2)))
     for size in (2, 100):

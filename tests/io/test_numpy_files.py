@@ -282,7 +282,7 @@ def test_an_archive_above_the_limit_is_refused_and_below_it_read(tmp_path):
     assert len(read_events(tmp_path / "a.npz", largest_bytes=30_000)[0]) == 2_000
 
 
-def test_more_in_a_member_than_its_directory_announces_is_not_unpacked(tmp_path):
+def test_more_in_a_member_than_announced_is_not_unpacked(tmp_path):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("event_data.npy", saved(recording(10)) + bytes(1 << 24))

@@ -156,7 +156,7 @@ def test_a_unit_of_a_field_or_data_set_is_known_too(tmp_path):
     assert read_events(tmp_path / "b.npy", time_unit="s")[0]["t"].tolist() == [5_000_000, 6_000_000]
 
 
-def test_both_polarity_codings_in_one_file_are_refused_where_they_meet(tmp_path):
+def test_two_polarity_codings_are_refused_where_they_meet(tmp_path):
     path = written(tmp_path / "a.csv", "t,x,y,p\n1,1,1,1\n2,1,1,-1\n3,1,1,1\n4,1,1,0\n5,1,1,1\n")
     for size in (1, 2, 3, 4, 100):
         chunks = open_stream(path, chunk_events=size).chunks

@@ -73,7 +73,7 @@ def test_a_sound_table_of_nimagenet_goes_the_quick_way(polarity):
         EST.astype(np.int64),
     ],
 )
-def test_what_is_no_est_array_in_seconds_is_left_to_the_rules_in_full(table):
+def test_what_is_no_est_array_is_left_to_the_rules(table):
     assert from_seconds(table) is None
 
 
@@ -139,7 +139,7 @@ def test_whole_numbers_give_what_the_rules_in_full_give(module_patch, data, time
     assert outcome(table, time_unit) == in_full(module_patch, table, time_unit)
 
 
-def test_columns_of_fractions_or_of_unequal_length_are_left_to_the_rules_in_full():
+def test_columns_of_fractions_are_left_to_the_rules():
     whole = np.zeros(3, np.int64)
     assert from_microseconds(whole, whole, whole, whole) is not None
     assert from_microseconds(whole.astype(float), whole, whole, whole) is None

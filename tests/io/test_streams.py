@@ -10,7 +10,7 @@ import pytest
 
 from eventclip.errors import RecordingError
 from eventclip.events.array import EVENT_DTYPE
-from eventclip.io.formats import READABLE_SUFFIXES, open_stream, read_events
+from eventclip.io.formats import open_stream, read_events, readable_suffixes
 
 
 def made(count=1000, seed=0):
@@ -79,7 +79,7 @@ def test_pieces_together_are_the_recording(tmp_path, encoders, write, chunk_even
 
 @pytest.mark.shared
 def test_the_shared_recordings_come_in_pieces_too(shared):
-    paths = [p for p in (shared / "data" / "recordings").rglob("*") if p.suffix in READABLE_SUFFIXES]
+    paths = [p for p in (shared / "data" / "recordings").rglob("*") if p.suffix in readable_suffixes()]
     chosen = {p.suffix: p for p in paths} | {p.name: p for p in paths if p.suffix in (".raw", ".hdf5")}
     assert len(chosen) >= 6
     for path in chosen.values():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, events_from_columns
 from eventclip.io.columns import read_table
-from eventclip.io.formats import READABLE_SUFFIXES, read_events
+from eventclip.io.formats import read_events, readable_suffixes
 from eventclip.io.names import find_columns
 
 T = np.array([0, 10, 10, 65_600, 300_000])
@@ -38,12 +38,12 @@ def write_text(path, header, rows, delimiter=","):
     ],
 )
 @pytest.mark.parametrize("suffix", ["csv", "txt"])
-def test_text_says_by_its_first_line_or_its_numbers_what_the_columns_are(tmp_path, header, columns, delimiter, suffix):
+def test_text_says_what_its_columns_are(tmp_path, header, columns, delimiter, suffix):
     path = write_text(tmp_path / f"a.{suffix}", header, zip(*columns, strict=True), delimiter)
     np.testing.assert_array_equal(read_events(path)[0], EXPECTED)
 
 
-def test_text_whose_order_cannot_be_told_is_refused_naming_the_override(tmp_path):
+def test_text_of_unknown_order_names_its_setting(tmp_path):
     path = write_text(tmp_path / "a.csv", None, [(1, 2, 3, 1), (4, 2, 5, 0)])
     with pytest.raises(RecordingError, match=r"both orders fit.*columns=xytp"):
         read_events(path)
@@ -118,7 +118,7 @@ def test_a_matrix_in_another_order_is_told_or_read_by_request(tmp_path):
     np.testing.assert_array_equal(read_events(tmp_path / "a.npy", columns="txyp")[0], EXPECTED)
 
 
-def test_the_events_own_layout_comes_in_without_a_copy_of_its_meaning(tmp_path):
+def test_the_events_own_layout_comes_in_as_it_is(tmp_path):
     np.save(tmp_path / "a.npy", EXPECTED)
     np.testing.assert_array_equal(read_events(tmp_path / "a.npy")[0], EXPECTED)
     np.testing.assert_array_equal(read_events(tmp_path / "a.npy", time_unit="ms")[0]["t"], T * 1000)
@@ -147,7 +147,7 @@ def test_a_given_unit_is_taken(unit, factor, kind):
         np.array([1_700_000_000_000_000_000, 1_700_000_000_000_000_001]),  # nanoseconds since 1970
     ],
 )
-def test_a_unit_that_cannot_be_told_is_refused_naming_the_override(times):
+def test_a_unit_that_cannot_be_told_names_its_setting(times):
     zeros = np.zeros(len(times), int)
     with pytest.raises(RecordingError, match="time_unit="):
         read_table({"t": times, "x": zeros, "y": zeros, "p": zeros}, None, None)
@@ -159,7 +159,7 @@ def test_a_unit_that_cannot_be_told_is_refused_naming_the_override(times):
     signed=st.booleans(),
     seconds=st.booleans(),
 )
-def test_seconds_and_microseconds_and_both_polarity_codings_mean_the_same(times, signed, seconds):
+def test_units_and_polarity_codings_mean_the_same(times, signed, seconds):
     times = np.array(times)
     if seconds:
         times[0] += times[0] % 10**6 == 0  # at least one fraction, or the unit could not be told
@@ -206,8 +206,19 @@ def test_options_that_do_not_apply_are_refused(tmp_path):
 
 
 def test_the_suffixes_that_folders_are_searched_for():
-    assert set(READABLE_SUFFIXES) >= {".npy", ".npz", ".bin", ".dat", ".raw", ".aedat4", ".h5", ".hdf5", ".csv", ".txt"}
-    assert all(suffix == suffix.lower() for suffix in READABLE_SUFFIXES)
+    assert set(readable_suffixes()) >= {
+        ".npy",
+        ".npz",
+        ".bin",
+        ".dat",
+        ".raw",
+        ".aedat4",
+        ".h5",
+        ".hdf5",
+        ".csv",
+        ".txt",
+    }
+    assert all(suffix == suffix.lower() for suffix in readable_suffixes())
 
 
 @pytest.mark.parametrize("kind", [">f4", ">f8", ">i4", "<f2"])

@@ -191,7 +191,7 @@ def test_weights_are_no_checkpoint_and_a_flipped_bit_is_seen(made, tmp_path):
         read_checkpoint(path)
 
 
-def test_an_archive_that_would_unfold_to_more_than_it_holds_is_refused(made, tmp_path):
+def test_an_archive_that_would_unfold_too_far_is_refused(made, tmp_path):
     import zipfile
 
     torch.save(made, tmp_path / "a.ckpt")

@@ -49,7 +49,7 @@ def test_weights_have_one_checksum_whatever_file_they_come_from(golden_clip, gol
     assert load_clip(None, None, config=config).weights_sha256 != golden_clip.weights_sha256
 
 
-def test_untrained_weights_are_keyed_by_their_seed_and_touch_no_global_generator(golden_clip_files):
+def test_untrained_weights_are_keyed_by_their_seed_alone(golden_clip_files):
     config, _ = golden_clip_files
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -79,7 +79,7 @@ def test_an_ensemble_is_the_unit_mean_of_its_prompts(golden_clip):
     torch.testing.assert_close(encode_classes(golden_clip, ["cat", "dog"], templates), mean)
 
 
-def test_prompts_without_a_place_for_the_name_and_double_names_are_refused(golden_clip):
+def test_prompts_without_a_place_and_double_names_are_refused(golden_clip):
     assert fill_prompts("a {} here", ["cat"]) == ["a cat here"]
     with pytest.raises(UserError, match=r"hold \{\} once"):
         fill_prompts("a picture", ["cat"])
@@ -103,7 +103,7 @@ def test_a_clip_that_does_not_exist_is_told_with_what_does(arguments, message):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_cannot_be_downloaded_say_that_a_file_can_be_given(monkeypatch):
+def test_weights_that_cannot_be_downloaded_can_be_given(monkeypatch):
     def no_network(*args, **options):
         raise OSError("no route to host")
 
@@ -141,7 +141,7 @@ def test_no_views_give_no_features(golden_clip):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision_stores_smaller_weights_of_the_same_checksum(golden_clip_files, golden_clip, precision):
+def test_half_precision_keeps_the_checksum_of_weights(golden_clip_files, golden_clip, precision):
     config, weights = golden_clip_files
     half = load_clip(None, str(weights), config=config, precision=precision)
     assert half.visual.conv1.weight.element_size() == 2

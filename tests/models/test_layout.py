@@ -46,7 +46,7 @@ def assert_same_tower(compiled, plain):
             )
 
 
-def test_a_compiled_tower_gives_the_features_of_any_number_of_views(tiny_clip_json, traced):
+def test_a_compiled_tower_encodes_any_number_of_views(tiny_clip_json, traced):
     plain, compiled = (load_clip(None, None, config=tiny_clip_json, compiled=on) for on in (False, True))
     assert not traced
     assert_same_tower(compiled, plain)
@@ -54,7 +54,7 @@ def test_a_compiled_tower_gives_the_features_of_any_number_of_views(tiny_clip_js
 
 
 @pytest.mark.slow
-def test_compiled_kernels_give_the_features_of_any_number_of_views(tiny_clip_json):
+def test_compiled_kernels_encode_any_number_of_views(tiny_clip_json):
     assert_same_tower(*(load_clip(None, None, config=tiny_clip_json, compiled=on) for on in (True, False)))
 
 
@@ -78,9 +78,7 @@ def test_a_compiled_tower_has_features_of_its_own(tiny_clip_json):
 
 
 @pytest.mark.parametrize("features", ["live", "cached"])
-def test_a_compiled_run_and_its_checkpoint_give_the_results_of_a_plain_one(
-    run_experiment, tmp_path, traced, features, learnable_root
-):
+def test_a_compiled_run_gives_the_results_of_a_plain_one(run_experiment, tmp_path, traced, features, learnable_root):
     from eventclip import EventCLIP
 
     found = []
@@ -131,7 +129,7 @@ def fail(*_):
     raise RuntimeError("out of memory")
 
 
-def test_a_resnets_convolutions_lie_with_channels_last_and_see_the_same(tmp_path):
+def test_a_resnet_with_channels_last_sees_the_same(tmp_path):
     path = tmp_path / "small_resnet.json"
     path.write_text(json.dumps(RESNET))
     encoder, other = load_clip(None, None, config=path), load_clip(None, None, config=path)

@@ -44,7 +44,7 @@ def test_the_record_says_how_the_weights_were_made():
     assert RECORD["held_out_accuracy"]["printed, seen fonts, new warps"] > 0.9
 
 
-def test_the_font_of_the_data_set_and_words_about_events_were_not_trained_on():
+def test_the_data_sets_font_was_not_trained_on():
     assert FONT not in RECORD["data"]["fonts"]
     assert PROMPT in RECORD["data"]["prompts"]
     assert not any("event" in prompt or "point cloud" in prompt for prompt in RECORD["data"]["prompts"])

@@ -95,7 +95,7 @@ def test_lora_trains_as_many_parameters_as_the_golden_file_tells(golden_clip, go
     assert sum(p.numel() for p in classifier.parameters() if p.requires_grad) == expected
 
 
-def test_lora_starts_as_clip_itself_and_its_seed_alone_decides_its_weights(golden_clip_files, golden_clip):
+def test_lora_starts_as_clip_itself_by_its_seed_alone(golden_clip_files, golden_clip):
     config, weights = golden_clip_files
     views = make_views(64)
     before = golden_clip.encode_views(views)
@@ -130,7 +130,7 @@ def test_gradients_reach_what_learns_and_nothing_else(golden_clip, golden_batch,
     assert (choice == "frozen") == (not learning(golden_clip))
 
 
-def test_the_adapter_and_lora_learn_at_the_base_rate_and_clips_weights_at_a_tenth(golden_clip, golden_batch):
+def test_clips_own_weights_have_a_tenth_of_the_base_rate(golden_clip, golden_batch):
     text = golden_batch[3]
     for choice, expected in (
         ("frozen", {"head": 1.0}),
@@ -168,7 +168,7 @@ def test_a_tuned_classifier_comes_back_from_what_learned(golden_clip, golden_bat
         )
 
 
-def test_a_resnets_attention_pool_takes_lora_and_its_batch_norms_keep_their_statistics(resnet):
+def test_a_resnets_pool_takes_lora_and_norms_stay(resnet):
     views = make_views(64)
     before = resnet.encode_views(views)
     tune(resnet, "lora", lora_targets="qkvo", lora_rank=3)

@@ -102,13 +102,13 @@ def test_many_runs_are_named_by_the_first_three(write_run, tmp_path):
     assert "and 2 more" in mixtures(collect([tmp_path]).runs)[0]
 
 
-def test_runs_that_chose_on_validation_stand_beside_those_that_chose_on_nothing(write_run, tmp_path):
+def test_runs_chosen_on_validation_stand_beside_others(write_run, tmp_path):
     write_run("one")
     write_run("two", seed=1, selection={"split": "validation"})
     assert mixtures(collect([tmp_path]).runs) == []
 
 
-def test_every_odd_results_file_is_a_sentence_or_a_run_that_can_be_reported(write_run, damage, tmp_path):
+def test_odd_results_are_a_sentence_or_can_be_reported(write_run, damage, tmp_path):
     path = write_run("x")
     sound = json.loads(path.read_text())
     files = [json.dumps(changed).encode() for changed in damage.with_values(sound)]

@@ -33,7 +33,7 @@ TABLE = Table(
 )
 
 
-def test_markdown_is_aligned_with_numbers_at_the_right_and_notes_below():
+def test_markdown_is_aligned_with_notes_below():
     assert to_markdown(TABLE, title="Title") == (
         "Title\n"
         "\n"
@@ -61,7 +61,7 @@ def test_latex_rows_are_escaped_and_ended():
     assert lines[3] == r"ViT\_B & 1 & 1 & 50.00 & -- \\"
 
 
-def test_every_sign_that_latex_takes_for_a_command_is_escaped_once():
+def test_signs_that_latex_takes_for_commands_are_escaped():
     assert escape_latex(r"a_b & 5% of $x #1 {y} ~ ^ \z") == (
         r"a\_b \& 5\% of \$x \#1 \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
     )

@@ -23,7 +23,7 @@ def cells(table):
     return [tuple(shown(column, row.settings[column]) for column in table.columns) for row in table.rows]
 
 
-def test_runs_of_equal_settings_are_one_row_averaged_over_their_seeds(write_run, tabled):
+def test_runs_of_equal_settings_are_one_row(write_run, tabled):
     for seed, accuracy in enumerate((0.70, 0.72, 0.74)):
         write_run(f"run_{seed}", seed=seed, accuracy=accuracy)
     table = tabled()
@@ -34,7 +34,7 @@ def test_runs_of_equal_settings_are_one_row_averaged_over_their_seeds(write_run,
     assert table.notes == []
 
 
-def test_rows_that_differ_in_two_keys_are_sorted_by_both_with_shots_last(write_run, tabled):
+def test_rows_are_sorted_by_their_keys_with_shots_last(write_run, tabled):
     for shots in (10, 1, 3):
         for adapter in (TEXT, JOINT):
             write_run(f"{shots}{len(adapter)}", settings={**adapter, "fewshot.shots": shots})
@@ -60,7 +60,7 @@ def test_an_option_that_differs_beside_its_adapter_has_a_column(write_run, table
     assert cells(table) == [("joint", "128"), ("joint", "256"), ("text", "–")]
 
 
-def test_a_nested_section_set_to_null_differs_from_one_that_is_built(write_run, tabled):
+def test_a_section_set_to_null_differs_from_a_built_one(write_run, tabled):
     write_run("a", settings={"data.augmentation._target_": "x.Augmentation", "data.augmentation.max_shift": 5})
     write_run("b", settings={"data.augmentation": None})
     table = tabled()
@@ -74,14 +74,14 @@ def test_lists_and_strings_of_the_same_look_are_told_apart(write_run, tabled):
     assert cells(tabled()) == [("[bias, conv1]",), ("full",)]
 
 
-def test_another_clip_of_the_same_name_and_another_experiments_name_have_columns(write_run, tabled):
+def test_another_clip_of_the_same_name_has_a_column(write_run, tabled):
     write_run("a")
     write_run("b", clip={"weights_sha256": "d" * 64})
     write_run("c", name="other")
     assert cells(tabled()) == [("cccccccccccc", "made_up"), ("cccccccccccc", "other"), ("dddddddddddd", "made_up")]
 
 
-def test_a_draw_that_follows_the_seed_is_no_difference_and_a_fixed_one_is_none_either(write_run, tabled):
+def test_few_shot_seeds_are_no_difference_fixed_or_not(write_run, tabled):
     for seed in (0, 1):
         write_run(f"fixed/{seed}", seed=seed, settings={"fewshot.seed": 0})
     assert cells(tabled()) == [()]
@@ -109,7 +109,7 @@ def test_the_same_run_twice_has_no_interval(write_run, tabled):
     assert "with the same numbers" in tabled().notes[0]
 
 
-def test_a_metric_that_only_some_rows_have_is_missing_in_the_others(write_run, tabled):
+def test_a_metric_of_some_rows_is_missing_in_the_others(write_run, tabled):
     five = {"test/top1_probabilities": 0.5, "test/top5_probabilities": 0.9}
     write_run("a", metrics=five)
     write_run("b", settings=JOINT)
@@ -118,13 +118,13 @@ def test_a_metric_that_only_some_rows_have_is_missing_in_the_others(write_run, t
     assert [set(row.estimates) == set(five) for row in table.rows] == [False, True]
 
 
-def test_different_data_sets_are_not_averaged_even_where_they_may_be_mixed(write_run, tabled):
+def test_different_data_sets_are_never_averaged(write_run, tabled):
     write_run("a", seed=0)
     write_run("b", seed=1, data={"checksums": {"test": "b"}, "root": "/elsewhere"})
     assert cells(tabled(mixed=True)) == [("/data",), ("/elsewhere",)]
 
 
-def test_a_test_split_drawn_by_the_seed_is_averaged_where_it_may_be_mixed(write_run, tabled):
+def test_seeded_test_splits_are_averaged_where_mixed(write_run, tabled):
     write_run("a", seed=0)
     write_run("b", seed=1, data={"checksums": {"test": "b"}, "root": "/data"})
     assert [row.seeds for row in tabled(mixed=True).rows] == [(0, 1)]

@@ -48,7 +48,7 @@ random_paths = st.lists(st.tuples(st.integers(500, 30_000), st.floats(-9, 9), st
 
 @settings(max_examples=40, deadline=None)
 @given(random_paths, st.integers(0, 99), st.floats(0.05, 0.6), st.floats(0.05, 0.6), st.floats(0, 0.1))
-def test_events_times_thresholds_rebuild_the_change_of_log_intensity(knots, seed, on, off, spread):
+def test_events_times_thresholds_are_the_change_of_light(knots, seed, on, off, spread):
     path = np.array(knots)
     path[:, 0] = np.cumsum(path[:, 0])
     camera = EventCamera(
@@ -80,7 +80,7 @@ def test_an_event_is_stamped_with_the_moment_of_its_crossing():
 
 
 @pytest.mark.parametrize("start", [0.0, -5_000.5, 7e12])
-def test_events_are_in_order_within_the_sensor_and_within_the_path(start):
+def test_events_are_in_order_on_the_sensor_and_on_the_path(start):
     path = saccades(5) + np.array([start, 0, 0])
     events = EventCamera(shot_noise_hz=50).simulate(picture(1), path, SENSOR, np.random.default_rng(0))
     check_events(events, SENSOR)
@@ -92,7 +92,7 @@ def test_events_are_in_order_within_the_sensor_and_within_the_path(start):
     assert set(events["p"]) == {0, 1}
 
 
-def test_the_same_generator_gives_the_same_recording_and_another_one_does_not():
+def test_a_generator_decides_the_recording():
     recordings = [
         EventCamera().simulate(picture(1), saccades(5), SENSOR, np.random.default_rng(seed)) for seed in (3, 3, 4)
     ]

@@ -63,7 +63,7 @@ def test_what_cannot_be_drawn_is_named(code, font, message):
         outline(code, font)
 
 
-def test_resampling_keeps_corners_and_length_and_leaves_no_wide_gap():
+def test_resampling_keeps_corners_and_leaves_no_wide_gap():
     dense = resample(SQUARE, 1.5)
     assert {tuple(p) for p in SQUARE} <= {tuple(p) for p in dense}
     steps = np.hypot(*(np.roll(dense, -1, axis=0) - dense).T)
@@ -102,7 +102,7 @@ def test_a_hatch_inks_its_share_and_is_straight_without_bend():
     np.testing.assert_array_equal(lines, np.repeat(lines[:, :1], 64, axis=1))
 
 
-def test_wobble_moves_points_by_its_amplitude_and_comes_from_the_generator():
+def test_wobble_moves_points_by_its_amplitude():
     contours = outline(0x2708, "DejaVuSans")
     bent, again = (wobble(contours, np.random.default_rng(3), amplitude=0.01) for _ in range(2))
     moves = np.concatenate(bent) - np.concatenate(contours)
@@ -129,7 +129,7 @@ def test_the_font_draws_every_class_and_no_code_point_shows_two():
 
 
 @pytest.mark.parametrize("side", [64, 128])
-def test_a_sketch_is_light_with_a_margin_around_the_field_of_view(side):
+def test_a_sketch_is_light_with_a_margin_around_it(side):
     picture = Hand().sketch("anchor", side, np.random.default_rng(0))
     assert picture.shape == (side + 2 * MARGIN,) * 2
     assert picture.dtype == np.float32

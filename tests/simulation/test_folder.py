@@ -52,7 +52,7 @@ def contents(root):
     }
 
 
-def test_images_become_recordings_in_the_layout_and_format_of_the_est_release(images, tmp_path):
+def test_images_become_recordings_as_est_released_them(images, tmp_path):
     made = simulate(images, tmp_path / "out")
     paths = sorted((tmp_path / "out").rglob("*.npy"))
     assert {path.parents[1].name for path in paths} == {"training", "validation", "testing"}
@@ -75,7 +75,7 @@ def test_images_become_recordings_in_the_layout_and_format_of_the_est_release(im
     }
 
 
-def test_the_number_of_workers_and_the_place_of_the_images_change_nothing(images, tmp_path):
+def test_workers_and_the_images_place_change_nothing(images, tmp_path):
     simulate(images, tmp_path / "one")
     simulate(images.rename(tmp_path / "moved"), tmp_path / "three", workers=3)
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
@@ -89,7 +89,7 @@ def test_another_seed_gives_another_split_and_other_recordings(images, tmp_path)
     assert not set(one.values()) & set(two.values())
 
 
-def test_an_interrupted_run_goes_on_and_leaves_what_is_finished_alone(images, tmp_path):
+def test_an_interrupted_run_leaves_what_is_finished_alone(images, tmp_path):
     out = tmp_path / "out"
     simulate(images, out)
     whole = contents(out)
@@ -234,7 +234,7 @@ def test_every_split_gets_its_share_and_none_is_forgotten(count, training, valid
         assert got[name] == 0 or share > 0
 
 
-def test_a_class_is_split_the_same_whatever_other_classes_there_are():
+def test_a_class_is_split_alike_whatever_the_others_are():
     assert SIMULATION.split_of("ant", 30) == SIMULATION.split_of("ant", 30)
     assert SIMULATION.split_of("ant", 30) != SIMULATION.split_of("bass", 30)
     assert Counter(SIMULATION.split_of("ant", 30)) == {"training": 18, "validation": 6, "testing": 6}

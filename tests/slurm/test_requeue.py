@@ -45,7 +45,7 @@ def test_a_job_told_by_sigusr1_is_requeued_and_goes_on(cluster, unbroken, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
-def test_a_preempted_job_goes_on_whether_or_not_it_asked_for_a_signal(cluster, unbroken, tmp_path, name):
+def test_a_preempted_job_goes_on_signal_or_not(cluster, unbroken, tmp_path, name):
     lines = SCRIPT.read_text().splitlines(keepends=True)
     script = tmp_path / "job.sbatch"
     script.write_text("".join(line for line in lines if name == "SIGUSR1" or "--signal" not in line))
@@ -163,7 +163,7 @@ def test_a_sweep_by_submitit_finishes_with_an_element_preempted(cluster, unbroke
     ]
 
 
-def test_a_mistake_in_a_sweep_reaches_the_one_who_waits_for_it_in_a_sentence(cluster, tmp_path):
+def test_a_mistake_in_a_sweep_reaches_who_waits_for_it(cluster, tmp_path):
     pytest.importorskip("submitit")
     sweep = cluster.start_sweep(tmp_path, "seed=0", "fewshot.shots=50", "fewshot.repeat=false")
     told, _ = sweep.communicate(timeout=120)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 KILLS = 30
 
 
-def test_a_run_killed_thirty_times_ends_as_if_nothing_had_happened(unbroken, words, job_environment, tmp_path):
+def test_a_run_killed_thirty_times_ends_as_if_never_killed(unbroken, words, job_environment, tmp_path):
     chance = random.Random(0)
     run = tmp_path / "run"
     pace = ("callbacks.pace.seconds=0.2", "callbacks.last.every_n_steps=1")

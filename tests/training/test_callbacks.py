@@ -75,7 +75,7 @@ def test_a_run_leaves_pictures_in_both_places_and_confusions(run_experiment):
     assert {"test/confusion", "test/calibration", "test/predictions"} <= set(events.Tags()["images"])
 
 
-def test_a_run_without_the_diagnostics_says_nothing_of_confusions(run_experiment):
+def test_a_run_without_diagnostics_has_no_confusions(run_experiment):
     folder = run_experiment("callbacks.diagnostics=null", "trainer.max_epochs=1")
     assert "top_confusions" not in json.loads((folder / "results.json").read_text())
 

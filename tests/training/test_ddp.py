@@ -80,7 +80,7 @@ def test_two_processes_train_and_test_as_one_does(command, tmp_path, batch_size,
         torch.testing.assert_close(*compared, atol=1e-4, rtol=1e-4)
 
 
-def test_a_signal_to_one_of_two_processes_ends_both_at_the_same_step_and_the_run_goes_on(command, tmp_path):
+def test_a_signal_to_one_of_two_ends_both_at_one_step(command, tmp_path):
     words = command("run", *TWO, "trainer.max_epochs=40")
     train(command("unbroken", *TWO, "trainer.max_epochs=40"))
     process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -44,7 +44,7 @@ def test_a_checkpoint_holds_what_learned_and_comes_back_with_it(run_experiment, 
 
 
 @pytest.mark.parametrize("choice", ["full", "lora"])
-def test_a_tuned_run_resumed_after_any_step_ends_with_the_same_weights(run_experiment, keep_every_step, choice):
+def test_a_tuned_run_resumed_anywhere_has_the_same_weights(run_experiment, keep_every_step, choice):
     kept, overrides = keep_every_step
     unbroken = run_experiment(*tuned(choice), *overrides, "trainer.max_epochs=2", experiment="finetune_ncaltech")
     expected = stored(unbroken / "checkpoints" / "last.ckpt")
@@ -59,7 +59,7 @@ def test_a_tuned_run_resumed_after_any_step_ends_with_the_same_weights(run_exper
 
 
 @pytest.mark.parametrize("choice", ["frozen", "conv1", "lora"])
-def test_only_what_learns_has_gradients_and_optimizer_state_and_the_text_tower_is_gone(compose_experiment, choice):
+def test_only_what_learns_has_gradients_and_state(compose_experiment, choice):
     cfg = compose_experiment(*tuned(choice), "trainer.max_epochs=1", experiment="finetune_ncaltech")
     parts = assemble(cfg)
     assert parts.classifier.encoder.text_tower is None
@@ -80,7 +80,7 @@ def test_only_what_learns_has_gradients_and_optimizer_state_and_the_text_tower_i
     assert moments == 2 * sum(p.numel() for p in learns.values())
 
 
-def test_clips_own_weights_learn_at_a_tenth_and_both_rates_are_logged(run_experiment):
+def test_clips_own_weights_learn_at_a_tenth_and_it_is_logged(run_experiment):
     folder = run_experiment("trainer.max_epochs=1", experiment="finetune_ncaltech")
     with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["lr-Adam/head"]]
@@ -89,7 +89,7 @@ def test_clips_own_weights_learn_at_a_tenth_and_both_rates_are_logged(run_experi
         assert float(row["lr-Adam/clip"]) == pytest.approx(float(row["lr-Adam/head"]) / 10)
 
 
-def test_few_shot_fine_tuning_trains_on_its_shots_and_without_any_on_everything(run_experiment):
+def test_fine_tuning_trains_on_shots_or_on_everything(run_experiment):
     for shots, trained in ((2, 6), ("null", 18)):
         folder = run_experiment(
             f"fewshot.shots={shots}", "trainer.max_epochs=1", experiment="finetune_ncaltech", folder=f"shots_{shots}"

@@ -84,7 +84,7 @@ def assert_same(folder, other):
         assert rows(folder, column) == rows(other, column), column
 
 
-def test_a_run_that_a_signal_ended_anywhere_goes_on_as_if_nothing_had_happened(run_experiment, strike):
+def test_a_run_that_a_signal_ended_goes_on_alike(run_experiment, strike):
     unbroken = run_experiment(*SMALL, folder="unbroken")
     places = [("step", 1), ("step", 3), ("validation", 6), ("step", 11), ("test", 12)]
     for hook, at in places:
@@ -125,7 +125,7 @@ def test_a_signal_while_features_are_encoded_keeps_them(run_experiment, tmp_path
     assert_same(again, unbroken)
 
 
-def test_the_newest_checkpoint_is_taken_and_a_damaged_one_passed_over(run_experiment, caplog):
+def test_the_newest_sound_checkpoint_is_taken(run_experiment, caplog):
     folder = run_experiment(*SMALL)
     unbroken = {name: value.clone() for name, value in learned(folder).items()}
     checkpoints = folder / "checkpoints"
@@ -143,7 +143,7 @@ def test_the_newest_checkpoint_is_taken_and_a_damaged_one_passed_over(run_experi
     assert all(torch.equal(unbroken[name], value) for name, value in learned(folder).items())
 
 
-def test_a_run_with_nothing_but_damaged_checkpoints_does_not_silently_start_afresh(run_experiment):
+def test_damaged_checkpoints_are_no_silent_fresh_start(run_experiment):
     folder = run_experiment(*SMALL)
     for path in (folder / "checkpoints").glob("*.ckpt"):
         path.write_bytes(b"PK")
@@ -159,7 +159,7 @@ def test_a_fresh_start_is_not_mixed_up_with_what_the_folder_held(run_experiment)
     assert json.loads((folder / "results.json").read_text())["restarts"] == 0
 
 
-def test_a_requeued_job_takes_its_own_checkpoint_whatever_was_asked_for_at_first(run_experiment, monkeypatch):
+def test_a_requeued_job_takes_its_own_checkpoint(run_experiment, monkeypatch):
     folder = run_experiment(*SMALL, "resume=null")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     run_experiment(*SMALL, "resume=null")
@@ -168,7 +168,7 @@ def test_a_requeued_job_takes_its_own_checkpoint_whatever_was_asked_for_at_first
     assert results["restarts"] == 1
 
 
-def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_intact(run_experiment, strike, tmp_path):
+def test_a_full_disk_leaves_the_checkpoint_before_intact(run_experiment, strike, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(SystemExit):
         run_experiment(*SMALL, *strike("step", 3), "selection=last")
@@ -187,13 +187,13 @@ def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_intact(r
     assert not list((folder / "checkpoints").glob(".*.part"))
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_in_a_sentence(run_experiment, tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_told(run_experiment, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="cannot be written"):
         run_experiment(*SMALL, f"callbacks.last.folder={tmp_path}/file/checkpoints")
 
 
-def test_a_time_limit_that_would_pass_for_the_end_of_training_is_refused(run_experiment):
+def test_a_time_limit_that_would_pass_for_the_end_is_refused(run_experiment):
     with pytest.raises(UserError, match=r"trainer\.max_time ends training as if it had finished"):
         run_experiment(*SMALL, "+trainer.max_time=00:12:00:00")
 
@@ -210,7 +210,7 @@ def test_a_time_limit_that_would_pass_for_the_end_of_training_is_refused(run_exp
         ({signal.SIGUSR1}, None, False),
     ],
 )
-def test_a_job_is_requeued_when_its_time_is_up_and_never_when_it_was_cancelled(monkeypatch, asked, state, due):
+def test_a_job_is_requeued_unless_it_was_cancelled(monkeypatch, asked, state, due):
     calls = []
 
     def scontrol(*words):
@@ -235,7 +235,7 @@ def test_a_run_is_named_after_its_job_and_what_was_typed(monkeypatch):
     assert run_id("now", []) == "now"
 
 
-def test_a_second_signal_outside_slurm_ends_a_process_that_does_not_listen():
+def test_a_second_signal_outside_slurm_ends_a_process():
     code = "import os, signal; from eventclip import cluster; cluster.watch(); os.kill(os.getpid(), signal.SIGTERM)"
     once = subprocess.run([sys.executable, "-c", code], check=False)
     twice = subprocess.run([sys.executable, "-c", f"{code}; os.kill(os.getpid(), signal.SIGTERM)"], check=False)

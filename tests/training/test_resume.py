@@ -26,7 +26,7 @@ def assert_same_weights(path, other):
         assert torch.equal(ours[name], theirs[name]), name
 
 
-def test_resuming_after_any_step_gives_the_same_weights_bit_for_bit(run_experiment, keep_every_step):
+def test_resuming_after_any_step_gives_the_same_weights(run_experiment, keep_every_step):
     kept, overrides = keep_every_step
     unbroken = run_experiment(*JOINT, *overrides)
     assert len(list(kept.glob("step_*.ckpt"))) == STEPS
@@ -119,7 +119,7 @@ def test_going_on_with_other_settings_is_refused(run_experiment, keep_every_step
         assert "resume=null" in str(told.value)
 
 
-def test_what_only_the_machine_decides_may_change_from_turn_to_turn(run_experiment, keep_every_step, tmp_path):
+def test_what_only_the_machine_decides_may_change(run_experiment, keep_every_step, tmp_path):
     kept, overrides = keep_every_step
     run_experiment(*overrides)
     machine = ("data.num_workers=1", "trainer.log_every_n_steps=2", f"paths.cache={tmp_path}", "name=other")

@@ -47,7 +47,7 @@ def test_summaries_of_parts_are_parts_of_the_summary(probabilities):
     assert np.concatenate(parts).tobytes() == summarise(probabilities).tobytes()
 
 
-def test_a_recording_costs_bytes_that_do_not_grow_with_the_classes():
+def test_a_recordings_bytes_do_not_grow_with_the_classes():
     assert score_dtype(4).itemsize == 40
     assert summarise(np.full((3, 4, 1000), 1e-3)).nbytes == 120
 
@@ -102,7 +102,7 @@ def test_topk_is_a_whole_number_or_minus_one(topk):
         Selection(threshold=0.5, topk=topk)
 
 
-def test_nothing_selected_says_the_highest_probability_and_the_remedy():
+def test_nothing_selected_says_the_highest_probability():
     scores = summarise([[[0.75, 0.25], [0.25, 0.75]], [[0.8, 0.2], [0.8, 0.2]]])
     with pytest.raises(UserError, match=r"among 2 recordings is 0\.8000 .*lower pseudo\.threshold"):
         Selection(threshold=0.9)(scores, paths(2))

@@ -1,7 +1,7 @@
 from eventclip.training.resume import flat_settings
 
 
-def test_nested_keys_become_dotted_and_what_only_the_machine_needs_goes():
+def test_nested_keys_become_dotted_without_the_machines():
     config = {
         "name": "x",
         "seed": 3,

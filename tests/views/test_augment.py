@@ -125,7 +125,7 @@ def test_the_draw_depends_on_the_generator_alone():
     assert torch.equal(torch.get_rng_state(), torch_state)
 
 
-def test_one_magnitude_bin_is_drawn_for_all_operations_of_a_recording():
+def test_one_magnitude_bin_is_drawn_for_all_operations():
     augment = RandAugment(operations=6)
     for seed in range(50):
         drawn = dict(augment.draw(np.random.default_rng(seed), HW))

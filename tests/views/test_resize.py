@@ -63,7 +63,7 @@ def test_resize_and_crop_is_pillows(seed, height, width, target_height, target_w
     ("height", "width", "target", "enlarged"),
     [(100, 120, (224, 268), True), (180, 240, (224, 298), True), (480, 640, (224, 298), False)],
 )
-def test_frames_of_the_small_sensors_are_enlarged_four_rows_at_a_time(height, width, target, enlarged):
+def test_small_sensors_are_enlarged_four_rows_at_a_time(height, width, target, enlarged):
     planes = made_planes(0, (1, height, width))
     ours = resize_bicubic(planes, target, top=0, left=37, size=(224, 224))
     across = Image.fromarray(planes[0]).resize((target[1], height), Image.Resampling.BICUBIC)
@@ -119,7 +119,7 @@ def test_crop_is_clips_own_preprocessing_on_pillow_images(rng, hw, size):
 
 @pytest.mark.parametrize("hw", [(24, 18), (110, 30), (37, 23), (85, 25)])
 @pytest.mark.parametrize("size", [14, 19, 20, 33])
-def test_crop_of_portrait_frames_goes_across_first_whatever_pillow_does(rng, hw, size):
+def test_crop_of_portrait_frames_goes_across_first(rng, hw, size):
     frames = rng.integers(0, 256, (2, *hw), dtype=np.uint8)
     across = [Image.fromarray(frame).resize((size, hw[0]), Image.Resampling.BICUBIC) for frame in frames]
     tall = [image.resize((size, int(size * hw[0] / hw[1])), Image.Resampling.BICUBIC) for image in across]

@@ -30,6 +30,14 @@ class Adapter(Protocol):
 class IdentityAdapter(nn.Module):
     """CLIP as it is: the cosine between a view and each class's prompt, times the logit scale.
 
+    Example:
+        >>> import torch
+        >>> from eventclip import IdentityAdapter
+        >>> adapter = IdentityAdapter(torch.eye(3, 16), logit_scale=100.0)  # text features (K, D)
+        >>> features, valid = torch.randn(2, 4, 16), torch.ones(2, 4, dtype=torch.bool)  # (B, V, D), (B, V)
+        >>> adapter(features, valid).shape
+        torch.Size([2, 4, 3])
+
     Args:
         text_features: (K, D) text features of the classes.
         logit_scale: factor from cosine to logits.
@@ -74,7 +82,15 @@ class IdentityAdapter(nn.Module):
 
 
 class TextAdapter(IdentityAdapter):
-    """The classes' text features learn, from their prompts on; the image features stay as they are."""
+    """The classes' text features learn, from their prompts on; the image features stay as they are.
+
+    Example:
+        >>> import torch
+        >>> from eventclip import TextAdapter
+        >>> adapter = TextAdapter(torch.eye(3, 16), logit_scale=100.0)
+        >>> [name for name, _ in adapter.named_parameters()]
+        ['text_features']
+    """
 
     def __init__(self, text_features: Tensor, logit_scale: float) -> None:
         super().__init__(text_features, logit_scale)
@@ -87,6 +103,14 @@ class VisualAdapter(IdentityAdapter):
     """A small transformer lets the views of a recording see each other; its result is blended with the frozen features.
 
     Without position code: the order of views carries no meaning. Pre-norm, ReLU, no final norm.
+
+    Example:
+        >>> import torch
+        >>> from eventclip import VisualAdapter
+        >>> adapter = VisualAdapter(torch.eye(3, 16), logit_scale=100.0, width=32, heads=2).eval()
+        >>> valid = torch.tensor([[True, True, False]])
+        >>> adapter(torch.randn(1, 3, 16), valid)[0, 2].tolist()  # not a view
+        [0.0, 0.0, 0.0]
 
     Args:
         text_features: (K, D).
@@ -132,7 +156,15 @@ class VisualAdapter(IdentityAdapter):
 
 
 class JointAdapter(VisualAdapter):
-    """Text and visual adapter together."""
+    """Text and visual adapter together.
+
+    Example:
+        >>> import torch
+        >>> from eventclip import JointAdapter
+        >>> adapter = JointAdapter(torch.eye(3, 16), logit_scale=100.0, width=32, heads=2)
+        >>> adapter.text_features.requires_grad
+        True
+    """
 
     def _hold_text(self, text_features: Tensor) -> None:
         self.text_features = nn.Parameter(text_features)

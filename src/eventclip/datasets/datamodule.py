@@ -52,10 +52,12 @@ class EventDataModule(RecordingSplits, LightningDataModule):
     names overrides :meth:`list_split`, and one whose classes have no list of names :meth:`name_of`.
 
     Example:
-        >>> from eventclip import NCaltech101DataModule
-        >>> data = NCaltech101DataModule("/data/N-Caltech101", batch_size=16)  # doctest: +SKIP
-        >>> data.connect(image_size=224)  # doctest: +SKIP
-        >>> batch = next(iter(data.train_dataloader()))  # doctest: +SKIP
+        >>> from eventclip.datasets.datamodule import EventDataModule
+        >>> class TurnsDataModule(EventDataModule):
+        ...     sensor_hw = (128, 128)
+        ...     events_per_frame = 5_000
+        ...     folders = {"training": "train", "test": "test"}
+        ...     names = {"lft": "a turn to the left"}
 
     Args:
         root: the data set's folder; not needed where it is ``packed``.

@@ -31,6 +31,15 @@ class RecordingDataset(Dataset[Sample]):
     ranks, batches or interruptions, nor on what else was sampled: the one shot of a class is augmented alike among
     five. A position alone is of epoch 0.
 
+    Example:
+        >>> from eventclip import NCaltech101DataModule
+        >>> data = NCaltech101DataModule("N-Caltech101")
+        >>> data.connect(image_size=64)
+        >>> dataset = data.dataset("test")
+        >>> sample = dataset[0]
+        >>> type(dataset).__name__, sorted(sample), sample["views"].shape
+        ('RecordingDataset', ['index', 'label', 'views'], torch.Size([1, 1, 64, 64]))
+
     Args:
         recordings: what to read, in order; few-shot sampling may repeat a recording.
         files: path -> events.

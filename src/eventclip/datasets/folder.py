@@ -18,6 +18,15 @@ class FolderDataModule(EventDataModule):
     Split folders are found under their usual names (train or training, val or validation, test or testing), or
     named by ``splits`` or by a subclass's ``folders``. Without any, ``split_fraction`` of each class is tested on:
     which files depends on ``seed`` and on the class's own file names alone.
+
+    Example:
+        >>> from eventclip import FolderDataModule
+        >>> class SymbolsDataModule(FolderDataModule):
+        ...     sensor_hw = (128, 128)
+        ...     events_per_frame = 5_000
+        >>> data = SymbolsDataModule("symbols")
+        >>> data.class_names, len(data.recordings("test"))
+        (['anchor', 'star'], 2)
     """
 
     own_splits = SPLITS

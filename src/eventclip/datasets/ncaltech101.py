@@ -11,6 +11,16 @@ class NCaltech101DataModule(EventDataModule):
 
     The classes are the sorted folder names: 100 objects and the background in the official release, any subset
     of them or other names in a data set of the same layout. Prompts say the paper's names: singular objects.
+
+    Example:
+        >>> from eventclip import NCaltech101DataModule
+        >>> data = NCaltech101DataModule("N-Caltech101", batch_size=4)
+        >>> data.connect(image_size=64)
+        >>> data.class_names
+        ['airplane', 'star fish']
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["views"].shape, batch["valid"].shape, batch["label"].shape  # (B, V, C, S, S), (B, V), (B,)
+        (torch.Size([4, 2, 1, 64, 64]), torch.Size([4, 2]), torch.Size([4]))
     """
 
     sensor_hw = (180, 240)

@@ -7,7 +7,14 @@ from eventclip.views.augment import Augmentation
 
 
 class NCarsDataModule(EventDataModule):
-    """``root/{train,test}/{background,cars}/*``: ``.dat.npy`` of the EST release, or Prophesee's ``.dat`` originals."""
+    """``root/{train,test}/{background,cars}/*``: ``.dat.npy`` of the EST release, or Prophesee's ``.dat`` originals.
+
+    Example:
+        >>> from eventclip import NCarsDataModule
+        >>> data = NCarsDataModule("N-Cars")
+        >>> data.class_names, len(data.recordings("test"))
+        (['background', 'car'], 2)
+    """
 
     sensor_hw = (100, 120)
     events_per_frame = 30_000  # one frame shows all of a recording

@@ -19,6 +19,12 @@ class NImageNetDataModule(EventDataModule):
     """``root/extracted_{train,val}/<wnid>/*.npz``; any subset of the wnid folders is a data set too.
 
     The variants are test sets under other camera paths (mode) or lights (brightness): ``root/extracted_val_<name>``.
+
+    Example:
+        >>> from eventclip import NImageNetDataModule
+        >>> data = NImageNetDataModule("N-ImageNet")
+        >>> data.class_names
+        ['tench', 'goldfish']
     """
 
     sensor_hw = (480, 640)

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 import eventclip
-from eventclip.blocks import KEY, Blocks, written
+from eventclip.blocks import KEY, SUFFIX, Blocks, Keys, row_key, written
 from eventclip.datasets.packs import (
     CHUNK,
     HEADER,
     INDEX,
     ROW,
-    Encoded,
     Listed,
     Pack,
     PackBlock,
@@ -29,7 +27,6 @@ from eventclip.datasets.packs import (
     create_columns,
     encode,
     read_block,
-    recording_key,
 )
 from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import RecordingError, UserError
@@ -46,29 +43,21 @@ log = logging.getLogger(__name__)
 Read = Callable[[Path], tuple[Events, tuple[int, int] | None]]
 """Path -> events, and the sensor's (height, width) where the file knows it."""
 
-BLOCK_RECORDINGS, BLOCK_BYTES = 1024, 256 << 20
-"""A block ends after so many recordings, or bytes of their files: what a kill may cost, some seconds."""
+BLOCK_RECORDINGS, BLOCK_BYTES = 512, 128 << 20
+"""A block ends after so many recordings, or bytes of their files: what a kill may cost each worker, some seconds."""
 
 _NAMED = 3  # damaged recordings told in a sentence; a file lists all
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What lies in a pack now.
-
-    Args:
-        folders: names of the folders.
-        recordings: number of recordings.
-        new: how many of them were packed by this call.
-        damaged: how many give an error in place of events.
-        events: number of events.
-        size: bytes of all files.
-    """
+    """What lies in a pack now: its folders, how much, how many recordings this call packed, and bytes of all files."""
 
     folders: tuple[str, ...]
     recordings: int
     new: int
     damaged: int
+    """Recordings that give an error in place of events."""
     events: int
     size: int
 
@@ -164,19 +153,24 @@ def pack_folders(
             name that no pack takes.
     """
     out = Path(str(out)).expanduser().absolute()
+    folders = tuple(one.packed() for one in listed)
+    try:  # what no reader of packs would take
+        for one, folder in zip(listed, folders, strict=True):
+            folder.check()
+            folder.check_paths(one.recordings.paths, one.recordings.labels)
+    except ValueError as error:
+        raise UserError(f"what is to be packed would be {error}: rename it, and pack then") from None
     for one in listed:
         if out.resolve().is_relative_to((one.recordings.root / one.folder).resolve()):
             raise UserError(f"the pack cannot lie within the recordings, got out={out}: give another out=")
-    folders = tuple(one.packed() for one in listed)
-    _check_names(listed, folders)
-    _check_out(out)
+    _check_own(out)
     try:
         with held(out / HEADER):
             new = 0
             if (out / HEADER).exists():
                 _check_same(out, folders, read_as)
             else:
-                new = _fill(listed, folders, out, read, read_as, keep_damaged, workers, progress)
+                new = _fill(listed, out, read, read_as, keep_damaged=keep_damaged, workers=workers, progress=progress)
             damage_list(out).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
@@ -195,27 +189,13 @@ def damage_list(out: Path) -> Path:
     return out.with_name(f"{out.name}.damaged.txt")
 
 
-def _check_names(listed: Sequence[Listed], folders: Sequence[PackedFolder]) -> None:
-    """Refuse what no reader of packs would take: names that may lead elsewhere when they are joined to a folder.
-
-    Raises:
-        UserError: names the first.
-    """
-    try:
-        for one, folder in zip(listed, folders, strict=True):
-            folder.check()
-            folder.check_paths(one.recordings.paths, one.recordings.labels)
-    except ValueError as error:
-        raise UserError(f"what is to be packed would be {error}: rename it, and pack then") from None
-
-
-def _check_out(out: Path) -> None:
+def _check_own(out: Path) -> None:
     """Refuse to write among other things."""
     try:
         other = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.exists() else []
     except OSError as error:
         raise UserError(f"out={out} is no folder ({error.strerror}): a pack is one, give another out=") from None
-    other = [name for name in sorted(other) if name != HEADER and not name.endswith(".h5")]
+    other = [name for name in sorted(other) if name != HEADER and not name.endswith(SUFFIX)]
     if other:
         raise UserError(f"out={out} is there already with {other[0]} in it: give a folder of its own to the pack")
 
@@ -235,22 +215,12 @@ def _paths_of(listed: Sequence[Listed]) -> Iterator[Path]:
     return (one.recordings.path(position) for one in listed for position in range(len(one.recordings)))
 
 
-def _encoded(read: Read, path: Path) -> Encoded | str:
-    """What a worker does: read one recording and make its chunks, or say why not."""
-    try:
-        return encode(*read(path))
-    except RecordingError as error:
-        return str(error)
-    except MemoryError:
-        return f"{path} does not fit into memory: split it, or pack it where there is more"
-
-
 def _fill(
     listed: Sequence[Listed],
-    folders: tuple[PackedFolder, ...],
     out: Path,
     read: Read,
     read_as: dict[str, Any],
+    *,
     keep_damaged: bool,
     workers: int,
     progress: bool,
@@ -261,75 +231,92 @@ def _fill(
     if blocks.damaged:
         log.warning("%d damaged blocks of %s are packed again", len(blocks.damaged), printable(str(out)))
         blocks.remove(damaged_only=True)
-    keys, sizes = _keys_of(listed, fingerprint(read_as))
+    keys, parts = _parts_of(listed, read_as)
     wanted = np.zeros(len(keys), np.bool_)
     wanted[blocks.missing(keys)] = True
     if len(blocks) and wanted.all():
         raise UserError(
             f"{out} was begun with other recordings or options: remove it to begin anew, or give another out="
         )
-    missing = np.flatnonzero(wanted)
-    made = map_ordered(partial(_encoded, read), (p for p, want in zip(_paths_of(listed), wanted) if want), workers)
-    bar = tqdm(made, "packing", len(keys), initial=len(keys) - len(missing), unit="rec", disable=not progress)
-    told: dict[int, str] = {}
-    parts: dict[int, Encoded] = {}
-    looked_at = size = 0
-    for number, one in zip(missing.tolist(), bar, strict=True):
-        if isinstance(one, str):
-            told[number] = one
-        else:
-            parts[number] = one
-        # Blocks end where they would have ended without interruption, whatever cannot be read.
-        looked_at, size = looked_at + 1, size + int(sizes[number])
-        if looked_at == BLOCK_RECORDINGS or size >= BLOCK_BYTES or number == missing[-1]:
-            if parts:
-                blocks.append(partial(_write_block, keys[list(parts)], list(parts.values())))
-            parts, looked_at, size = {}, 0, 0
+    new, told = int(wanted.sum()), dict[int, str]()
+    paths = _paths_of(listed)
+    each = ((n, [(i, keys[i], next(paths)) for i in part]) for n, part in enumerate(parts))
+    tasks = ((n, [one for one in part if wanted[one[0]]]) for n, part in each)
+    made = map_ordered(partial(_pack_part, read, out), (task for task in tasks if task[1]), workers)
+    with tqdm(total=len(keys), desc="packing", initial=len(keys) - new, unit="rec", disable=not progress) as bar:
+        for count, block, sentences in made:
+            blocks.add(block)
+            told.update(sentences)
+            bar.update(count)
     if told and not keep_damaged:
         raise UserError(_told(list(told.values()), out))
-    blocks.refresh()
-    for old in out.glob("index-*.h5"):
+    for old in out.glob(f"index-*{SUFFIX}"):
         old.unlink()
     index = written(out, "index", partial(_write_index, listed, blocks, keys, told))
-    sizes_of = tuple((block.path.name, block.path.stat().st_size) for block in blocks.blocks)
-    header = PackHeader(folders, read_as, eventclip.__version__, index.name, sizes_of)
-    write_json(out / HEADER, header.as_json())
-    return len(missing)
+    sizes = tuple((block.path.name, block.path.stat().st_size) for block in blocks.blocks)
+    folders = tuple(one.packed() for one in listed)
+    write_json(out / HEADER, PackHeader(folders, read_as, eventclip.__version__, index.name, sizes).as_json())
+    return new
 
 
-def _keys_of(listed: Sequence[Listed], read_as: str) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-    """(n,) keys of all recordings, and (n,) sizes of their files [bytes]."""
-    paths = [path for one in listed for path in one.recordings.paths.tolist()]
-    keys, sizes = np.zeros(len(paths), KEY), np.zeros(len(paths), np.int64)
-    for number, (path, file) in enumerate(zip(paths, _paths_of(listed), strict=True)):
+def _parts_of(listed: Sequence[Listed], read_as: dict[str, Any]) -> tuple[Keys, list[range]]:
+    """(n,) keys of all recordings, which change with the file and how it is read, and the places that share a block."""
+    paths, stamp = [path for one in listed for path in one.recordings.paths.tolist()], fingerprint(read_as).encode()
+    keys, parts, start, total = np.zeros(len(paths), KEY), [], 0, 0
+    for place, (path, file) in enumerate(zip(paths, _paths_of(listed), strict=True)):
         try:
-            status = file.stat()
+            size, changed = (status := file.stat()).st_size, status.st_mtime_ns
         except OSError:  # which is told where it is read
-            status = None
-        keys[number] = recording_key(path, status, read_as)
-        sizes[number] = 0 if status is None else status.st_size
-    return keys, sizes
+            size = changed = 0
+        keys[place] = row_key(b"%b/%d-%d/%b" % (stamp, size, changed, path))
+        total += size
+        if total >= BLOCK_BYTES or place + 1 - start == BLOCK_RECORDINGS or place + 1 == len(paths):
+            parts.append(range(start, place + 1))
+            start, total = place + 1, 0
+    return keys, parts
 
 
-def _write_block(keys: NDArray[np.bytes_], recordings: Sequence[Encoded], file: h5py.File) -> None:
-    """Put recordings into a block."""
-    rows = np.zeros(len(recordings), ROW)
-    chunks = gaps = 0
-    for number, one in enumerate(recordings):
-        place = (chunks * CHUNK, one.count, one.began, gaps, len(one.gaps), one.checksum)
-        rows[number] = (*place, *(one.sensor_hw or (0, 0)))
-        chunks, gaps = chunks + len(one.chunks["t"]), gaps + len(one.gaps)
-    file["keys"], file["rows"] = keys, rows
-    file["gaps"] = np.concatenate([one.gaps for one in recordings])
-    create_columns(file, chunks * CHUNK)
-    for one, start in zip(recordings, rows["start"].tolist(), strict=True):
-        for name, own in one.chunks.items():
-            for number, chunk in enumerate(own):
-                file[name].id.write_direct_chunk((start + number * CHUNK,), chunk)
+def _pack_part(
+    read: Read, out: Path, task: tuple[int, list[tuple[int, bytes, Path]]]
+) -> tuple[int, PackBlock | None, dict[int, str]]:
+    """What a worker does: read some recordings and write their block; gives how many, and why some cannot be read."""
+    number, wanted = task
+    told: dict[int, str] = {}
+    keys, rows, columns, gaps = [], [], [], [np.zeros((0, 2), np.int64)]
+    start = gap = 0
+    for place, key, path in wanted:
+        try:
+            events, sensor_hw = read(path)
+        except RecordingError as error:
+            told[place] = str(error)
+            continue
+        except MemoryError:
+            told[place] = f"{path} does not fit into memory: split it, or pack it where there is more"
+            continue
+        own, its_gaps, checksum = encode(events)
+        began = int(events["t"][0]) if len(events) else 0
+        rows.append((start, len(events), began, gap, len(its_gaps), checksum, *(sensor_hw or (0, 0))))
+        keys.append(key)
+        columns.append(own)
+        gaps.append(its_gaps)
+        start, gap = start + -(-len(events) // CHUNK) * CHUNK, gap + len(its_gaps)
+
+    if not rows:
+        return len(wanted), None, told
+    block = PackBlock(out, np.array(keys, KEY), np.array(rows, ROW))
+
+    def fill(file: h5py.File) -> None:
+        file["keys"], file["rows"], file["gaps"] = block.keys, block.rows, np.concatenate(gaps)
+        create_columns(file, start)
+        for row, own in zip(rows, columns, strict=True):
+            for name, column in own.items():
+                file[name][row[0] : row[0] + len(column)] = column
+
+    return len(wanted), block._replace(path=written(out, f"{number:06d}", fill)), told
 
 
 def _write_index(
-    listed: Sequence[Listed], blocks: Blocks[PackBlock], keys: NDArray[np.bytes_], told: dict[int, str], file: h5py.File
+    listed: Sequence[Listed], blocks: Blocks[PackBlock], keys: Keys, told: dict[int, str], file: h5py.File
 ) -> None:
     """Put all that is known of all recordings into the index."""
     rows = np.zeros(len(keys), INDEX)

@@ -1,7 +1,7 @@
 """Packs: a data set's folders as one folder of blocks, which is read in place of the recordings, their events exactly.
 
     000000-CHECKSUM.h5, …   blocks of recordings, see :mod:`eventclip.blocks`
-        keys         (n,) see :func:`recording_key`
+        keys         (n,) of path, file and how it was read
         rows         (n,) ROW: where each recording lies in the columns, and when it began
         t, x, y, p   columns of all events; each recording begins at a multiple of CHUNK, zeros fill its last chunk
                      t [µs]: uint16 time since the event before (65535: see ``gaps``), x, y [px]: int16, p: 1 = ON
@@ -27,7 +27,7 @@ import re
 import stat
 import weakref
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.blocks import KEY, Keys, read_whole, row_key, stored
+from eventclip.blocks import KEY, Keys, read_whole, stored
 from eventclip.datasets.recordings import Recordings
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.array import EVENT_DTYPE, Events
@@ -69,11 +69,10 @@ INDEX = np.dtype([("block", "<i8"), *ROW.descr])
 
 _LONG = 65_535
 _SMALLEST = 256  # LZ4 makes no block smaller than a 255th of what it holds
-_MOST_OPEN = 64  # blocks that a process holds open
+_MOST_OPEN = 128  # blocks that a process holds open
 _BLOCK_NAME = re.compile(r"\d{6,9}-[0-9a-f]{16}\.h5")
 _INDEX_NAME = re.compile(r"index-[0-9a-f]{16}\.h5")
-_ODD_BYTES = bytes([*range(32), 127]) + b"\\"
-_ODD_CHARACTERS = re.compile(b"\xc2[\x80-\x9f]")  # the other control characters, in UTF-8
+_PLAIN = rb"(?!\.\.?$)(?:[^\x00-\x1f\x7f/\\\xc2]+|\xc2(?![\x80-\x9f]))+"  # a name, see plain_name
 _AGAIN = "remove it and pack again with eventclip pack"
 
 _open: weakref.WeakSet[Pack] = weakref.WeakSet()
@@ -95,47 +94,20 @@ def _reason(error: BaseException) -> str:
     return told[:200] or type(error).__name__
 
 
-@dataclass(frozen=True)
-class PackedFolder:
-    """One folder of a data set as it was listed.
-
-    Args:
-        folder: path below the data set's root, "." for the root itself.
-        suffixes: endings that recordings were listed by.
-        class_folders: the classes in order of their labels.
-        all_classes: whether these are all class folders there were, not chosen ones.
-        recordings: number of recordings.
-        checksum: :meth:`eventclip.datasets.recordings.Recordings.checksum`.
-    """
+class PackedFolder(NamedTuple):
+    """One folder of a data set as it was listed."""
 
     folder: str
+    """Path below the data set's root, "." for the root itself."""
     suffixes: tuple[str, ...]
+    """Endings that recordings were listed by."""
     class_folders: tuple[str, ...]
+    """The classes in order of their labels."""
     all_classes: bool
+    """Whether these are all class folders there were, not chosen ones."""
     recordings: int
     checksum: str
-
-    @classmethod
-    def from_json(cls, told: dict[str, Any]) -> PackedFolder:
-        """A folder as a header tells it.
-
-        Raises:
-            KeyError: something is missing.
-            TypeError: something is of another kind.
-            ValueError: a name may lead out of the folder that it is joined to; follows "is" in a sentence.
-        """
-        kinds = {"folder": str, "suffixes": list, "class_folders": list, "all_classes": bool, "recordings": int}
-        for name, kind in {**kinds, "checksum": str}.items():
-            if type(told[name]) is not kind:
-                raise TypeError(name)
-        names, suffixes = told["class_folders"], told["suffixes"]
-        if not all(isinstance(one, str) for one in [*names, *suffixes]) or len(set(names)) < len(names):
-            raise TypeError("class_folders")
-        if told["recordings"] < 0:
-            raise TypeError("recordings")
-        found = cls(**{**told, "suffixes": tuple(suffixes), "class_folders": tuple(names)})
-        found.check()
-        return found
+    """:meth:`eventclip.datasets.recordings.Recordings.checksum`"""
 
     def check(self) -> None:
         """Check that no name may lead out of the folder that it is joined to.
@@ -160,24 +132,17 @@ class PackedFolder:
         """
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.class_folders):
             raise ValueError("a damaged pack, it has labels of no class")
-        top = "" if self.folder == "." else f"{self.folder}/"
-        begins = [os.fsencode(f"{top}{name}/") for name in self.class_folders]
-        together = b"".join(paths.tolist())  # looking at each of a million paths takes seconds
-        plain = len(together.translate(None, _ODD_BYTES)) == len(together) and not _ODD_CHARACTERS.search(together)
-        plain = plain and together.count(b"/") == len(paths) * (self.folder.count("/") + (2 if top else 1))
         bounds = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
         for start, end in itertools.pairwise(bounds.tolist()):
-            begin, part = begins[labels[start]], paths[start:end]
-            inside = (
-                np.char.startswith(part, begin) & (part != begin) & (part != begin + b".") & (part != begin + b"..")
-            )
-            if not plain:
-                inside &= np.array([plain_name(os.fsdecode(path[len(begin) :])) for path in part.tolist()])
-            if not inside.all():
+            own, name = paths[start:end].tolist(), self.class_folders[labels[start]]
+            begin = os.fsencode(f"{name}/" if self.folder == "." else f"{self.folder}/{name}/")
+            inside, together = re.escape(begin) + _PLAIN, b"\n".join(own)  # one by one, a million take seconds
+            lines = re.findall(b"^" + inside + b"$", together, re.MULTILINE)
+            if together.count(b"\n") >= len(own) or len(lines) < len(own):
+                odd = next(path for path in own if not re.fullmatch(inside, path))
                 raise ValueError(
-                    f"a pack that holds {os.fsdecode(part[~inside][0])!r:.200} as a recording of class "
-                    f"{self.class_folders[labels[start]]!r:.80}, which is refused (it must lie in its class folder, "
-                    f"and {ODD_NAME})"
+                    f"a pack that holds {os.fsdecode(odd)!r:.200} as a recording of class {name!r:.80}, which is "
+                    f"refused (it must lie in its class folder, and {ODD_NAME})"
                 )
 
 
@@ -185,11 +150,8 @@ class Listed(NamedTuple):
     """A folder as a data module listed it."""
 
     folder: str
-    """Path below the data set's root, "." for the root itself."""
     suffixes: tuple[str, ...]
-    """Endings that it was listed by."""
     all_classes: bool
-    """Whether all class folders were listed, not chosen ones."""
     recordings: Recordings
 
     def packed(self) -> PackedFolder:
@@ -200,25 +162,22 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True)
 class PackHeader:
-    """What a pack says about itself.
-
-    Args:
-        folders: what is in it.
-        read_as: :meth:`eventclip.datasets.sources.EventFiles.describe` of how the files were read.
-        eventclip: version of the package that made it.
-        index: name of the index.
-        blocks: (name, bytes) of each block.
-    """
+    """What a pack says about itself."""
 
     folders: tuple[PackedFolder, ...]
     read_as: dict[str, Any]
+    """:meth:`eventclip.datasets.sources.EventFiles.describe` of how the files were read."""
     eventclip: str
+    """Version of the package that made it."""
     index: str
+    """Name of the index."""
     blocks: tuple[tuple[str, int], ...]
+    """(name, bytes) of each block."""
 
     def as_json(self) -> dict[str, Any]:
         """The header as the file holds it, with a fingerprint of all the rest."""
-        told = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        folders = [folder._asdict() for folder in self.folders]
+        told = {"format": FORMAT, "version": VERSION, **self.__dict__, "folders": folders}
         return {**told, "fingerprint": fingerprint(told)}
 
     @classmethod
@@ -230,15 +189,13 @@ class PackHeader:
         """
         if not isinstance(told, dict) or told.get("format") != FORMAT:
             raise ValueError("no pack of eventclip")
-        if told.get("version") != VERSION:
-            raise ValueError(
-                f"a pack of version {told.get('version')!r:.40} and this eventclip reads version {VERSION}"
-            )
-        rest = {name: value for name, value in told.items() if name != "fingerprint"}
-        if told.get("fingerprint") != fingerprint(rest):
+        version = told.get("version")
+        if version != VERSION:
+            raise ValueError(f"a pack of version {version!r:.40} and this eventclip reads version {VERSION}")
+        if told.get("fingerprint") != fingerprint({name: told[name] for name in told if name != "fingerprint"}):
             raise ValueError(f"a damaged pack, {HEADER} is not what was written: {_AGAIN}")
         try:
-            folders = tuple(PackedFolder.from_json(one) for one in told["folders"])
+            folders = tuple(_folder_from(one) for one in told["folders"])
             index, read_as = str(told["index"]), told["read_as"]
             blocks = tuple((str(name), int(size)) for name, size in told["blocks"])
             if not isinstance(read_as, dict) or len({one.folder for one in folders}) < len(folders):
@@ -250,63 +207,44 @@ class PackHeader:
         return cls(folders, read_as, str(told["eventclip"]), index, blocks)
 
 
-def recording_key(path: bytes, status: os.stat_result | None, read_as: str) -> bytes:
-    """Key of a packed recording: another file, or the same one changed or read in another way, has another."""
-    stamp = "" if status is None else f"{status.st_size}-{status.st_mtime_ns}"
-    return row_key(b"%s/%s/%s" % (read_as.encode(), stamp.encode(), path))
+def _folder_from(told: dict[str, Any]) -> PackedFolder:
+    """A folder as a header tells it; raises KeyError, TypeError and ValueError."""
+    for name, kind in zip(PackedFolder._fields, (str, list, list, bool, int, str), strict=True):
+        if type(told[name]) is not kind:
+            raise TypeError(name)
+    names = [*told["class_folders"], *told["suffixes"]]
+    if not all(isinstance(name, str) for name in names) or told["recordings"] < 0:
+        raise TypeError("class_folders or recordings")
+    if len(set(told["class_folders"])) < len(told["class_folders"]):
+        raise TypeError("class_folders")
+    lists = {name: tuple(told[name]) for name in ("suffixes", "class_folders")}
+    folder = PackedFolder(**{**{name: told[name] for name in PackedFolder._fields}, **lists})
+    folder.check()
+    return folder
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """The events of one recording as a block holds them."""
-
-    count: int
-    began: int
-    checksum: int
-    chunks: dict[str, list[bytes]]
-    gaps: NDArray[np.int64]
-    sensor_hw: tuple[int, int] | None = None
-
-
-def encode(events: Events, sensor_hw: tuple[int, int] | None = None) -> Encoded:
-    """Make the chunks of one recording.
+def encode(events: Events) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], int]:
+    """Take events apart into columns.
 
     Args:
         events: (N,) array of EVENT_DTYPE in order of time, x and y not negative, as every reader gives them.
-        sensor_hw: height and width of its sensor [px] where its file knows them.
+
+    Returns:
+        (N,) columns by name, (m, 2) gaps, and the checksum.
     """
-    count, began = len(events), int(events["t"][0]) if len(events) else 0
     since = np.diff(events["t"].view(np.uint64), prepend=events["t"][:1].view(np.uint64))
     long = np.flatnonzero(since >= _LONG)
     gaps = np.stack([long, since[long].view(np.int64)], axis=1).astype(np.int64)
-    columns = {
-        "t": np.minimum(since, _LONG).astype(np.uint16),
-        **{name: np.ascontiguousarray(events[name]) for name in "xyp"},
-    }
-    checksum = decode(began, columns, gaps)[1]
-    padded = -(-count // CHUNK) * CHUNK
-    chunks = {}
-    # The filter itself is reached through a file in memory only.
-    with h5py.File("one recording", "w", driver="core", backing_store=False) as file:
-        create_columns(file, padded)
-        for name, column in columns.items():
-            file[name][:count] = column
-            chunks[name] = [file[name].id.read_direct_chunk((place,))[1] for place in range(0, padded, CHUNK)]
-    return Encoded(count, began, checksum, chunks, gaps, sensor_hw)
+    columns = {name: np.ascontiguousarray(events[name]) for name in "xyp"}
+    columns["t"] = np.minimum(since, _LONG).astype(np.uint16)
+    return columns, gaps, decode(int(events["t"][0]) if len(events) else 0, columns, gaps)[1]
 
 
 def create_columns(file: h5py.File, size: int) -> None:
     """Create the columns of that many events."""
+    options = {"maxshape": (None,), "chunks": (CHUNK,), "fletcher32": True, **hdf5plugin.Bitshuffle(cname="lz4")}
     for name, dtype in COLUMNS.items():
-        file.create_dataset(
-            name,
-            (size,),
-            dtype,
-            maxshape=(None,),
-            chunks=(CHUNK,),
-            fletcher32=True,
-            **hdf5plugin.Bitshuffle(cname="lz4"),
-        )
+        file.create_dataset(name, (size,), dtype, **options)
 
 
 def decode(began: int, columns: dict[str, NDArray[Any]], gaps: NDArray[np.int64]) -> tuple[Events, int]:
@@ -336,7 +274,7 @@ def _join(
     p: NDArray[Any],
     gaps: NDArray[np.int64],
     events: Events,
-) -> np.uint64:
+) -> Any:
     """Columns to events, times added up; gives a polynomial of the events in 64 bits, which each of them changes."""
     now, gap = np.int64(began), 0
     checksum = np.uint64(len(events))
@@ -367,26 +305,22 @@ class PackBlock(NamedTuple):
 
 
 def read_block(file: h5py.File, path: Path) -> PackBlock:
-    """Keys and rows of a block.
-
-    Raises:
-        Exception: it is none.
-    """
-    check_block(file)
+    """Keys and rows of a block; raises whatever HDF5 makes of another file."""
+    _columns_of(file)
+    _gaps_of(file)
     keys, rows = stored(file, "keys", np.dtype(KEY))[:], stored(file, "rows", ROW)[:]
     if keys.shape != rows.shape:
         raise ValueError("rows that do not belong together")
     return PackBlock(path, keys, rows)
 
 
-def check_block(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The tables of events of a block, once it is known that they are what they say.
+def _columns_of(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The columns of a block, once it is known that they are what they say."""
+    return {name: stored(file, name, kind, chunk=CHUNK, packed=_SMALLEST) for name, kind in COLUMNS.items()}
 
-    Raises:
-        Exception: one is not.
-    """
-    found = {name: stored(file, name, kind, chunk=CHUNK, packed=_SMALLEST) for name, kind in COLUMNS.items()}
-    return {**found, "gaps": stored(file, "gaps", np.dtype("<i8"), width=2)}
+
+def _gaps_of(file: h5py.File) -> h5py.Dataset:
+    return stored(file, "gaps", np.dtype("<i8"), width=2)
 
 
 class Pack:
@@ -407,25 +341,26 @@ class Pack:
             raise UserError(f"there is no pack {path}: check data.packed, or make one with eventclip pack")
         if not path.is_dir():
             raise UserError(
-                f"{path} is no folder, and packs are folders (those of version 0.1 were files): pack the data set again "
-                f"with eventclip pack data=... out=FOLDER"
+                f"{path} is no folder, and packs are folders (those of version 0.1 were files): pack the data set "
+                f"again with eventclip pack data=... out=FOLDER"
             )
         try:
             told = read_json(path / HEADER)
         except FileNotFoundError:
             raise UserError(
-                f"{path} is no pack, or one that is not finished: run the same eventclip pack again, or check data.packed"
+                f"{path} is no pack, or one that is not finished: run the same eventclip pack again, or check "
+                f"data.packed"
             ) from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path / HEADER} cannot be read ({_reason(error)}): check data.packed") from None
         try:
             self.header = PackHeader.from_json(told)
-            self.fingerprint = str(told["fingerprint"])
             self.count = sum(folder.recordings for folder in self.header.folders)
             self._places = self._find_tables()
             self._check_blocks()
         except ValueError as error:
             raise UserError(f"{path} is {error}") from None
+        self.fingerprint = str(told["fingerprint"])
 
     def _find_tables(self) -> dict[str, tuple[int, np.dtype[Any], int]]:
         """Offset, dtype and length of the tables of the index.
@@ -477,7 +412,7 @@ class Pack:
             tables["t"].file.close()
 
     def _block(self, number: int) -> dict[str, h5py.Dataset]:
-        """The tables of a block, opened if it is not open."""
+        """The columns of a block, opened if it is not open."""
         if number in self._files:
             self._files[number] = self._files.pop(number)  # the last that goes
         else:
@@ -485,7 +420,7 @@ class Pack:
                 self._files.pop(next(iter(self._files)))["t"].file.close()
             # Every chunk is read once and whole, so that a cache of them would only copy.
             file = h5py.File(self.path / self.header.blocks[number][0], "r", locking=False, rdcc_nbytes=0)
-            self._files[number] = check_block(file)
+            self._files[number] = _columns_of(file)
             _open.add(self)
         return self._files[number]
 
@@ -494,7 +429,7 @@ class Pack:
         if name not in self._tables:
             place, dtype, size = self._places[name]
             try:
-                mapped = np.memmap(self.path / self.header.index, dtype, "r", place, (size,)) if size else []
+                mapped: Any = np.memmap(self.path / self.header.index, dtype, "r", place, (size,)) if size else []
             except (OSError, ValueError) as error:
                 raise RecordingError(
                     f"{self.path} has changed or gone since it was opened ({_reason(error)})"
@@ -579,9 +514,11 @@ class Pack:
         try:
             if min(start, count, gap, int(told["gaps"])) < 0:
                 raise ValueError("a place before the file's beginning")
-            tables = self._block(number)
-            columns = {column: tables[column][start : start + count] for column in COLUMNS}
-            gaps = tables["gaps"][gap : gap + int(told["gaps"])] if told["gaps"] else np.zeros((0, 2), np.int64)
+            stored_columns = self._block(number)
+            columns = {name: column[start : start + count] for name, column in stored_columns.items()}
+            gaps = np.zeros((0, 2), np.int64)
+            if told["gaps"]:  # rare, and each table costs time to open
+                gaps = _gaps_of(stored_columns["t"].file)[gap : gap + int(told["gaps"])]
             events, checksum = decode(int(told["began"]), columns, gaps)
             if len(events) != count or checksum != told["checksum"]:
                 raise ValueError("other events than were packed")

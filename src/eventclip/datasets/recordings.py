@@ -40,6 +40,14 @@ _LINES = 65_536  # hashed at a time
 class Recordings:
     """Labelled recordings below one folder, as flat arrays: a million of them cost no Python objects.
 
+    Example:
+        >>> from eventclip import NCarsDataModule
+        >>> recordings = NCarsDataModule("N-Cars").recordings("test")
+        >>> type(recordings).__name__, len(recordings), recordings.labels.tolist()
+        ('Recordings', 2, [0, 1])
+        >>> recordings.relative(0)
+        'test/background/obj_0_td.dat.npy'
+
     Attributes:
         root: folder that the paths are relative to.
         paths: (n,) relative POSIX paths, UTF-8 in fixed-width bytes.

@@ -20,7 +20,7 @@ from eventclip.datasets.sampling import FewShot, stratified_split
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import RecordingError, UserError
 from eventclip.files import printable
-from eventclip.io.formats import READABLE_SUFFIXES
+from eventclip.io.formats import readable_suffixes
 
 log = logging.getLogger(__name__)
 
@@ -87,19 +87,20 @@ class RecordingSplits:
         return self._listed[split]
 
     def list_folder(
-        self, folder: str, *, suffixes: Sequence[str] = READABLE_SUFFIXES, root: Path | None = None
+        self, folder: str, *, suffixes: Sequence[str] | None = None, root: Path | None = None
     ) -> Recordings:
         """List ``root/folder/<class>/<recording>``, from the pack where there is one; every split is made of these.
 
         Args:
             folder: path below the root, "." for the root itself.
-            suffixes: endings of files that are recordings.
+            suffixes: endings of files that are recordings; None takes those of all formats.
             root: where it is not the data set's own.
 
         Raises:
             UserError: as :func:`eventclip.datasets.recordings.list_recordings`, or it is not packed.
         """
         if folder not in self.listed_folders:
+            suffixes = readable_suffixes() if suffixes is None else suffixes
             classes = self._classes_of(folder)
             if self.packed is not None:
                 listed = self.packed.listing(self.root, folder, class_folders=classes, suffixes=suffixes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.recordings import Recordings
 from eventclip.errors import UserError
 from eventclip.events.array import Events
+from eventclip.files import fingerprint
 from eventclip.parallel import cores
 from eventclip.progress import tqdm
 from eventclip.rng import generator
@@ -172,7 +171,7 @@ def _stamp(**settings: object) -> str:
         "saccade_px": SACCADE_PX,
         "classes": CLASSES,
     }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return fingerprint(settings, length=8)
 
 
 def _save(events: Events, path: Path) -> None:

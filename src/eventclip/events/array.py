@@ -2,6 +2,13 @@
 
 Every function takes and returns (N,) arrays of :data:`EVENT_DTYPE` in order of time, returns a new array and
 leaves its argument as it was. N may be 0 everywhere.
+
+Example:
+    >>> import numpy as np
+    >>> from eventclip import EVENT_DTYPE
+    >>> events = np.array([(10, 3, 2, 1), (25, 4, 2, 0)], EVENT_DTYPE)  # t [µs], x, y [px], p
+    >>> events["t"].tolist(), EVENT_DTYPE.itemsize
+    ([10, 25], 16)
 """
 
 from __future__ import annotations

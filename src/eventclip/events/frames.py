@@ -43,9 +43,14 @@ def events_per_frame_for(sensor_hw: tuple[int, int]) -> int:
 class FrameRenderer:
     """Turn the events of one recording into frames; safe to call from several threads at once.
 
-    With ``sensor_hw`` it is a step of a torchvision or tonic chain::
+    With ``sensor_hw`` it is a step of a torchvision or tonic chain.
 
-        frames = FrameRenderer(20_000, sensor_hw=(180, 240))(events)
+    Example:
+        >>> from eventclip import FrameRenderer, read_events
+        >>> events, _ = read_events("star.npy")
+        >>> frames = FrameRenderer(5_000, sensor_hw=(128, 128))(events)
+        >>> frames.shape[1:], frames.dtype
+        ((128, 128), dtype('uint8'))
 
     Attributes:
         events_per_frame: events in one window, N in the paper.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eventclip.errors import UserError
-from eventclip.io.formats import READABLE_SUFFIXES
+from eventclip.io.formats import readable_suffixes
 
 OWN_TABLES = (b"recording,", b"path,class,class_probability,")
 """How the tables of ``predict`` and ``evaluate`` begin."""
@@ -83,10 +83,11 @@ def _matching(pattern: str) -> list[Path]:
 
 def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """Recordings in a folder, and tables of our own."""
+    suffixes = readable_suffixes()
     inside = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in READABLE_SUFFIXES
+        if path.suffix.lower() in suffixes
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
@@ -94,7 +95,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     tables = frozenset(own)
     recordings = [path for path in inside if path not in tables]
     if not recordings:
-        raise UserError(f"there is no recording in {folder}: expected files that end in {', '.join(READABLE_SUFFIXES)}")
+        raise UserError(f"there is no recording in {folder}: expected files that end in {', '.join(suffixes)}")
     return recordings, own
 
 

@@ -59,8 +59,8 @@ class Classification:
     Example:
         >>> from eventclip import EventCLIP
         >>> result = EventCLIP.zero_shot(["star", "anchor"], clip="tiny").classify("star.npy", sensor_hw=(128, 128))
-        >>> result.label
-        'star'
+        >>> type(result).__name__, result.label
+        ('Classification', 'star')
         >>> [label.name for label in result.top(2)]
         ['star', 'anchor']
 
@@ -115,8 +115,8 @@ class WindowClassification:
         >>> from eventclip import EventCLIP
         >>> model = EventCLIP.zero_shot(["star", "anchor"], clip="tiny")
         >>> windows = list(model.classify_windows("star.npy", window_us=100_000, sensor_hw=(128, 128)))
-        >>> windows[0].found.label
-        'star'
+        >>> type(windows[0]).__name__, windows[0].found.label
+        ('WindowClassification', 'star')
 
     Attributes:
         window: the events and the times of it.

@@ -41,6 +41,12 @@ class DamageError(RecordingError):
 class ReadOptions:
     """How to read a recording, where the file leaves it open.
 
+    Example:
+        >>> from eventclip import ReadOptions, open_stream
+        >>> stream = open_stream("star.npy", ReadOptions(sort=True, drop_outside=True), sensor_hw=(128, 128))
+        >>> stream.sensor_hw
+        (128, 128)
+
     Attributes:
         file_format: name of a format; None goes by the suffix.
         time_unit: unit of time in a table, "s", "ms", "us" or "ns"; None tells it, see :mod:`eventclip.io.columns`.
@@ -149,12 +155,26 @@ _FORMATS = {
 FORMATS = tuple(_FORMATS)
 """Names of the formats that this package brings."""
 
-READABLE_SUFFIXES = tuple(suffix for one in _FORMATS.values() for suffix in one.suffixes)
-"""What the name of a recording may end in, in lower case."""
+
+def readable_suffixes() -> tuple[str, ...]:
+    """What the name of a recording may end in, in lower case; formats of one's own included."""
+    return tuple(suffix for one in _FORMATS.values() for suffix in one.suffixes)
 
 
 def register_format(name: str, suffixes: Sequence[str], open: Open) -> None:  # noqa: A002  (what it does)
-    """Make a format of one's own known.
+    """Make a format of one's own known: to reading, to the commands, and to data sets of folders.
+
+    Example:
+        >>> import numpy as np
+        >>> from eventclip import EVENT_DTYPE, read_events, register_format
+        >>> from eventclip.io.formats import Opened
+        >>> def open_plain(path, options, chunk_events):  # a format of nothing but events
+        ...     events = np.fromfile(path, EVENT_DTYPE)
+        ...     return Opened(events[i : i + chunk_events] for i in range(0, len(events), chunk_events))
+        >>> register_format("plain", [".events"], open_plain)
+        >>> np.array([(10, 3, 2, 1), (25, 4, 2, 0)], EVENT_DTYPE).tofile("two.events")
+        >>> read_events("two.events")[0]["t"].tolist()
+        [10, 25]
 
     Args:
         name: what ``file_format`` calls it.
@@ -180,6 +200,12 @@ def open_stream(
     chunk_events: int = CHUNK_EVENTS,
 ) -> EventStream:
     """Open a recording to be read in pieces, so that its length does not decide how much memory it takes.
+
+    Example:
+        >>> from eventclip import open_stream, read_events
+        >>> stream = open_stream("star.npy", chunk_events=1000)
+        >>> sum(len(chunk) for chunk in stream.chunks) == len(read_events("star.npy")[0])
+        True
 
     ``.npz`` is unpacked whole, and with ``sort`` all events are held. Tables whose times have fractions are gone
     through twice, because the unit is told from all of them, and so is text.
@@ -249,6 +275,12 @@ def read_events(
     largest_bytes: int = LARGEST_BYTES,
 ) -> tuple[Events, tuple[int, int] | None]:
     """Read all events of a recording, none dropped, none reordered unless that is asked for.
+
+    Example:
+        >>> from eventclip import read_events
+        >>> events, sensor_hw = read_events("star.npy")
+        >>> events.dtype.names, sensor_hw  # None: an .npy does not tell its sensor
+        (('t', 'x', 'y', 'p'), None)
 
     Args:
         path: the file.

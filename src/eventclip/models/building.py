@@ -47,7 +47,7 @@ def build(
         built = built.func(**arrange({**built.keywords, **given})) if given else built
     except UserError:
         raise
-    except Exception as error:  # whatever a part makes of its values
+    except Exception as error:  # noqa: BLE001  (whatever a part makes of its values)
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None

@@ -36,7 +36,7 @@ def load_classifier(
         >>> from eventclip import load_classifier
         >>> classifier, metadata = load_classifier("last.ckpt")
         >>> metadata["class_names"]
-        ['star', 'anchor']
+        ['star', 'anchor', 'umbrella']
 
     Args:
         path: ``checkpoints/last.ckpt`` of a run's folder, or another that a training wrote.

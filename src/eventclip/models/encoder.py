@@ -55,7 +55,9 @@ class ClipEncoder(nn.Module):
     Example:
         >>> import torch
         >>> from eventclip import load_clip
-        >>> encoder = load_clip("tiny")  # load_clip builds one
+        >>> encoder = load_clip("tiny")
+        >>> type(encoder).__name__
+        'ClipEncoder'
         >>> encoder.encode_views(torch.zeros(2, 1, encoder.image_size, encoder.image_size, dtype=torch.uint8)).shape
         torch.Size([2, 128])
         >>> encoder.encode_text(["a sketch image of a star"]).shape

@@ -26,6 +26,23 @@ LOSSES = {"logits": logits_loss, "probabilities": probability_loss}
 class LitEventClassifier(LightningModule):
     """Train and test an :class:`EventClassifier`.
 
+    Example:
+        >>> import lightning
+        >>> from eventclip import EventClassifier, LitEventClassifier, NCaltech101DataModule, TextAdapter, load_clip
+        >>> from eventclip.models.prompts import encode_classes
+        >>> from eventclip.training.optim import AdamWarmupCosine
+        >>> encoder, data = load_clip("tiny"), NCaltech101DataModule("N-Caltech101", batch_size=4)
+        >>> data.connect(image_size=encoder.image_size)
+        >>> text_features = encode_classes(encoder, data.class_names, ["a point cloud image of a {}"])
+        >>> classifier = EventClassifier(encoder, TextAdapter(text_features, encoder.logit_scale))
+        >>> module = LitEventClassifier(classifier, AdamWarmupCosine(lr=1e-3), num_classes=len(data.class_names))
+        >>> quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        >>> trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)
+        >>> trainer.fit(module, datamodule=data)
+        >>> (results,) = trainer.test(module, datamodule=data, verbose=False)
+        >>> 0 <= results["test/top1_probabilities"] <= 1
+        True
+
     Args:
         classifier: encoder, adapter and pooling.
         optim: recipe of optimizer and schedule.
@@ -35,10 +52,6 @@ class LitEventClassifier(LightningModule):
         seed: seed of dropout, keyed by epoch and sample so that neither a restart nor the number of processes matters.
         metadata: plain values stored with every checkpoint, enough to rebuild the run, see
             :func:`eventclip.models.checkpoint.make_metadata`.
-
-    Example:
-        >>> lit = LitEventClassifier(classifier, AdamWarmupCosine(lr=1e-3), num_classes=101)  # doctest: +SKIP
-        >>> Trainer(max_epochs=20).fit(lit, datamodule=NCaltech101DataModule(root))  # doctest: +SKIP
     """
 
     def __init__(

@@ -65,9 +65,7 @@ def label(cfg: DictConfig) -> None:
     quieten()
     options = cfg.pseudo
     if OmegaConf.is_missing(cfg, "out"):
-        raise UserError(
-            "out= is missing, the split file to write: eventclip pseudo_label ... out=pseudo.json"
-        )
+        raise UserError("out= is missing, the split file to write: eventclip pseudo_label ... out=pseudo.json")
     out = Path(cfg.out).expanduser()
     tta = check_tta(options.tta)
     select = Selection(

@@ -22,6 +22,16 @@ Frames = NDArray[np.uint8]
 class Augmentation:
     """What training changes at random in a recording (EventCLIP, arXiv 2306.06354, section 3).
 
+    Example:
+        >>> import numpy as np
+        >>> from eventclip import Augmentation, FrameRenderer, ViewTransform, read_events
+        >>> events, _ = read_events("star.npy")
+        >>> changes = Augmentation(max_shift=10)
+        >>> transform = ViewTransform(FrameRenderer(5_000), image_size=64, augmentation=changes)
+        >>> views = transform(events, (128, 128), np.random.default_rng(0))  # the generator decides all of it
+        >>> np.array_equal(views.pixels, transform(events, (128, 128), np.random.default_rng(0)).pixels)
+        True
+
     Attributes:
         max_shift: largest shift of all events along x and along y [px], 0 = none; what leaves the sensor is dropped.
         flip_time: play half of the recordings backwards, polarity swapped.

@@ -34,6 +34,13 @@ _DRAWS = 10
 class Views:
     """What CLIP gets of a recording, v views in order of time.
 
+    Example:
+        >>> from eventclip import FrameRenderer, ViewTransform, read_events
+        >>> events, _ = read_events("star.npy")
+        >>> views = ViewTransform(FrameRenderer(5_000), image_size=64, max_views=3)(events, (128, 128))
+        >>> type(views).__name__, len(views), views.times.shape
+        ('Views', 3, (3, 2))
+
     Attributes:
         pixels: (v, C, S, S) uint8, C = 1 for gray.
         spans: (v, 2) first and past-the-end event of each.
@@ -51,10 +58,12 @@ class Views:
 class ViewTransform:
     """Render a recording's events and prepare the frames for CLIP.
 
-    Example::
-
-        transform = ViewTransform(FrameRenderer(20_000), image_size=224)
-        views = transform(events, (180, 240))
+    Example:
+        >>> from eventclip import FrameRenderer, ViewTransform, read_events
+        >>> events, _ = read_events("star.npy")
+        >>> transform = ViewTransform(FrameRenderer(5_000), image_size=224, max_views=3)
+        >>> transform(events, (128, 128)).pixels.shape
+        (3, 1, 224, 224)
 
     Args:
         renderer: events -> frames.
