@@ -36,7 +36,7 @@ from eventclip.parallel import cores, map_ordered
 from eventclip.progress import tqdm
 
 if TYPE_CHECKING:  # worker processes import this module and shall not wait for torch
-    from eventclip.datasets.datamodule import EventDataModule
+    from eventclip.datasets.splits import RecordingSplits
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Packed:
 
 
 def pack_split(
-    data: EventDataModule,
+    data: RecordingSplits,
     split: str,
     out: str | Path,
     *,
