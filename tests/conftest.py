@@ -269,6 +269,15 @@ def golden_clip_files(tmp_path_factory):
 
 
 @pytest.fixture
+def golden_clip(golden_clip_files: tuple[Path, Path]) -> Any:
+    """The CLIP behind the golden answers."""
+    from eventclip import load_clip
+
+    config, weights = golden_clip_files
+    return load_clip(None, str(weights), config=config)
+
+
+@pytest.fixture
 def golden_batch(golden):
     """Raw image features (B, V, D) with zeros where invalid, valid (B, V), labels (B,), unit text features (K, D)."""
     import torch

@@ -43,7 +43,10 @@ def main() -> None:
         ).strip()
         if Path(config_dir) != Path(own) / "eventclip" / "conf":
             raise SystemExit(f"wheel-check: the configuration came from {config_dir}, not from the wheel")
-        composed = _run(python, "-m", "eventclip.train", "--cfg", "job", "experiment=fewshot_ncaltech", cwd=away)
+        script = away / "env" / "bin" / "eventclip"
+        if "train" not in _run(script, cwd=away):
+            raise SystemExit("wheel-check: eventclip does not list its commands")
+        composed = _run(script, "train", "--cfg", "job", "experiment=fewshot_ncaltech", cwd=away)
         if "eventclip.datasets.ncaltech101.NCaltech101DataModule" not in composed:
             raise SystemExit(f"wheel-check: experiment=fewshot_ncaltech composed to something else\n{composed}")
         sys.stdout.write(f"wheel-check: {wheel.name} works outside the checkout\n")

@@ -68,21 +68,21 @@ def _run(command: str, arguments: Sequence[str]) -> None:
 
 def _complete(arguments: Sequence[str]) -> None:
     """Do what a shell asks Hydra's completion for, of the commands and of what each of them takes."""
-    asked, _, shell = (arguments[0] if arguments else "").partition("=")
-    if asked == "query":
+    request, _, shell = (arguments[0] if arguments else "").partition("=")
+    if request == "query":
         _suggest(os.environ.get("COMP_LINE", ""), arguments)
         return
     from hydra.core.plugins import Plugins
     from hydra.plugins.completion_plugin import CompletionPlugin
 
-    found: Any = Plugins.instance().discover(CompletionPlugin)
-    plugins = {plugin.provides(): plugin for plugin in found}
-    if asked not in ("install", "uninstall") or shell not in plugins:
+    classes: Any = Plugins.instance().discover(CompletionPlugin)
+    plugins = {plugin.provides(): plugin for plugin in classes}
+    if request not in ("install", "uninstall") or shell not in plugins:
         shells = " or ".join(sorted(plugins))
         sys.exit(f"eventclip: --shell-completion takes install=SHELL or uninstall=SHELL, where SHELL is {shells}")
     sys.argv = ["eventclip"]  # what is completed, wherever it lies
     plugin = plugins[shell](None)
-    getattr(plugin, asked)()
+    getattr(plugin, request)()
 
 
 def _suggest(line: str, arguments: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -17,6 +18,7 @@ from eventclip.training.evaluate import config_of_checkpoint, evaluate
 JOINT = ("adapter=joint", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2")
 LORA = ("tuning=lora", "tuning.lora_rank=2", "clip.init_seed=3")
 LAST = "checkpoints/last.ckpt"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SHORT = "trainer.max_epochs=1"
 
 

@@ -89,9 +89,9 @@ def _check(section: DictConfig, name: str, kind: Any, key: str, resolve: bool) -
 
 
 def _check_built(node: DictConfig, key: str, resolve: bool) -> None:
-    for own, kind in (("_target_", str), ("_partial_", bool)):
-        if own in node:
-            _check_value(node, own, kind, f"{key}.{own}", resolve)
+    for mark, kind in (("_target_", str), ("_partial_", bool)):
+        if mark in node:
+            _check_value(node, mark, kind, f"{key}.{mark}", resolve)
     schema = None if OmegaConf.is_missing(node, "_target_") else TARGETS.get(str(node.get("_target_")))
     if schema is not None:
         _check_section(node, schema, f"{key}.", resolve)
@@ -198,10 +198,10 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         return None
     base, mark = _parts(kind)
     if get_origin(base) is list and isinstance(value, list):
-        found = [convert(item, get_args(base)[0], f"{key}[{place}]") for place, item in enumerate(value)]
-        if isinstance(mark, Exactly) and len(found) != mark.count:
+        items = [convert(item, get_args(base)[0], f"{key}[{place}]") for place, item in enumerate(value)]
+        if isinstance(mark, Exactly) and len(items) != mark.count:
             raise KindError(key, described(kind), value)
-        return found
+        return items
     if get_origin(base) is dict and isinstance(value, Mapping):
         return {_name(name, key): convert(item, get_args(base)[1], f"{key}.{name}") for name, item in value.items()}
     converted = _of_plain_kind(value, base, mark)

@@ -46,7 +46,7 @@ def named(arguments: Sequence[str], key: str) -> list[str]:
 
 def quote(text: str) -> str:
     """A text in quotes, as Hydra's grammar takes it."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), text)
     return f"'{escaped}'"
 
 
@@ -71,10 +71,10 @@ def value_of(arguments: Sequence[str], key: str, several: str) -> str | None:
 
 
 def _quoted_argument(argument: str, settings: Mapping[str, Any], sweeping: bool) -> str:
-    found = _KEY.fullmatch(argument)
-    if found is None:
+    match = _KEY.fullmatch(argument)
+    if match is None:
         return argument
-    sign, key, value = found[1] or "", found[2], found[3]
+    sign, key, value = match[1] or "", match[2], match[3]
     kind = settings.get(key)
     path = key in _FOLDERS or (kind is not None and takes_path(kind))
     text = key in _FOLDERS or (kind is not None and takes_text(kind))

@@ -229,9 +229,9 @@ def _options(name: str, group: str, folders: Sequence[Path]) -> list[str]:
 
 def _experiment_files(name: str, folders: Sequence[Path]) -> list[Path]:
     """Experiments for a command: those whose head names it first, and those that name none."""
-    found = {path.stem: path for folder in folders for path in sorted((folder / "experiment").glob("*.yaml"))}
+    files = {path.stem: path for folder in folders for path in sorted((folder / "experiment").glob("*.yaml"))}
     wanted = "pseudo_label" if name == "pseudo_label" else "train"  # what was trained is imported, too
-    return [found[stem] for stem in sorted(found) if _command_of(found[stem]) in (wanted, None)]
+    return [files[stem] for stem in sorted(files) if _command_of(files[stem]) in (wanted, None)]
 
 
 def _command_of(path: Path) -> str | None:

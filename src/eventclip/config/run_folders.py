@@ -35,17 +35,17 @@ def sweep_folder(sweep: str, number: int, overrides: Sequence[str]) -> str:
 def overrides_of(folder: Path) -> list[str]:
     """What was typed for the run in a folder; nothing where it does not say."""
     try:
-        said = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
+        saved = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
     except Exception:  # noqa: BLE001  (YAML's errors and the system's, of whoever wrote into the folder)
         return []
-    return [one for one in said if isinstance(one, str)] if isinstance(said, list) else []
+    return [one for one in saved if isinstance(one, str)] if isinstance(saved, list) else []
 
 
 def differences(folders: Sequence[Path]) -> dict[Path, str]:
     """What was typed for each of several runs and not for all of them, in the order it was typed."""
     typed = {folder: overrides_of(folder) for folder in folders}
     shared = set.intersection(*map(set, typed.values())) if len(typed) > 1 else set()
-    return {folder: " ".join(one for one in said if one not in shared) for folder, said in typed.items()}
+    return {folder: " ".join(one for one in overrides if one not in shared) for folder, overrides in typed.items()}
 
 
 def _says_where(override: str) -> bool:

@@ -1,38 +1,30 @@
-"""The data module every data set shares: what its splits hold, and their recordings as batches of views."""
+"""The data module every data set shares: recordings as batches of views."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from eventclip.class_names import check_class_names
-from eventclip.datasets.audit import find_unreadable, without
 from eventclip.datasets.dataset import RecordingDataset, Sample, collate
-from eventclip.datasets.packs import Listed, PackedFolders
-from eventclip.datasets.recordings import SPLITS, Recordings, list_kept, read_class_list
+from eventclip.datasets.packs import PackedFolders
+from eventclip.datasets.recordings import SPLITS, read_class_list
 from eventclip.datasets.samplers import EvaluationBatches, ResumableLoader, TrainingBatches, heed_parent_only
-from eventclip.datasets.sampling import Sampling, stratified_split
+from eventclip.datasets.sampling import Sampling
 from eventclip.datasets.sources import EventFiles, PackedFiles
-from eventclip.errors import RecordingError, UserError
+from eventclip.datasets.splits import RecordingSplits, names_given
+from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer, views_per_recording
-from eventclip.files import printable
-from eventclip.io.formats import ReadOptions, readable_suffixes
+from eventclip.io.formats import ReadOptions
 from eventclip.views.augment import Augmentation
 from eventclip.views.transform import ViewTransform
-
-log = logging.getLogger(__name__)
 
 FeatureCache = Callable[[RecordingDataset], Dataset[Sample]]
 """Samples with views -> the same samples, asked for by the same keys, with "features" (v, D) in place of "views"."""
@@ -53,7 +45,7 @@ class ViewOptions:
     resize_mode: str = "crop"
 
 
-class EventDataModule(LightningDataModule):
+class EventDataModule(RecordingSplits, LightningDataModule):
     """Recordings of labelled classes, as batches of views.
 
     A data set is a subclass that says what is special about it, in class attributes; one whose folders are no matter of
@@ -105,12 +97,6 @@ class EventDataModule(LightningDataModule):
     """95 of 100 recordings have fewer events."""
     augmentation: Augmentation | None = Augmentation()
     """What training changes at random."""
-    folders: ClassVar[Mapping[str, str]] = {}
-    """Folder of each split below the root; without one for validation, a part of each training class is split off."""
-    names: ClassVar[Mapping[str, str]] = {}
-    """Names of classes as prompts say them, by folder, where they are not the folder's own."""
-    variants: ClassVar[tuple[str, ...]] = ()
-    """Names of its other test sets, in order of their numbers."""
 
     def __init__(
         self,
@@ -135,7 +121,7 @@ class EventDataModule(LightningDataModule):
         packed: str | Path | Sequence[str | Path] | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        super().__init__()
+        LightningDataModule.__init__(self)
         if min(batch_size, evaluation_batch_size) < 1 or num_workers < 0:
             raise UserError(
                 f"data.batch_size={batch_size} and data.evaluation_batch_size={evaluation_batch_size} must be 1 or "
@@ -172,17 +158,14 @@ class EventDataModule(LightningDataModule):
         )
         self.splits, self.variant = dict(splits or {}), self._variant(variant)
         classes = read_class_list(classes) if isinstance(classes, str) else classes
-        self.classes = None if classes is None else _names(classes, "data.classes")
+        self.classes = None if classes is None else names_given(classes, "data.classes")
         self._class_names, self.cache = class_names, cache
         self.on_bad_recording, self.num_workers, self.seed = on_bad_recording, num_workers, seed
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self.image_size, self.tested = 224, "test"
         self.feature_cache: FeatureCache | None = None
         self._told = False
-        self.listed_folders: dict[str, Listed] = {}
-        self._listed: dict[str, Recordings] = {}
-        self._used: dict[str, Recordings] = {}
-        self._unreadable: dict[str, dict[str, str]] = {}
+        self.listed_folders, self._listed, self._used, self._unreadable = {}, {}, {}, {}
 
     def connect(
         self, *, image_size: int | None = None, feature_cache: FeatureCache | None = None, tested: str | None = None
@@ -209,201 +192,6 @@ class EventDataModule(LightningDataModule):
             self._used.clear()
         if feature_cache is not None:
             self.feature_cache = feature_cache
-
-    @property
-    def own_splits(self) -> tuple[str, ...]:
-        """Splits with a folder of their own."""
-        return tuple(split for split in SPLITS if split in self.folders)
-
-    def list_split(self, split: str) -> Recordings:
-        """List the recordings of ``split`` ("training", "validation" or "test") without loading any.
-
-        Raises:
-            UserError: the folder is missing (what was looked for and the layout expected), or a class is empty.
-        """
-        return self.list_folder({**self.folders, **self.splits}[split])
-
-    def name_of(self, class_folder: str) -> str:
-        """The class's name as prompts say it: its entry in ``names``, or in lower case with ``_`` as a space."""
-        return self.names.get(class_folder, class_folder).lower().replace("_", " ")
-
-    def has_split(self, split: str) -> bool:
-        """Whether a whole data set has such a split: one that it may be without counts where its folder is there."""
-        return split in self.own_splits
-
-    def split(self, split: str) -> Recordings:
-        """All recordings of a split, listed once."""
-        if split not in self._listed:
-            self._listed[split] = self.list_split(split) if split in self.own_splits else self._split_off()
-        return self._listed[split]
-
-    def list_folder(
-        self, folder: str, *, suffixes: Sequence[str] | None = None, root: Path | None = None
-    ) -> Recordings:
-        """List ``root/folder/<class>/<recording>``, from the pack where there is one; every split is made of these.
-
-        Args:
-            folder: path below the root, "." for the root itself.
-            suffixes: endings of files that are recordings; None takes those of all formats.
-            root: where it is not the data set's own.
-
-        Raises:
-            UserError: as :func:`eventclip.datasets.recordings.list_recordings`, or it is not packed.
-        """
-        if folder not in self.listed_folders:
-            suffixes = readable_suffixes() if suffixes is None else suffixes
-            classes = self._classes_of(folder)
-            if self.packed is not None:
-                listed = self.packed.listing(self.root, folder, class_folders=classes, suffixes=suffixes)
-            else:
-                where = root or self.root
-                listed = list_kept(where, folder, class_folders=classes, suffixes=suffixes, cache=self.cache)
-            self.listed_folders[folder] = Listed(folder, tuple(suffixes), classes is None, listed)
-        return self.listed_folders[folder].recordings
-
-    def _classes_of(self, folder: str) -> Sequence[str] | None:
-        """The wanted classes that a split's folder has, None for all; none at all is told by whoever lists it."""
-        if self.classes is None:
-            return None
-        if self.packed is not None:
-            there = [name for name in self.classes if name in self.packed.classes(folder)]
-        else:
-            there = [name for name in self.classes if (self.root / folder / name).is_dir()]
-        if not 0 < len(there) < len(self.classes):
-            return self.classes
-        log.warning("%s has %d of the %d classes asked for", self.root / folder, len(there), len(self.classes))
-        return there
-
-    def has_folder(self, folder: str) -> bool:
-        """Whether there is such a folder below the root."""
-        return (self.root / folder).is_dir() if self.packed is None else folder in self.packed.folders
-
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """Folder names of the classes; a class's place in them is its label."""
-        return self.split("test").class_folders
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes for prompts, in order of their labels."""
-        folders = self.class_folders
-        given = self._class_names
-        if given is None or isinstance(given, Mapping):
-            chosen = {str(folder): name for folder, name in (given or {}).items()}  # YAML reads 7 as a number
-            unknown = sorted(set(chosen) - set(folders))
-            if unknown:
-                raise UserError(f"data.class_names names {unknown[0]!r}, which is no class folder of {self.root}")
-            named = check_class_names(list(chosen.values()), "data.class_names") if chosen else []
-            ours = dict(zip(chosen, named, strict=True))
-            return [ours[folder] if folder in ours else self._name_of(folder) for folder in folders]
-        names = check_class_names(given, "data.class_names")
-        if len(names) != len(folders):
-            raise UserError(
-                f"data.class_names has {len(names)} names and {self.root} has {len(folders)} class folders "
-                f"({', '.join(folders[:3])}, ...): give one name for each folder, in sorted order"
-            )
-        return names
-
-    def _name_of(self, class_folder: str) -> str:
-        if printable(class_folder) != class_folder:
-            raise UserError(
-                f"class folder {os.fsencode(class_folder)!r} of {self.root} has no name in UTF-8 for a prompt: rename "
-                f"it, or name all classes by data.class_names=[NAME,...]"
-            )
-        return self.name_of(class_folder)
-
-    @property
-    def training(self) -> Recordings:
-        """The recordings trained on: the few-shot sample, or the whole training split."""
-        return self.used("training")
-
-    def used(self, split: str) -> Recordings:
-        """The recordings of a split that a run reads.
-
-        Training is sampled, and goes without what is split off for validation; all go without the unreadable ones where
-        ``on_bad_recording`` is "skip", which are looked for once.
-        """
-        if split not in self._used:
-            trains = split == "training" and self.tested != "training"
-            wanted = self._to_train if trains else self.split(split)
-            if self.on_bad_recording == "skip":
-                wanted = without(wanted, self._unreadable_of(split, wanted))
-            self._used[split] = wanted
-        return self._used[split]
-
-    def recordings(self, stage: str) -> Recordings:
-        """The recordings behind the loader of ``stage``: "fit", "validate" or "test"."""
-        if stage == "fit":
-            return self.training
-        if stage == "test":
-            return self.used(self.tested)
-        return self.used("test" if self.selection == "test" else "validation")
-
-    def tell_notes(self, stage: str) -> None:
-        """Log, once for the data set, what its first recording's numbers tell: the unit of time, the columns."""
-        if not self._told:
-            self._told = True
-            for line in self.first_notes(self.recordings(stage)):
-                log.info("%s", line)
-
-    def first_notes(self, recordings: Recordings) -> list[str]:
-        """What the numbers of the first recording tell, a line each; nothing where it cannot be used."""
-        if not len(recordings):
-            return []
-        with contextlib.suppress(RecordingError):  # which is told where the recording is needed
-            _, _, notes = self.files.look(recordings.path(0))
-            return [f"{printable(recordings.relative(0))}, the first of {len(recordings)}: {note}" for note in notes]
-        return []
-
-    @cached_property
-    def _sampled(self) -> Recordings:
-        """The few-shot sample, whatever is split off."""
-        everything = self.split("training")
-        if everything.class_folders != self.class_folders:
-            odd = sorted(set(everything.class_folders) ^ set(self.class_folders))
-            raise UserError(
-                f"training and test of {self.root} differ in their class folders: {odd[0]!r} is in one of them only"
-            )
-        return everything if self.few_shot is None else self.few_shot(everything)
-
-    @property
-    def _to_train(self) -> Recordings:
-        if self.selection != "validation" or "validation" in self.own_splits:
-            return self._sampled
-        split_off = np.isin(self._sampled.paths, self.split("validation").paths)
-        return self._sampled.subset(np.flatnonzero(~split_off))
-
-    def _split_off(self) -> Recordings:
-        """The part of the training split to validate on: first of all what is not sampled, so that the shots stay."""
-        if self.selection != "validation":
-            raise UserError(
-                f"{self.root} has no validation split of its own: selection=validation takes data.split_fraction of "
-                f"each training class"
-            )
-        everything = self.split("training")
-        sampled = np.isin(everything.paths, self._sampled.paths)
-        return everything.subset(
-            np.flatnonzero(stratified_split(everything, self.split_fraction, seed=self.seed, spared=sampled))
-        )
-
-    def _unreadable_of(self, split: str, wanted: Recordings) -> dict[str, str]:
-        if split not in self._unreadable:
-            found = find_unreadable(wanted, self.files, workers=self.num_workers, title=f"checking {split}")
-            self._unreadable[split] = found
-            if found:
-                first = printable(next(iter(found.values())))
-                log.warning("%d %s recordings are left out, such as: %s", len(found), split, first)
-        return self._unreadable[split]
-
-    def _variant(self, variant: str | int | None) -> str | None:
-        """Name of a variant given by its name or number."""
-        if variant is None or str(variant) in self.variants:
-            return None if variant is None else str(variant)
-        numbered = {str(number): name for number, name in enumerate(self.variants, 1)}
-        if str(variant) not in numbered:
-            choices = f"one of {', '.join(self.variants)}, or its number from 1 on" if self.variants else "null here"
-            raise UserError(f"data.variant must be {choices}, got {variant!r}")
-        return numbered[str(variant)]
 
     def setup(self, stage: str) -> None:
         """Let every process leave out what the first one does: reading may fail for one of them only."""
@@ -529,16 +317,3 @@ def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
         if own:
             left[name] = kind(**own)
     return left
-
-
-def _names(given: Sequence[Any] | None, key: str) -> list[str]:
-    """Names as they were typed: numbers are what they look like.
-
-    Raises:
-        UserError: one is neither a name nor a number, or empty.
-    """
-    names = list(given or ())
-    odd = [name for name in names if not isinstance(name, str | int | float) or isinstance(name, bool) or name == ""]
-    if odd:
-        raise UserError(f"{key} holds {odd[0]!r:.40}, which is no name: put it in quotes if it is one")
-    return [str(name) for name in names]

@@ -73,11 +73,11 @@ def open_npy(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
             return open_npz(path, options, chunk_events)
         file.seek(0)
         layout = _layout(file, size, ".npy file")
+        if len(layout.shape) in (1, 2) and layout.shape[0] <= chunk_events:
+            whole = _rows(file, layout, 0, layout.shape[0])
+            return table_in_memory(whole, chunk_events).opened(options, total=len(whole))
         refuse_other_arrays(layout.shape, layout.dtype)
         rows = layout.shape[0]
-        if rows <= chunk_events:
-            whole = _rows(file, layout, 0, rows)
-            return table_in_memory(whole, chunk_events).opened(options, total=rows)
 
     def read() -> Iterator[Piece]:
         with path.open("rb") as file:
