@@ -51,8 +51,8 @@ def check_targets(cfg: DictConfig) -> None:
     for target, options in found:
         module, _, name = target.rpartition(".")
         accepted = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-        options = grouped(options) if name.endswith("DataModule") else options  # as they are handed over
-        assert set(options) <= set(accepted), target
+        handed_over = grouped(options) if name.endswith("DataModule") else options
+        assert set(handed_over) <= set(accepted), target
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
