@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.recordings import Recordings
 from eventclip.errors import UserError
 from eventclip.events.array import Events
-from eventclip.files import fingerprint
-from eventclip.parallel import cores
+from eventclip.files import fingerprint, held
+from eventclip.parallel import cores, map_ordered
 from eventclip.progress import tqdm
 from eventclip.rng import generator
 from eventclip.simulation.camera import EventCamera, saccades
@@ -135,12 +132,12 @@ def make_symbols(
         _save(events, part / split / name.replace(" ", "_") / f"{index:03d}.npy")
 
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_suffix(".lock")):
+        with held(root, waiting=lambda: None):
             if root.is_dir():  # another process made it while this one waited
                 return root
             try:
-                _simulate_all(jobs, simulate, workers or cores(), progress)
+                done = map_ordered(simulate, jobs, workers or cores(), threads=True)
+                deque(tqdm(done, "simulating symbols", len(jobs), unit="rec", disable=not progress), maxlen=0)
                 part.replace(root)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -150,16 +147,6 @@ def make_symbols(
             f"set paths.cache to a folder with room for about {len(jobs) // 4 + 1} MB that you can write to"
         ) from error
     return root
-
-
-def _simulate_all(jobs: list[Job], simulate: Callable[[Job], None], workers: int, progress: bool) -> None:
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            done = pool.map(simulate, jobs)
-            deque(tqdm(done, "simulating symbols", len(jobs), unit="rec", disable=not progress), maxlen=0)
-        except BaseException:  # also when interrupted: what has not begun shall not hold up the end
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def _stamp(**settings: object) -> str:

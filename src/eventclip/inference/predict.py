@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.windows import SlidingWindow
+from eventclip.files import fingerprint
 from eventclip.inference.listing import Found, find_recordings
 from eventclip.inference.reading import Notes
 from eventclip.inference.result import Classification, Label, WindowClassification
@@ -172,7 +172,7 @@ def _stamp(paths: Sequence[Path], settings: dict[str, Any]) -> str:
     if settings["checkpoint"] is not None:
         decisive["checkpoint"] = _checksum(Path(str(settings["checkpoint"])).expanduser())
     decisive["paths"] = [os.fsencode(path).hex() for path in paths]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return fingerprint(decisive, length=8)
 
 
 def _checksum(path: Path) -> str:
