@@ -360,3 +360,16 @@ def test_signalling_nans_are_told_without_a_warning(tmp_path):
         columns(file, "events", t=times)
     with pytest.raises(RecordingError, match="t = nan at row 0: expected a finite time"):
         read_events(tmp_path / "a.h5")
+
+
+def test_a_refused_file_is_read_anew_once_it_is_mended(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        compound(file, "CD/events")
+    mended = path.read_bytes()
+    with h5py.File(path, "r+") as file:
+        file["CD/events"][:] = file["CD/events"][:][::-1]
+    with pytest.raises(RecordingError, match="is out of order"):  # HDF5 gives what it knows of a file that is open
+        list(open_stream(path, chunk_events=2).chunks)
+    path.write_bytes(mended)
+    np.testing.assert_array_equal(read_events(path)[0], EXPECTED)

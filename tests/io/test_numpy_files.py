@@ -1,7 +1,6 @@
 """Numpy's files give numpy's arrays, the quick way and the slow one, and what is damaged or no array is refused."""
 
 import io
-import re
 import warnings
 import zipfile
 
@@ -36,12 +35,10 @@ def saved(array, **options):
 
 def outcome(path):
     """Events or the sentence of the refusal."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numpy's, of damaged headers
-        try:
-            return read_events(path)[0].tolist()
-        except UserError as error:
-            return re.sub("0x[0-9a-f]+", "0x", str(error))  # an address of its parser's
+    try:
+        return read_events(path)[0].tolist()
+    except UserError as error:
+        return str(error)
 
 
 def plain_outcome(monkeypatch, path):
@@ -103,6 +100,17 @@ def test_unusual_arrays_are_read_as_numpy_reads_them(data):
 def test_headers_that_python_2_wrote_are_read():
     data = saved(np.arange(20.0).reshape(5, 4)).replace(b"(5, 4), }", b"(5L, 4L)}")
     np.testing.assert_array_equal(array_in(data), np.arange(20.0).reshape(5, 4))
+
+
+@pytest.mark.parametrize("descr", [b"'<f4\\d'", b"[('x', '<f4', 1or 2)]", b"'|a4'"])
+def test_odd_headers_are_told_without_a_warning(tmp_path, descr):
+    header = b"{'descr': " + descr + b", 'fortran_order': False, 'shape': (1, 4), }"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(RecordingError, match=r"a\.npy (is no whole \.npy file|holds an array of shape)"):
+            read_events(tmp_path / "a.npy")
+    assert not warned
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,7 @@ class Table:
         try:
             opened.chunks = _events(self, options, opened)
         except UserError as error:
-            told = doubted(opened, error)
-            raise told from (None if told is error else error)
+            raise doubted(opened, error) from error
         return opened
 
 

@@ -353,9 +353,9 @@ def printable(sentence: str) -> str:
 
 
 def doubted(opened: Opened, error: UserError) -> UserError:
-    """The same error, which says as well what was taken for granted about the events that are wrong."""
+    """Another such error, which says as well what was taken for granted about the events that are wrong."""
     if opened.doubt is None or isinstance(error, DamageError):
-        return error
+        return type(error)(str(error))  # never itself: raised from itself it would never be let go of, nor its file
     return type(error)(f"{error} ({opened.doubt()})")
 
 
@@ -452,6 +452,7 @@ def _checked(name: str | Path, opened: Opened, told: tuple[int, int] | None, opt
                 kept = events if rows is None else events[rows]
                 check_sound(kept, told, first=seen, rows=rows, last=last, in_order=not options.sort)
             except UserError as error:
+                opened.chunks = iter(())  # closes the file, however long the error is kept
                 raise doubted(opened, error) from error
         seen, dropped = seen + len(events), dropped + len(events) - len(kept)
         if len(kept):

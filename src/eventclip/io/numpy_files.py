@@ -11,6 +11,7 @@ import math
 import os
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
@@ -210,9 +211,11 @@ def _described(header: bytes, start: int, encoding: str, what: str) -> Layout:
     """Read a header that is not as numpy writes it today; nothing in it is run."""
     try:
         text = re.sub(r"(?<=\d)L\b", "", header.decode(encoding))  # Python 2 wrote 225000L
-        said = ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's of what damage looks like, numpy's of names of old types
+            said = ast.literal_eval(text.strip())
+            dtype = np.lib.format.descr_to_dtype(said["descr"])
         shape, by_columns = said["shape"], said["fortran_order"]
-        dtype = np.lib.format.descr_to_dtype(said["descr"])
         sound = isinstance(shape, tuple) and isinstance(by_columns, bool)
     except (MemoryError, RecursionError, SyntaxError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise RecordingError(f"is no whole {what} (its header cannot be read)") from error
