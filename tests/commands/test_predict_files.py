@@ -250,7 +250,7 @@ def test_the_api_reads_as_the_commands_do(here):
         told.classify(SWAPPED[:, [1, 2, 0, 3]][:, [0, 1, 3, 2]], sensor_hw=(180, 240)),
     ):
         np.testing.assert_array_equal(found.probabilities, expected.probabilities)
-        assert found.views.times_us[0, 0] == 3_811
+        assert found.views.times[0, 0] == 3_811
     assert any("sorted" in note for note in told.views("xypt.csv", sensor_hw=(180, 240)).notes)
     few = told_later.classify(OUTSIDE, sensor_hw=(180, 240), reading=ReadOptions(columns="txyp", drop_outside=True))
     assert few.views.events == 59

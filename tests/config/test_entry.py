@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
@@ -49,6 +50,9 @@ def typed(tmp_path, monkeypatch):
 @pytest.fixture
 def told(typed):
     """The one sentence that a command ends in."""
+    for group in ConfigStore.instance().repo.values():  # of a checkpoint that another test in this process evaluated
+        if isinstance(group, dict):
+            group.pop("checkpoint.yaml", None)
 
     def run(command, *arguments, **further):
         with pytest.raises(SystemExit) as stopped:

@@ -112,7 +112,7 @@ def test_every_choice_in_the_schema_is_one_that_the_code_knows():
     assert choices(schema.Classifier, "pooling") == set(POOLINGS)
     assert choices(schema.Classifier, "loss") == set(LOSSES)
     assert choices(schema.FeatureCache, "dtype") == set(DTYPES)
-    assert {get_args(one) for one in get_args(kinds_of(schema.Pseudo)["versions"])} == {tuple(TTA)}
+    assert {get_args(one) for one in get_args(kinds_of(schema.Pseudo)["tta"])} == {tuple(TTA)}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
