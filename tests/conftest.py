@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from eventclip.config.composition import CONFIG_DIR, register_schema
+from eventclip.io import formats
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -27,6 +28,12 @@ def _logging_stays_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     for name, one in _loggers().items():
         one.disabled = name in disabled
+
+
+@pytest.fixture(autouse=True)
+def _formats_stay_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format of one's own stays known for the rest of a process, which is a test's here."""
+    monkeypatch.setattr(formats, "_FORMATS", dict(formats._FORMATS))
 
 
 def _loggers() -> dict[str, logging.Logger]:
