@@ -35,6 +35,7 @@ ARGUMENTS = {  # of functions, in errors that no setting of a command leads to, 
     *("p95_events", "events_per_frame"),
     *("embed_dim", "patch_size", "quick_gelu"),  # of an architecture's file
     "hydra.run.dir",
+    *("install", "uninstall"),  # of Hydra's --shell-completion
 }
 
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_type_hints
 
 from eventclip.config import CONFIG_DIR
 from eventclip.config.renamed import renamed_option, renamed_setting
@@ -265,7 +265,7 @@ def _unknown(key: str, known: list[str]) -> str:
     renamed = renamed_setting(key)
     if renamed is not None:
         return renamed
-    takers = _takers(key)
+    takers = _takers(key, known)
     if takers and not difflib.get_close_matches(key, known, 1, 0.9):  # show's recording is meant as recordings
         return f"there is no setting {key} in this command: it is one of eventclip {', '.join(takers)}"
     hint = close_to(key, known)
@@ -276,12 +276,14 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"there is no setting {key}{hint or ': --cfg job prints all of them'}{added}"
 
 
-def _takers(key: str) -> list[str]:
-    """The commands that have a setting, or a section of this name."""
-    from eventclip.config.checking import settings_of
+def _takers(key: str, known: Iterable[str]) -> list[str]:
+    """The commands that have a setting or its section, where this one has neither."""
     from eventclip.config.schema import COMMANDS
 
-    return [name for name in COMMANDS if any(f"{one}.".startswith(f"{key}.") for one in settings_of(name))]
+    section = key.partition(".")[0]
+    if any(one.partition(".")[0] == section for one in known):
+        return []
+    return [name for name, schema in COMMANDS.items() if section in get_type_hints(schema)]
 
 
 def _meant(word: str, known: set[str]) -> list[str]:
