@@ -86,6 +86,18 @@ def told(typed):
         (["seed=0,1", "hydra.mode=RUN"], "seed=0,1 may mean several things: write 'seed=[0,1]' for a list"),
         (["optim.lr=(1"], "optim.lr= cannot be read, got (1: "),
         (["seed"], "seed is no setting: expected KEY=VALUE"),
+        (["demo"], "demo is no setting: expected KEY=VALUE, did you mean experiment=demo?"),
+        (["text"], "text is no setting: expected KEY=VALUE, did you mean adapter=text?"),
+        (["."], ". is no setting: expected KEY=VALUE, did you mean data.root=.?"),
+        (["a" * 5000], " is no setting: expected KEY=VALUE"),
+        (
+            ["experiment=demo_pseudo"],
+            (
+                "experiment/demo_pseudo.yaml cannot be taken here: "
+                "there is no setting pseudo in this command: it is one of eventclip pseudo_label"
+            ),
+        ),
+        (["split=test"], "there is no setting split in this command: it is one of eventclip evaluate, pack, simulate"),
         (["--colour"], "--colour cannot be read (unrecognized arguments: --colour)"),
         (["--run", "--multirun"], "Only one of --run, --multirun"),
         (
@@ -98,6 +110,20 @@ def told(typed):
 )
 def test_what_hydra_says_in_lines_is_one_sentence(told, arguments, sentence):
     assert sentence in told("train", *arguments)
+
+
+def test_a_file_typed_alone_is_answered_with_its_key(told, tmp_path):
+    (tmp_path / "a.npy").touch()
+    assert "did you mean recordings=a.npy?" in told("predict", "a.npy")
+    assert "did you mean recording=a.npy?" in told("show", "a.npy")
+    assert "did you mean recordings?" in told("predict", "recording=a.npy")
+
+
+def test_a_typo_in_an_experiment_of_ones_own_is_named(told, tmp_path):
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "mugs.yaml").write_text("# @package _global_\noptm: {lr: 1}\n")
+    sentence = told("train", "--config-dir", str(tmp_path / "mine"), "experiment=mugs")
+    assert sentence == "experiment/mugs.yaml cannot be taken here: there is no setting optm, did you mean optim?"
 
 
 def test_a_wrong_value_leaves_no_folder(told, tmp_path):

@@ -88,6 +88,18 @@ def test_a_window_of_time_without_events_is_not_classified(model, films):
     assert None in found
 
 
+def test_a_window_prints_as_one_line(model, films):
+    late = films["star"].copy()
+    late["t"][len(late) // 2 :] += 1_000_000
+    printed = [repr(one) for one in model.classify_windows(late, window_us=100_000, sensor_hw=SENSOR)]
+    assert printed[0].startswith(
+        f"WindowClassification({late['t'][0]:,} to {late['t'][0] + 100_000:,} µs: Classification("
+    )
+    assert "; 1 view))" in printed[0]
+    assert any(line.endswith(" µs: no events)") for line in printed)
+    assert not any("\n" in line for line in printed)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, learnable_root):
     """A joint adapter trained on N-Caltech101's layout; its folder and the probabilities of its own test."""

@@ -15,9 +15,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_type_hints
 
+from eventclip.config import CONFIG_DIR
 from eventclip.config.renamed import renamed_option, renamed_setting
 from eventclip.errors import UserError
 
@@ -35,6 +37,7 @@ _NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 _TORCH_CANNOT_WRITE = "PytorchStreamWriter failed writing"
 _HYDRAS = ("hydra", "omegaconf", "antlr4", "hydra_plugins", "yaml")
+_TAKES_A_PATH = ("recordings", "recording", "images", "checkpoint", "data.root")
 _FOREIGN = ("trainer.", "logger.", "callbacks.")
 
 
@@ -195,7 +198,7 @@ def hydra_sentence(error: BaseException, known: Iterable[str], task: CodeType | 
     sentence = sentence_of(error)
     if sentence is None and task not in _codes(error.__traceback__):
         if isinstance(error, OverrideParseException):
-            sentence = _unreadable(error.override)
+            sentence = _unreadable(error.override, known)
         elif isinstance(error, ConfigCompositionException) and not str(error) and error.__cause__ is not None:
             sentence = hydra_sentence(error.__cause__, known)
         elif isinstance(error, HydraException) or _came_from_hydra(error.__traceback__):
@@ -231,6 +234,9 @@ def _composing(error: BaseException, known: list[str]) -> str:
     override = re.search(r"Could not override '(.+?)'", message)
     if override is not None:
         return _unknown(override[1], known)
+    inside = re.search(r"^In '(.+?)': ConfigKeyError .*\bfull_key: (\S+)", message, re.DOTALL)
+    if inside is not None:
+        return f"{inside[1]}.yaml cannot be taken here: {_unknown(inside[2], known)}"
     several = re.search(r"Ambiguous value for argument '(.*)'\n", message)
     if several is not None:
         return _several(several[1])
@@ -259,6 +265,9 @@ def _unknown(key: str, known: list[str]) -> str:
     renamed = renamed_setting(key)
     if renamed is not None:
         return renamed
+    takers = _takers(key, known)
+    if takers and not difflib.get_close_matches(key, known, 1, 0.9):  # show's recording is meant as recordings
+        return f"there is no setting {key} in this command: it is one of eventclip {', '.join(takers)}"
     hint = close_to(key, known)
     parents = [one for one in known if one.startswith(f"{key.rpartition('.')[0]}.")] if "." in key else []
     if not hint and parents:
@@ -267,10 +276,31 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"there is no setting {key}{hint or ': --cfg job prints all of them'}{added}"
 
 
-def _unreadable(override: str) -> str:
+def _takers(key: str, known: Iterable[str]) -> list[str]:
+    """The commands that have a setting or its section, where this one has neither."""
+    from eventclip.config.schema import COMMANDS
+
+    section = key.partition(".")[0]
+    if any(one.partition(".")[0] == section for one in known):
+        return []
+    return [name for name, schema in COMMANDS.items() if section in get_type_hints(schema)]
+
+
+def _meant(word: str, known: set[str]) -> list[str]:
+    """What may have been meant by a word alone: a file that a command takes, or an option of one of its groups."""
+    if os.path.exists(word):  # noqa: PTH110  (a path may not hold what is typed)
+        return [f"{key}={word}" for key in _TAKES_A_PATH if key in known]
+    groups = {one.partition(".")[0] for one in known}
+    groups |= {"experiment"} if "optim" in groups and "split" not in groups else set()
+    found = sorted(path.parent.name for path in Path(CONFIG_DIR).glob("*/*.yaml") if path.stem == word)
+    return [f"{group}={word}" for group in found if group in groups]
+
+
+def _unreadable(override: str, known: Iterable[str]) -> str:
     key, equals, value = override.partition("=")
     if not equals:
-        return f"{override} is no setting: expected KEY=VALUE"
+        hint = next((f", did you mean {one}?" for one in _meant(key, set(known))), "")
+        return f"{override} is no setting: expected KEY=VALUE{hint}"
     return (
         f"{key}= cannot be read, got {value}: put a value with spaces, commas, brackets, quotes or letters beyond "
         f"ASCII in quotes twice, once for the shell, such as \"{key}='...'\""

@@ -104,7 +104,9 @@ class Classification:
 
     def __repr__(self) -> str:
         listed = ", ".join(f"{name} {probability:.1%}" for name, probability in self.top(3))
-        return f"Classification({self.views.name}: {listed}; {len(self.views)} views)"
+        return (
+            f"Classification({self.views.name}: {listed}; {len(self.views)} view{'s' if len(self.views) > 1 else ''})"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,3 +129,7 @@ class WindowClassification:
     window: Window
     found: Classification | None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        window = self.window
+        return f"WindowClassification({window.start_us:,} to {window.end_us:,} µs: {self.found or 'no events'})"

@@ -178,7 +178,10 @@ def requeue_if_due(signals: Signals) -> bool:
     """
     job = cluster.slurm_job()
     if job is None:
-        log.warning("no Slurm job, so nobody starts this run again: give the same command once more to go on")
+        log.warning(
+            "no Slurm job, so nobody starts this run again: give the same command once more to go on, "
+            "for a training with hydra.run.dir=FOLDER, its run's folder"
+        )
         return False
     state = _scontrol("-o", "show", "job", job)
     if state is None:
