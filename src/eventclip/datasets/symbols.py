@@ -165,6 +165,6 @@ def _save(events: Events, path: Path) -> None:
     """Write events in the fewest bytes per event, 7 of EVENT_DTYPE's 16 where the sensor has at most 256 columns."""
     largest = max(int(events[axis].max(initial=0)) for axis in "xy")
     place = "u1" if largest < 256 else "<u2"
-    packed = events.astype([("t", "<u4"), ("x", place), ("y", place), ("p", "u1")])
+    packed = events.astype([("t_us", "<u4"), ("x", place), ("y", place), ("p", "u1")])
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, packed)
