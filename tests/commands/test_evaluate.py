@@ -93,7 +93,7 @@ def test_batches_and_workers_change_no_digit_of_two_runs(run_experiment, evaluat
 @pytest.mark.parametrize(("split", "folder", "count"), [("training", "training", 18), ("validation", "validation", 6)])
 def test_any_split_is_tested_whole(run_experiment, evaluated, split, folder, count):
     output = evaluated(run_experiment(SHORT) / LAST, f"split={split}")
-    assert [row["path"].split("/")[0] for row in predictions(output)] == [folder] * count
+    assert [row["recording"].split("/")[0] for row in predictions(output)] == [folder] * count
     assert results(output)["split"] == split
     assert results(output)["data"]["recordings"] == {"test": count}
 
@@ -166,7 +166,9 @@ def test_one_command_gives_the_row_of_robustness(run_data_set, tmp_path, monkeyp
     assert [one["data"]["recordings"] for one in told] == [{"test": 9}, {"test": 9}]
     assert len({one["data"]["checksums"]["test"] for one in told}) == 2
     tested = {
-        row["path"].split("/")[0] for path in tmp_path.glob("swept/*/results.json") for row in predictions(path.parent)
+        row["recording"].split("/")[0]
+        for path in tmp_path.glob("swept/*/results.json")
+        for row in predictions(path.parent)
     }
     assert tested == {"extracted_val_mode_1", "extracted_val_brightness_7"}
 
@@ -179,7 +181,7 @@ def test_two_processes_write_each_prediction_once(run_experiment, evaluated, tmp
     arguments = [sys.executable, "-m", "eventclip.evaluate", f"checkpoint={checkpoint}", "split=training", *ddp]
     subprocess.run(arguments, cwd=tmp_path, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
     for ours, theirs in zip(predictions(alone), predictions(tmp_path / "together"), strict=True):
-        assert ours["path"] == theirs["path"]
+        assert ours["recording"] == theirs["recording"]
         assert float(ours["class_probability"]) == pytest.approx(float(theirs["class_probability"]), abs=1e-5)
     for name in ("test/top1_probabilities", "test/top1_logits"):
         assert results(alone)["metrics"][name] == results(tmp_path / "together")["metrics"][name]

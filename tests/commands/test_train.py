@@ -66,7 +66,7 @@ def test_a_run_leaves_everything_design_promises_and_learns(train, tmp_path):
         (["data.sensor_hw=[40,80]"], "lies outside the sensor of 40 rows"),
         (["fewshot.shots=50", "fewshot.repeat=false"], "too few for 50 shots"),
         (["clip.config=null", "clip.arch=ViT-B-99"], "ViT-B-99"),
-        (["data.root=???"], "the configuration is wrong at 'data.root'"),
+        (["data.root=???"], "data.root is missing: give the data set's folder"),
         (["+data.shotz=1"], "data (NCaltech101DataModule) cannot be built: .* argument 'shotz'"),
         (["data._target_=eventclip.events.frames.FrameRenderer"], "data .* cannot be built"),
         (["adapter=joint", "adapter.heads=3"], "heads must divide"),
