@@ -15,6 +15,13 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SENSOR = ("sensor_hw=[128,128]", "device=cpu", "progress=false")
+STAR = """
+import numpy as np
+from eventclip import write_events
+from eventclip.datasets.symbols import simulate_symbol
+write_events("star.npy", simulate_symbol("star", (128, 128), np.random.default_rng(7)))
+"""
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
@@ -49,6 +56,11 @@ def main() -> None:
         composed = _run(script, "train", "--cfg", "job", "experiment=fewshot_ncaltech", cwd=away)
         if "eventclip.datasets.ncaltech101.NCaltech101DataModule" not in composed:
             raise SystemExit(f"wheel-check: experiment=fewshot_ncaltech composed to something else\n{composed}")
+        _run(python, "-c", "import eventclip; [getattr(eventclip, name) for name in eventclip.__all__]", cwd=away)
+        _run(python, "-c", STAR, cwd=away)
+        table = _run(script, "predict", "recordings=star.npy", "clip=tiny", "classes=[star,anchor]", *SENSOR, cwd=away)
+        if ",star," not in table:
+            raise SystemExit(f"wheel-check: predict takes a star for something else\n{table}")
         sys.stdout.write(f"wheel-check: {wheel.name} works outside the checkout\n")
 
 
