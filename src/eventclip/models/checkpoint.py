@@ -63,7 +63,8 @@ def load_classifier(
     with rebuilding(path):
         classifier = build_classifier({name: config[name] for name in _OF_CLASSIFIER}, names)
     check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
-    classifier.load_learned_state_dict(checkpoint["state_dict"])
+    with rebuilding(path):
+        classifier.load_learned_state_dict(checkpoint["state_dict"])
     return classifier.eval(), metadata
 
 

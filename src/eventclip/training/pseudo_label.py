@@ -29,7 +29,7 @@ from eventclip.datasets.split_files import (
 from eventclip.errors import UserError
 from eventclip.files import held, write_json
 from eventclip.models.building import build_classifier, call_partial
-from eventclip.models.checkpoint import check_metadata, read_checkpoint
+from eventclip.models.checkpoint import check_metadata, read_checkpoint, rebuilding
 from eventclip.models.classifier import EventClassifier
 from eventclip.plots.style import save_figure
 from eventclip.training.experiment import build_datamodule, build_feature_cache, quieten
@@ -135,7 +135,8 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     shots = datamodule.training.subset([])
     if path is not None and checkpoint is not None:
         check_metadata(path, checkpoint, {"clip": clip, "class_names": class_names})
-        classifier.load_learned_state_dict(checkpoint["state_dict"])
+        with rebuilding(path):
+            classifier.load_learned_state_dict(checkpoint["state_dict"])
         if cfg.pseudo.keep_true:
             shots = true_shots(cfg, path, checkpoint["eventclip"])
     elif any(p.requires_grad for p in classifier.parameters()):
