@@ -18,8 +18,10 @@ def test_two_at_once_end_right_or_one_is_told(jobs, tmp_path, name):
     for one in ended:
         if one.status:
             assert name in ONE_WRITES
-            assert "another process is " in one.sentence
-            assert "wait for it" in one.sentence
+            meanwhile = "another process is " in one.sentence and "wait for it" in one.sentence
+            # Slow to start, one may come when the other has ended: its new folder of links is there then.
+            afterwards = name == "pseudo_label" and "is not empty: give a new folder" in one.sentence
+            assert meanwhile or afterwards, one.sentence
     assert job.is_whole(place)
     assert not [path for path in place.rglob("*") if path.name.endswith((".part", ".lock"))]
 
