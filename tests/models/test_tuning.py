@@ -13,7 +13,7 @@ from eventclip.errors import UserError
 from eventclip.models.checkpoint import from_reference
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.factory import load_clip
-from eventclip.models.tuning import merge_lora, parameter_groups, tune
+from eventclip.models.tuning import LowRankUpdate, merge_lora, parameter_groups, tune
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 REFERENCE_NAMES = {
@@ -199,7 +199,7 @@ def test_a_resnet_has_a_first_convolution_and_a_last_projection(resnet, choice, 
 
 def test_what_a_tower_does_not_have_is_told_with_what_it_has(resnet):
     for choice in ("layernorm", "class_token"):
-        with pytest.raises(UserError, match="tiny_resnet has none; it has bias, conv1, projection and full"):
+        with pytest.raises(UserError, match="tiny_resnet has none; it has bias, batchnorm, conv1, projection"):
             tune(resnet, choice)
 
 
@@ -228,6 +228,87 @@ def test_lora_twice_and_learning_in_half_precision_are_refused(golden_clip, gold
     tune(half, "frozen")
     with pytest.raises(UserError, match="precision=bf16"):
         tune(half, "bias")
+
+
+def make_timm(tmp_path, name, side=32):
+    path = tmp_path / f"{name}.json"
+    vision = {"timm_model_name": name, "timm_pool": "", "timm_proj": "linear", "image_size": side}
+    path.write_text(json.dumps({**TINY_RESNET, "vision_cfg": vision}))
+    return load_clip(None, config=path)
+
+
+def test_batch_norms_learn_weights_and_biases_but_no_statistics(resnet):
+    tune(resnet, "batchnorm")
+    norms = [name for name, module in resnet.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert learning(resnet) == {f"{name}.{kind}" for name in norms for kind in ("weight", "bias")}
+    statistics = resnet.visual.bn1.running_mean.clone()
+    resnet.train()
+    resnet.encode_views(make_views(64)).sum().backward()
+    assert torch.equal(statistics, resnet.visual.bn1.running_mean)
+
+
+def test_timms_norms_with_an_activation_inside_learn_too(tmp_path):
+    encoder = make_timm(tmp_path, "mobilenetv3_small_050")
+    tune(encoder, "batchnorm")
+    assert learning(encoder)
+    assert {name.split(".")[-2][:2] for name in learning(encoder)} == {"bn"}
+    assert len(learning(encoder)) == 2 * sum(isinstance(m, torch.nn.BatchNorm2d) for m in encoder.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("efficientnet_lite0", 64), ("vit_tiny_patch16_224", 224), ("mobilevit_xxs", 64)]
+)
+def test_lora_on_all_matrices_changes_and_merges_in_timms_towers(tmp_path, name, side):
+    encoder = make_timm(tmp_path, name, side)
+    views, names_before, layout = make_views(side), set(encoder.state_dict()), encoder._layout
+    before = encoder.encode_views(views)
+    with pytest.raises(UserError, match=r"set tuning\.lora_targets=all"):
+        tune(encoder, "lora")
+    tune(encoder, "lora", lora_targets="all", lora_rank=3)
+    torch.testing.assert_close(encoder.encode_views(views).detach(), before)
+    adapted = {name.split(".parametrizations")[0] for name in learning(encoder.visual)}
+    expected = {
+        name
+        for name, module in encoder.visual.named_modules()
+        if (isinstance(module, torch.nn.Conv2d) and module.groups == 1)
+        or (isinstance(module, torch.nn.Linear) and ".attn." in name)
+    }
+    assert adapted == expected
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+    changed = encoder.encode_views(views).detach()
+    assert not torch.allclose(changed, before)
+    merge_lora(encoder)
+    assert set(encoder.state_dict()) == names_before
+    weights = [p for p in encoder.visual.parameters() if p.ndim == 4 and p.shape[1] > 1]
+    assert all(p.is_contiguous(memory_format=layout) for p in weights)  # as fast as it was
+    torch.testing.assert_close(encoder.encode_views(views), changed)
+
+
+def test_lora_on_all_matrices_takes_a_resnets_convolutions_and_pool(resnet):
+    tune(resnet, "lora", lora_targets="all", lora_rank=3)
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in resnet.visual.modules())
+    assert len(learning(resnet)) == 2 * (convolutions + 4)
+    resnet.encode_views(make_views(64)).sum().backward()
+    assert all(p.grad is not None for p in resnet.parameters() if p.requires_grad)
+
+
+def test_of_all_matrices_a_short_one_has_its_side_as_rank(resnet):
+    tune(resnet, "lora", lora_targets="all", lora_rank=16)
+    shapes = {name: tuple(p.shape) for name, p in resnet.named_parameters() if ".down." in name}
+    assert shapes["visual.conv1.parametrizations.weight.0.down.m"] == (4, 27)
+    assert shapes["visual.attnpool.q_proj.parametrizations.weight.0.down.q"][0] == 16
+
+
+def test_a_convolution_is_updated_as_the_matrix_of_its_outputs():
+    weight, generator = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.Generator()
+    update = LowRankUpdate(weight, "m", "m", 2, generator)
+    with torch.no_grad():
+        update.up["m"].normal_(generator=generator)
+    expected = weight.reshape(5, 12) + update.up["m"] @ update.down["m"]
+    torch.testing.assert_close(update(weight).detach().reshape(5, 12), expected.detach())
 
 
 @pytest.mark.shared

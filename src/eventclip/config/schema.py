@@ -102,7 +102,7 @@ ResizeMode = Literal["crop", "pad", "stretch"]
 Color = Literal["gray", "rgb"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Split = Literal["training", "validation", "test"]
-Parts = Literal["frozen", "full", "lora", "bias", "layernorm", "conv1", "projection", "class_token"]
+Parts = Literal["frozen", "full", "lora", "bias", "layernorm", "batchnorm", "conv1", "projection", "class_token"]
 Precision: TypeAlias = Literal[
     "transformer-engine",
     "transformer-engine-float16",
@@ -468,7 +468,7 @@ class Tuning:
     """The group tuning."""
 
     parts: Parts | list[Parts]
-    lora_targets: Literal["qv", "qkv", "qkvo"]
+    lora_targets: Literal["qv", "qkv", "qkvo", "all"]
     lora_rank: Count
     clip_factor: NotNegative
 

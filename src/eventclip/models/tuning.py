@@ -1,6 +1,7 @@
-"""What learns in CLIP's image tower: nothing, all of it, some kinds of its parameters, or LoRA on its attention.
+"""What learns in CLIP's image tower: nothing, all of it, some kinds of its parameters, or LoRA on its matrices.
 
-LoRA: W + up · down with W frozen (arXiv 2106.09685). Where the image tower learns, the paper has the text features
+LoRA: W + up · down with W frozen (arXiv 2106.09685); a convolution's weight is the matrix of its outputs and all that
+each of them sees. Where the image tower learns, the paper has the text features
 learn too and no further adapter: use `TextAdapter`.
 """
 
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from eventclip.errors import UserError
@@ -23,9 +25,12 @@ _PLACES = {
     "projection": ("proj", "attnpool.c_proj.", "head."),
     "class_token": ("class_embedding",),
 }
-KINDS = ("bias", "layernorm", *_PLACES)
+_NORMS = {"layernorm": nn.LayerNorm, "batchnorm": _BatchNorm}
+KINDS = ("bias", "layernorm", "batchnorm", *_PLACES)
 PARTS = ("frozen", "full", *KINDS, "lora")
-LORA_TARGETS = ("qv", "qkv", "qkvo")
+LORA_TARGETS = ("qv", "qkv", "qkvo", "all")
+# Children of an attention layer of timm's that are matrices of it; the first three tell that it is one.
+_TIMM_MATRICES = ("qkv", "q", "q_proj", "k", "v", "kv", "k_proj", "v_proj", "proj", "out_proj", "o_proj")
 
 
 class ParameterGroup(NamedTuple):
@@ -55,9 +60,9 @@ def tune(
     Args:
         encoder: CLIP in float32.
         parts: one of "frozen", "full" (the whole tower) and "lora", or one or several of "bias" (every bias, those of
-            norms included), "layernorm", "conv1" (the first convolution), "projection" (the last one, to the D
-            features) and "class_token".
-        lora_targets: "qv", "qkv" or "qkvo", see :func:`add_lora`.
+            norms included), "layernorm", "batchnorm" (weights and biases; the statistics stay), "conv1" (the first
+            convolution), "projection" (the last one, to the D features) and "class_token".
+        lora_targets: "qv", "qkv", "qkvo" or "all", see :func:`add_lora`.
         lora_rank: rank of each LoRA pair.
         seed: of LoRA's initial weights.
 
@@ -117,9 +122,10 @@ def _parameters_of(visual: nn.Module, part: str) -> list[nn.Parameter]:
         return list(named.values())
     if part == "bias":
         return [parameter for name, parameter in named.items() if name.endswith("bias")]
-    if part == "layernorm":
-        norms = [module for module in visual.modules() if isinstance(module, nn.LayerNorm)]
-        return [parameter for norm in norms for parameter in norm.parameters()]
+    if part in _NORMS:
+        norms = [module for module in visual.modules() if isinstance(module, _NORMS[part])]
+        # Not those of what a norm holds: timm's have their activation inside.
+        return [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
     places = _PLACES.get(part, ())
     return [
         parameter
@@ -135,11 +141,11 @@ def _ids(model: nn.Module, kind: type[nn.Module]) -> set[int]:
 class LowRankUpdate(nn.Module):
     """Adds a low-rank product to (some row blocks of) a weight matrix: (R, C) -> (R, C).
 
-    No further scaling. `up` starts at zero, so that nothing changes before the first step; `down` is normal with
-    standard deviation 1 / rank.
+    A convolution's weight (O, I, k, k) is updated as the matrix (O, I·k·k). No further scaling. `up` starts at zero, so
+    that nothing changes before the first step; `down` is normal with standard deviation 1 / rank.
 
     Args:
-        weight: (R, C) matrix that is updated; it is read for its shape only.
+        weight: (R, C) matrix or (O, I, k, k) convolution that is updated; it is read for its shape only.
         blocks: names of the equal row blocks it consists of; a fused attention weight has "q", "k" and "v".
         learned: the blocks that get a pair.
         rank: inner dimension of each pair, 1 up to the smaller side of a block.
@@ -150,7 +156,7 @@ class LowRankUpdate(nn.Module):
         self, weight: Tensor, blocks: Sequence[str], learned: Sequence[str], rank: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        rows, columns = weight.shape[0] // len(blocks), weight.shape[1]
+        rows, columns = _block_shape(weight, blocks)
         if not 1 <= rank <= min(rows, columns):
             raise UserError(f"tuning.lora_rank={rank} does not suit matrices of {rows}×{columns}: expected 1 or more")
         self.blocks = tuple(blocks)
@@ -159,17 +165,23 @@ class LowRankUpdate(nn.Module):
         self.up = nn.ParameterDict({name: nn.Parameter(weight.new_zeros(rows, rank)) for name in learned})
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The updated weight (R, C)."""
+        """The updated weight, of the shape that was given."""
         rows = weight.chunk(len(self.blocks))
         updated = [
-            block + self.up[name] @ self.down[name] if name in self.up else block
+            block + (self.up[name] @ self.down[name]).view(block.shape) if name in self.up else block
             for name, block in zip(self.blocks, rows, strict=True)
         ]
         return updated[0] if len(updated) == 1 else torch.cat(updated)
 
 
-class _Attention(NamedTuple):
-    """One weight matrix of an attention layer, and which of q, k, v and o (output) its rows make."""
+class _Matrix(NamedTuple):
+    """A weight that LoRA can update, and what its equal row blocks make: q, k, v and o (output) of attention.
+
+    Attributes:
+        module: that holds it.
+        weight: its name there.
+        blocks: a letter each; "m" is a matrix as one.
+    """
 
     module: nn.Module
     weight: str
@@ -177,32 +189,39 @@ class _Attention(NamedTuple):
 
 
 def add_lora(encoder: ClipEncoder, *, targets: str, rank: int, seed: int = 0) -> None:
-    """Give every attention layer of the image tower low-rank pairs; the tower's own weights stay frozen.
+    """Give matrices of the image tower low-rank pairs; the tower's own weights stay frozen.
 
     Args:
-        encoder: with one of open_clip's own towers: a ViT, or a ResNet (its attention pool).
-        targets: "qv", "qkv" or "qkvo": a separate pair for each of these projections.
-        rank: of each pair.
+        encoder: for "qv", "qkv" and "qkvo" with one of open_clip's own towers: a ViT, or a ResNet (its attention pool).
+        targets: "qv", "qkv" or "qkvo": a separate pair for each of these projections of attention. "all": these, the
+            attention of timm's towers, and every convolution but grouped ones, for towers with little or no attention.
+        rank: of each pair; of "all", a matrix with a shorter side has that as its rank.
         seed: of the initial weights; no global generator is touched.
 
     Raises:
-        UserError: unknown targets, a rank that does not fit, no attention to adapt, or LoRA there already.
+        UserError: unknown targets, a rank that does not fit, nothing to adapt, or LoRA there already.
     """
     if targets not in LORA_TARGETS:
         raise UserError(f"tuning.lora_targets={targets} is unknown: expected one of {', '.join(LORA_TARGETS)}")
     if any(isinstance(module, LowRankUpdate) for module in encoder.modules()):
         raise UserError("this CLIP has LoRA weights already: merge them, or build the encoder again")
-    generator = torch.Generator().manual_seed(seed)
-    matrices = list(_attention_weights(encoder.visual))
+    every = targets == "all"
+    matrices = list(_all_matrices(encoder.visual) if every else _attention_weights(encoder.visual))
     if not matrices:
+        arch = encoder.describe()["arch"]
+        if every:
+            raise UserError(f"tuning.lora_targets=all: the image tower of {arch} has no convolution and no attention")
         raise UserError(
-            f"tuning=lora needs a ViT or a ResNet of open_clip's own: the image tower of "
-            f"{encoder.describe()['arch']} has no attention of that kind"
+            f"tuning=lora with tuning.lora_targets={targets} needs a ViT or a ResNet of open_clip's own: the image "
+            f"tower of {arch} has no attention of that kind, so set tuning.lora_targets=all, which adapts convolutions"
         )
+    generator = torch.Generator().manual_seed(seed)
     for module, name, blocks in matrices:
-        learned = [block for block in blocks if block in targets]
+        learned = [block for block in blocks if every or block in targets]
         if learned:
-            update = LowRankUpdate(getattr(module, name), blocks, learned, rank, generator)
+            weight = getattr(module, name)
+            fitting = min(rank, *_block_shape(weight, blocks)) if every else rank
+            update = LowRankUpdate(weight, blocks, learned, fitting, generator)
             parametrize.register_parametrization(module, name, update)
 
 
@@ -219,12 +238,32 @@ def merge_lora(encoder: ClipEncoder) -> None:
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
-def _attention_weights(visual: nn.Module) -> Iterator[_Attention]:
+def _block_shape(weight: Tensor, blocks: Sequence[str]) -> tuple[int, int]:
+    return weight.shape[0] // len(blocks), weight[0].numel()
+
+
+def _all_matrices(visual: nn.Module) -> Iterator[_Matrix]:
+    yield from (own := list(_attention_weights(visual)))
+    taken = {module for module, _, _ in own}
+    for module in visual.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            yield _Matrix(module, "weight", "m")
+            continue
+        parts = {name: part for name, part in module.named_children() if isinstance(part, nn.Linear)}
+        if not any(name in parts for name in _TIMM_MATRICES[:3]):
+            continue
+        for name in _TIMM_MATRICES:
+            if name in parts and parts[name] not in taken:
+                thirds = name == "qkv" and parts[name].out_features % 3 == 0
+                yield _Matrix(parts[name], "weight", "qkv" if thirds else "m")
+
+
+def _attention_weights(visual: nn.Module) -> Iterator[_Matrix]:
     for module in visual.modules():
         if isinstance(module, AttentionPool2d):
             for block in "qkv":
-                yield _Attention(module.get_submodule(f"{block}_proj"), "weight", block)
-            yield _Attention(module.c_proj, "weight", "o")
+                yield _Matrix(module.get_submodule(f"{block}_proj"), "weight", block)
+            yield _Matrix(module.c_proj, "weight", "o")
         elif isinstance(getattr(module, "in_proj_weight", None), nn.Parameter):
-            yield _Attention(module, "in_proj_weight", "qkv")
-            yield _Attention(module.get_submodule("out_proj"), "weight", "o")
+            yield _Matrix(module, "in_proj_weight", "qkv")
+            yield _Matrix(module.get_submodule("out_proj"), "weight", "o")
