@@ -192,14 +192,14 @@ def _by_original(
     read = map_ordered(event_key, paths, workers, threads=True)
     keys = list(tqdm(read, "reading events", len(paths), unit="rec", disable=not progress))
     own_keys, their_keys = keys[: len(own.names)], keys[len(own.names) :]
-    notes = _note([key for key in keys if isinstance(key, str)], "files cannot be compared")
+    notes = _note([key for key in keys if isinstance(key, str)], "files that cannot be compared")
     fits = zip(own.names, by_events(own_keys, their_keys), strict=True)
     candidates = {name: [theirs.names[place] for place in places] for name, places in fits}
     hint = f"{_COPIES} ({notes[0]})" if notes else _COPIES
     originals, further = _settled(candidates, own, theirs, by="events", hint=hint)
     key_of, own_key = dict(zip(theirs.names, their_keys, strict=True)), dict(zip(own.names, own_keys, strict=True))
     later = [one for one, original in originals.items() if own_key[one] != key_of[original]]
-    notes += [*further, *_note(later, "recordings have their original's events at other times")]
+    notes += [*further, *_note(later, "recordings with their original's events at other times")]
     if images is None:
         image_of = {name: f"{_bare(name, readable_suffixes())}.jpg" for name in theirs.names}
     else:
@@ -226,9 +226,9 @@ def _settled(
     taken = {one for fits in candidates.values() for one in fits}
     lone = [one for one, fits in candidates.items() if not fits]
     notes = [
-        *_note(lone, f"{own.what} have none of the {offered.what}"),
-        *_note(several, f"{own.what} are left out as they have several of the {offered.what}{alike}"),
-        *_note([one for one in offered.names if one not in taken], f"{offered.what} have none of the {own.what}"),
+        *_note(lone, f"{own.what} that have none of the {offered.what}"),
+        *_note(several, f"{own.what} left out as they have several of the {offered.what}{alike}"),
+        *_note([one for one in offered.names if one not in taken], f"{offered.what} that have none of the {own.what}"),
     ]
     return single, notes
 
@@ -236,7 +236,7 @@ def _settled(
 def _note(names: Sequence[str], what: str) -> list[str]:
     """A line on some of a kind, with the first of them; nothing where there is none."""
     more = ", ..." if len(names) > _NAMED else ""
-    return [f"{len(names):,} {what}: {', '.join(names[:_NAMED])}{more}"] if names else []
+    return [f"{what}, {len(names):,}: {', '.join(names[:_NAMED])}{more}"] if names else []
 
 
 def _entries(folder: Path, what: str) -> Iterator[os.DirEntry[str]]:
