@@ -166,6 +166,12 @@ def _commands(folder: Path) -> dict[str, list[str]]:
             "amplitude_px=2",
             "progress=false",
         ],
+        "pairs": [
+            f"recordings={folder / 'set'}",
+            f"originals={folder / 'set'}",
+            "out=pairs.csv",
+            "progress=false",
+        ],
     }
 
 
