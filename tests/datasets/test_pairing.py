@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from eventclip.datasets.pairing import FEWEST_EVENTS, by_events, by_name, event_key, make_pairs
+from eventclip.datasets.pairs import read_pairs
 from eventclip.errors import UserError
+from eventclip.io.formats import read_events
 
 CLASSES = ("ant", "Bass drum")
 COUNT = 4
@@ -67,6 +69,17 @@ def test_a_renamed_copy_finds_the_image_of_its_original(release):
         found, told = pair(folder, originals="originals", **images)
         assert found == truth
         assert told.endswith("8 of 8 recordings, 8 images")
+
+
+@pytest.mark.shared
+def test_a_real_recording_finds_its_real_image(shared, tmp_path):
+    originals = shared / "data" / "recordings" / "n-caltech101"
+    events, _ = read_events(originals / "Faces_easy" / "image_0001.bin")
+    est(tmp_path / "copies" / "testing" / "Faces_easy" / "Faces_easy_7.npy", events)
+    images = shared / "data" / "images" / "caltech101"
+    make_pairs(tmp_path / "copies", tmp_path / "p.csv", images=images, originals=originals, progress=False)
+    pairs = read_pairs(tmp_path / "p.csv", recordings=tmp_path / "copies", images=images)
+    assert pairs.image(0) == images / "Faces_easy" / "image_0001.jpg"
 
 
 @pytest.mark.parametrize("moved", [{"first_pixel": 1}, {"first_s": 2.5}])
@@ -162,6 +175,17 @@ def test_a_file_that_cannot_be_compared_is_told(release, encoders):
     assert "files that cannot be compared, 2: " in told
     assert f"{copy} is no whole .npy file" in told
     assert f"{other} has {FEWEST_EVENTS - 1} events, too few" in told
+
+
+def test_a_cause_names_no_option_that_is_not_there(tmp_path, encoders):
+    events = encoders.made(200, duration=300_000)
+    events["t"] = 0
+    events["t"][-1] = 100_000_000
+    est(tmp_path / "whole.npy", events)
+    told = event_key(tmp_path / "whole.npy")
+    assert "unit cannot be told" in told
+    assert "=" not in told.removeprefix(str(tmp_path))
+    assert event_key(tmp_path / "nowhere.npy").endswith("No such file or directory")
 
 
 def test_a_clock_that_runs_backwards_is_sorted_on_both_sides(release, encoders):

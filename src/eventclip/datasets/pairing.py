@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from eventclip.simulation.images import SUFFIXES
 FEWEST_EVENTS = 100
 """With fewer, recordings of different images may be alike."""
 
+_ADVICE = re.compile(r"(?::|,? so|,? or) (?:give|put) ")
 _NAMED = 3
 """Files named for each kind of what could not be paired."""
 
@@ -104,7 +106,7 @@ class Files:
         root = Path(str(folder)).expanduser()
         if not root.is_dir():
             raise UserError(f"there is no folder {root}: give {what}=, the folder of the {what}")
-        found, folders, top = [], [""], os.path.realpath(root)
+        found, folders, top, endings = [], [""], os.path.realpath(root), tuple(suffixes)
         while folders:
             prefix = folders.pop()
             for entry in _entries(root / prefix, what):
@@ -114,7 +116,7 @@ class Files:
                     raise UserError(printable(told))
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{name}/")
-                elif entry.name.lower().endswith(tuple(suffixes)) and entry.is_file():
+                elif entry.name.lower().endswith(endings) and entry.is_file():
                     found.append(name)
         if not found:
             raise UserError(f"{what}={folder} holds no file that ends in {', '.join(suffixes)}: give another folder")
@@ -131,12 +133,12 @@ def by_name(recordings: Sequence[str], images: Sequence[str]) -> dict[str, list[
         recordings: relative paths, such as "training/ant/image_0001.npy".
         images: relative paths, such as "ant/image_0001.jpg".
     """
-    by_path, by_class = defaultdict(list), defaultdict(list)
+    by_path, by_class, endings = defaultdict(list), defaultdict(list), readable_suffixes()
     for image in images:
         bare = _bare(image, SUFFIXES)
         by_path[bare].append(image)
         by_class[_in_class(bare)].append(image)
-    bares = {recording: _bare(recording, readable_suffixes()) for recording in recordings}
+    bares = {recording: _bare(recording, endings) for recording in recordings}
     return {one: by_path.get(bare) or by_class.get(_in_class(bare), []) for one, bare in bares.items()}
 
 
@@ -160,12 +162,18 @@ def event_key(path: Path) -> EventKey | str:
         except RecordingError:  # a clock that runs backwards: sorting, which is stable, gives copies the same order
             events, _ = read_events(path, sort=True)
     except RecordingError as error:
-        return str(error).partition(": ")[0]  # what follows are options that this command does not have
+        return _without_options(str(error))
     if len(events) < FEWEST_EVENTS:
         return f"{path} has {len(events)} events, too few to tell recordings apart"
     x, y = (events[name].astype(np.uint32) - np.uint32(events[name].min()) for name in "xy")
     places = hashlib.sha256(x << 16 | y << 1 | events["p"])
     return EventKey(places.digest(), hashlib.sha256(events["t"] - events["t"][0]).digest())
+
+
+def _without_options(sentence: str) -> str:
+    """A reader's sentence up to its advice where that names options, of which this command has none."""
+    told, *advice = _ADVICE.split(sentence, maxsplit=1)
+    return f"{told}{')' * (told.count('(') - told.count(')'))}" if "=" in "".join(advice) else sentence
 
 
 def by_events(recordings: Sequence[EventKey | str], originals: Sequence[EventKey | str]) -> list[list[int]]:
@@ -201,7 +209,8 @@ def _by_original(
     later = [one for one, original in originals.items() if own_key[one] != key_of[original]]
     notes += [*further, *_note(later, "recordings with their original's events at other times")]
     if images is None:
-        image_of = {name: f"{_bare(name, readable_suffixes())}.jpg" for name in theirs.names}
+        endings = readable_suffixes()
+        image_of = {name: f"{_bare(name, endings)}.jpg" for name in theirs.names}
     else:
         image_of, further = _settled(by_name(theirs.names, images.names), theirs, images, by="name", hint=_ALIKE)
         notes += further
