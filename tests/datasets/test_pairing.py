@@ -209,6 +209,17 @@ def test_an_original_without_an_image_is_told(release):
     assert "images that have none of the originals, 1: ant/more.jpg" in told
 
 
+def test_originals_without_any_image_are_one_sentence(release):
+    folder, truth = release
+    for image in truth.values():
+        (folder / "images" / image).unlink()
+    for name, suffix in (("originals", "bin"), ("images", "jpg")):
+        (folder / name / "ant" / f"other.{suffix}").touch()
+    with pytest.raises(UserError, match="none of the 8 originals of the recordings has an image with its name"):
+        pair(folder, originals="originals", images="images")
+    assert not (folder / "pairs.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("recording", "image"),
     [

@@ -214,7 +214,12 @@ def _by_original(
     else:
         image_of, further = _settled(by_name(theirs.names, images.names), theirs, images, by="name", hint=_ALIKE)
         notes += further
-    return {one: image_of[original] for one, original in originals.items() if original in image_of}, notes
+    pairs = {one: image_of[original] for one, original in originals.items() if original in image_of}
+    if not pairs:
+        raise UserError(
+            f"none of the {len(originals):,} originals of the recordings has an image with its name: {_ALIKE}"
+        )
+    return pairs, notes
 
 
 def _settled(
