@@ -13,7 +13,7 @@ from functools import partial
 from benchmarks.measure import medians
 from benchmarks.table import Row
 
-COMMANDS = ("train", "predict", "evaluate", "report", "pseudo_label", "pack", "show", "simulate", "data_check")
+COMMANDS = ("train", "predict", "evaluate", "report", "pseudo_label", "pack", "show", "simulate", "pairs", "data_check")
 
 
 def rows(*, quick: bool) -> Iterator[Row]:

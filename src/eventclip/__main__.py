@@ -19,6 +19,7 @@ COMMANDS = {
     "show": "draw the frames of a recording as CLIP gets them",
     "pseudo_label": "let a teacher label recordings to train on",
     "simulate": "make recordings from images with a simulated event camera",
+    "pairs": "find which image each recording shows, by name or by its events",
     "pack": "put a data set into one file, which is read in its place",
     "data_check": "read a whole data set, say what is in it and what is damaged",
     "import_checkpoint": "take over a checkpoint of the paper's published implementation",

@@ -297,6 +297,7 @@ MISTAKES = [
     ["pseudo_label", "out=x.json", "checkpoint=/nowhere.ckpt"],
     ["import_checkpoint", "/nowhere.pth", "out=x.ckpt"],
     ["simulate", "images=/nowhere", "out=x"],
+    ["pairs", "recordings=/nowhere", "images=.", "out=x.csv"],
     ["report", "/nowhere"],
     ["report", "--frobnicate"],
 ]

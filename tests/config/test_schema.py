@@ -34,6 +34,7 @@ NEEDED = {
     "predict": ["recordings=r.raw", "clip=tiny", "classes=[star,gear]"],
     "show": ["recording=r.raw", "clip=vit_b_32"],
     "simulate": ["images=images", "out=out"],
+    "pairs": ["recordings=r", "out=o.csv"],
 }
 """Overrides with which each command has as many settings as it may."""
 GROUPS = {

@@ -23,7 +23,7 @@ SENSOR = (128, 128)
 MODEL = ("clip=tiny", "classes=[star,anchor,umbrella]", "device=cpu", "sensor_hw=[128,128]", "progress=false")
 LOADED = ("training.experiment", "training.pseudo_label", "training.evaluate", "inference.settings", "plots.curve")
 LOADED += ("inference.predict", "plots.timeline", "plots.views", "reports.report", "datasets.packing")
-LOADED += ("simulation.folder", "datasets.audit")
+LOADED += ("simulation.folder", "datasets.audit", "datasets.pairing")
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,16 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
         ),
         "simulate": Job(
             "simulate", lambda place: (*camera, "progress=false", f"out={place / 'sim'}"), ("sim/simulation.json",)
+        ),
+        "pairs": Job(
+            "pairs",
+            lambda place: (
+                f"recordings={learnable_root}",
+                f"originals={learnable_root}",
+                f"out={place / 'p.csv'}",
+                "progress=false",
+            ),
+            ("p.csv",),
         ),
         "pack": Job(
             "pack", lambda place: (*data, "workers=1", "progress=false", f"out={place / 'n'}"), ("n/pack.json",)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-JOBS = ("timeline", "pseudo_label", "pack", "simulate")
+JOBS = ("timeline", "pseudo_label", "pack", "simulate", "pairs")
 TRIES = 2
 
 

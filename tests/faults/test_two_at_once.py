@@ -2,7 +2,7 @@
 
 import pytest
 
-ONE_WRITES = ("csv", "timeline", "pseudo_label", "simulate", "pack")
+ONE_WRITES = ("csv", "timeline", "pseudo_label", "simulate", "pairs", "pack")
 """Those that take long and go on where they stopped: a second one at the same work is refused."""
 EACH_WRITES = ("png", "gif", "evaluate", "report", "data_check", "import")
 

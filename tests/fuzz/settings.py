@@ -166,6 +166,12 @@ def _commands(folder: Path) -> dict[str, list[str]]:
             "amplitude_px=2",
             "progress=false",
         ],
+        "pairs": [
+            f"recordings={folder / 'set'}",
+            f"originals={folder / 'set'}",
+            "out=pairs.csv",
+            "progress=false",
+        ],
     }
 
 
@@ -191,7 +197,7 @@ class _HeavyWork(BaseException):
 
 
 def _stop_before_heavy_work() -> None:
-    """Let training, testing, guessing, packing and simulating raise at their start."""
+    """Let training, testing, guessing, packing, pairing and simulating raise at their start."""
 
     def begin(*_: object, **__: object) -> None:
         raise _HeavyWork
@@ -208,6 +214,7 @@ def _stop_before_heavy_work() -> None:
             (Simulation, "simulate"),
         ),
         (import_module("eventclip.datasets.packing"), "_fill"),
+        (import_module("eventclip.datasets.pairing").Files, "below"),  # of a home folder, it may be long
     ):
         assert hasattr(owner, name), f"{owner} has no {name}"
         setattr(owner, name, begin)

@@ -710,6 +710,18 @@ class SimulateConfig:
     camera: Camera
 
 
+@dataclass
+class PairsConfig:
+    """The root of ``conf/pairs.yaml``."""
+
+    recordings: Path
+    images: Path | None
+    originals: Path | None
+    out: Path
+    workers: Annotated[int, Between(1, 1024)] | None
+    progress: bool
+
+
 COMMANDS: dict[str, Any] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -720,5 +732,6 @@ COMMANDS: dict[str, Any] = {
     "predict": PredictConfig,
     "show": ShowConfig,
     "simulate": SimulateConfig,
+    "pairs": PairsConfig,
 }
 """The root of each command's configuration."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from eventclip.datasets.pairs import Pairs
 from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import RecordingError
@@ -91,6 +92,40 @@ class RecordingDataset(Dataset[Sample]):
             "label": int(self.recordings.labels[position]),
             "index": position,
         }
+
+
+class PairedViews(Dataset[dict[str, Any]]):
+    """Views of recordings whose images are known: ``{"views": uint8 (v, C, S, S), "index": position}``.
+
+    A sample is asked for by ``(epoch, position)``, as in :class:`RecordingDataset`, and what is random in it depends on
+    the same: seed, epoch and the recording's path below its root, not on which other pairs there are.
+
+    Args:
+        pairs: what to read, in order.
+        files: path -> events.
+        transform: events -> views.
+        seed: seed of the augmentation.
+    """
+
+    def __init__(self, pairs: Pairs, files: EventFiles, transform: ViewTransform, *, seed: int = 0) -> None:
+        self.pairs, self.files, self.transform, self.seed = pairs, files, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, position = key if isinstance(key, tuple) else (0, key)
+        path = self.pairs.recording(position)
+        events, sensor_hw = self.files(path)
+        rng = None
+        if self.transform.augmentation is not None:
+            relative = path.relative_to(self.pairs.root).as_posix()
+            rng = generator(self.seed, f"pair {relative!a}", epoch=epoch)
+        try:
+            views = self.transform(events, sensor_hw, rng)
+        except RecordingError as error:
+            raise RecordingError(f"{path}: {error}") from None
+        return {"views": torch.from_numpy(views.pixels), "index": position}
 
 
 def collate(samples: Sequence[Sample], *, max_views: int | None = None) -> Batch:
