@@ -241,6 +241,7 @@ class Clip:
     cache_dir: Path | None
     precision: Literal["fp32", "fp16", "bf16"]
     init_seed: Annotated[int, Between(0, 2**63 - 1)]
+    aligned: Path | None
     compiled: bool
 
 
