@@ -666,6 +666,16 @@ class ShowConfig(ClassifyConfig):
 
 
 @dataclass
+class ExportConfig:
+    """The root of ``conf/export.yaml``."""
+
+    clip: ClipGroup | None
+    checkpoint: Path | None
+    trust: bool
+    out: Path
+
+
+@dataclass
 class Shares:
     """The section split of ``conf/simulate.yaml``."""
 
@@ -721,5 +731,6 @@ COMMANDS: dict[str, Any] = {
     "predict": PredictConfig,
     "show": ShowConfig,
     "simulate": SimulateConfig,
+    "export": ExportConfig,
 }
 """The root of each command's configuration."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from eventclip.errors import UserError
@@ -131,7 +131,7 @@ def write_alignment(
     head = json.loads(json.dumps(head))  # as it will be read: the checksum is of that
     text = json.dumps({**head, "sha256": _checksum(head, stored)}, sort_keys=True)
     with whole_file(Path(path).expanduser()) as part:
-        save_file(stored, part, metadata={_KEY: text})
+        part.write_bytes(save(stored, metadata={_KEY: text}))  # save_file lets nobody but its owner read
 
 
 def read_alignment(path: str | Path) -> Alignment:
