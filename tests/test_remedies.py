@@ -25,18 +25,8 @@ from eventclip.config.composition import (
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "eventclip"
 COMMANDS = (
-    *(
-        "train",
-        "evaluate",
-        "import_checkpoint",
-        "pseudo_label",
-        "pack",
-        "data_check",
-        "predict",
-        "show",
-        "simulate",
-        "export",
-    ),
+    *("train", "evaluate", "import_checkpoint", "pseudo_label", "pack", "data_check", "predict", "show", "simulate"),
+    "export",
 )
 RICHEST = {"train": ("features=cached", "tuning=lora", "adapter=visual"), "data_check": ("data=folder",)}
 NAMED = re.compile(r"(?<![\w./{<'\"-])([a-z][a-z_]*(?:\.[a-z_]+)*)=([^\s,;:)]*)")

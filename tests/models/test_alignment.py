@@ -134,7 +134,7 @@ def test_an_aligned_clip_is_one_of_its_own(options, tmp_path):
     assert ours == load_clip(**options["resnet"], aligned=path).describe_image_tower()
 
 
-def test_half_precision_stores_half_the_bytes_and_nearly_the_same(options, tmp_path):
+def test_half_the_bytes_hold_nearly_the_same(options, tmp_path):
     encoder = load_clip(**options["vit"])
     state = learn(encoder, "full")
     exact = written(tmp_path / "exact.safetensors", encoder, state)

@@ -133,7 +133,9 @@ def clip_options(clip: Clip) -> dict[str, Any]:
         UserError: a name that is none.
     """
     if not isinstance(clip, str):
-        return {key: value for key, value in clip.items() if key != "_target_"}
+        options = {key: value for key, value in clip.items() if key != "_target_"}
+        shipped = options.get("arch") == "tiny" and options.get("config") is options.get("pretrained") is None
+        return {**options, **clip_options("tiny")} if shipped else options
     if clip == "tiny":
         return {"arch": None, "config": str(TINY / "tiny.json"), "pretrained": str(TINY / "tiny.safetensors")}
     arch, _, tag = clip.rpartition("/")  # OpenAI's spelling of an architecture has a slash as well
