@@ -28,6 +28,7 @@ THREADS = {
     "packed": 1,
     "index": 1,
     "classify": 1,
+    "aligned": 1,
     "features": None,
     "fewshot": None,
     "memory": None,

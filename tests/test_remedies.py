@@ -27,6 +27,7 @@ PACKAGE = ROOT / "src" / "eventclip"
 COMMANDS = (
     *("train", "evaluate", "import_checkpoint", "pseudo_label", "pack", "data_check", "predict", "show", "simulate"),
     "pairs",
+    "export",
 )
 RICHEST = {"train": ("features=cached", "tuning=lora", "adapter=visual"), "data_check": ("data=folder",)}
 NAMED = re.compile(r"(?<![\w./{<'\"-])([a-z][a-z_]*(?:\.[a-z_]+)*)=([^\s,;:)]*)")

@@ -23,6 +23,7 @@ COMMANDS = {
     "pack": "put a data set into one file, which is read in its place",
     "data_check": "read a whole data set, say what is in it and what is damaged",
     "import_checkpoint": "take over a checkpoint of the paper's published implementation",
+    "export": "write a CLIP, aligned or as a checkpoint left it, for plain open_clip",
     "report": "collect the results of many runs in one table and a curve",
 }
 """Name of each command, in the order in which one comes to need them -> what it does."""

@@ -33,6 +33,7 @@ NEEDED = {
     "data_check": ["data=symbols"],
     "predict": ["recordings=r.raw", "clip=tiny", "classes=[star,gear]"],
     "show": ["recording=r.raw", "clip=vit_b_32"],
+    "export": ["out=exported", "clip=tiny"],
     "simulate": ["images=images", "out=out"],
     "pairs": ["recordings=r", "out=o.csv"],
 }

@@ -24,6 +24,7 @@ from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.features import cache as features
 from eventclip.features.cache import FeatureCache
+from eventclip.models.alignment import write_alignment
 from eventclip.models.factory import load_clip
 from eventclip.views.augment import Augmentation
 
@@ -152,6 +153,14 @@ def test_seeds_share_views_and_repeats_differ_where_augmented(learnable_root, tm
         assert sum(encoded) == 2 * distinct
 
 
+def alignment(folder, config, by):
+    """A file that moves one bias of the image tower."""
+    clip, path = load_clip(None, None, config=config), folder / f"{by}.safetensors"
+    state = {"ln_post.bias": clip.visual.ln_post.bias.detach() + by}
+    write_alignment(path, clip, state, tuning={}, made={})
+    return path
+
+
 def test_all_that_shapes_a_feature_changes_its_folder(learnable_root, tmp_path, encoder, tiny_clip_json, monkeypatch):
     def place(*, clip=encoder, cache=None, **data):
         return cache_in(tmp_path, clip, **(cache or {})).place(data_module(learnable_root, **data).dataset("fit"))
@@ -174,6 +183,8 @@ def test_all_that_shapes_a_feature_changes_its_folder(learnable_root, tmp_path, 
         place(cache={"dtype": "fp16"}),
         place(cache={"precision": "bf16-mixed"}),
         place(clip=load_clip(None, None, config=tiny_clip_json, init_seed=1)),
+        place(clip=load_clip(None, None, config=tiny_clip_json, aligned=alignment(tmp_path, tiny_clip_json, 0.1))),
+        place(clip=load_clip(None, None, config=tiny_clip_json, aligned=alignment(tmp_path, tiny_clip_json, 0.2))),
         place(clip=load_clip(None, None, config=tiny_clip_json, mean=[0.5, 0.5, 0.5])),
         place(clip=load_clip(None, None, config=tiny_clip_json, quick_gelu=True)),
         place(clip=load_clip(None, None, config=tiny_clip_json, precision="bf16")),

@@ -287,7 +287,7 @@ def test_lora_on_all_matrices_changes_and_merges_in_timms_towers(tmp_path, name,
     torch.testing.assert_close(encoder.encode_views(views), changed)
 
 
-def test_lora_on_all_matrices_takes_a_resnets_convolutions_and_pool(resnet):
+def test_all_matrices_of_a_resnet_are_its_convolutions_and_pool(resnet):
     tune(resnet, "lora", lora_targets="all", lora_rank=3)
     convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in resnet.visual.modules())
     assert len(learning(resnet)) == 2 * (convolutions + 4)

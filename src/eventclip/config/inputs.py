@@ -79,12 +79,14 @@ def check_clip(cfg: DictConfig) -> None:
     Raises:
         UserError: names the one that is not there.
     """
-    config, weights = _value(cfg, "clip", "config"), _value(cfg, "clip", "pretrained")
+    config, weights, aligned = (_value(cfg, "clip", key) for key in ("config", "pretrained", "aligned"))
     if config is not None and not _is_file(config):
         raise UserError(f"clip.config={config} does not exist: expected a JSON file of an architecture")
     names_a_file = weights is not None and (_path(weights).suffix in _WEIGHTS or len(_path(weights).parts) > 1)
     if names_a_file and not _is_file(weights):
         raise UserError(f"clip.pretrained={weights} does not exist: expected a file with CLIP's weights")
+    if aligned is not None and not _is_file(aligned):
+        raise UserError(f"clip.aligned={aligned} does not exist: give the file that eventclip align wrote")
 
 
 def check_checkpoint(path: Any) -> None:

@@ -241,6 +241,7 @@ class Clip:
     cache_dir: Path | None
     precision: Literal["fp32", "fp16", "bf16"]
     init_seed: Annotated[int, Between(0, 2**63 - 1)]
+    aligned: Path | None
     compiled: bool
 
 
@@ -665,6 +666,16 @@ class ShowConfig(ClassifyConfig):
 
 
 @dataclass
+class ExportConfig:
+    """The root of ``conf/export.yaml``."""
+
+    clip: ClipGroup | None
+    checkpoint: Path | None
+    trust: bool
+    out: Path
+
+
+@dataclass
 class Shares:
     """The section split of ``conf/simulate.yaml``."""
 
@@ -733,5 +744,6 @@ COMMANDS: dict[str, Any] = {
     "show": ShowConfig,
     "simulate": SimulateConfig,
     "pairs": PairsConfig,
+    "export": ExportConfig,
 }
 """The root of each command's configuration."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from eventclip.errors import UserError
 from eventclip.models.building import build_classifier
 from eventclip.models.classifier import EventClassifier
-from eventclip.models.factory import Clip, clip_options
+from eventclip.models.factory import TINY, Clip, clip_options
 from eventclip.models.torch_files import is_bad_tensor, load_tensors
 from eventclip.models.trust import refuse_foreign_code, refuse_foreign_name, refuse_what_is_not_plain, said
 
@@ -42,7 +42,7 @@ def load_classifier(
         path: ``checkpoints/last.ckpt`` of a run's folder, or another that a training wrote.
         trust: run code outside eventclip that it names, such as an adapter of one's own.
         clip: where its CLIP is now, if not where it was in training: "ViT-L-14/openai", or arguments of
-            :func:`.load_clip`. Another CLIP is refused.
+            :func:`.load_clip` that differ, such as ``{"aligned": FILE}``. Another CLIP is refused.
 
     Returns:
         The classifier, on the CPU and in evaluation mode, and the metadata, see :func:`read_checkpoint`.
@@ -55,17 +55,32 @@ def load_classifier(
     checkpoint = read_checkpoint(path, trust=trust)
     metadata: dict[str, Any] = checkpoint["eventclip"]
     config: dict[str, Any] = metadata["config"]
-    if clip is None and str(config["clip"].get("config")).endswith("tiny_clip/tiny.json"):
-        clip = "tiny"  # it travels with the package, whose place is another one on each machine
-    if clip is not None:
-        config = {**config, "clip": {**config["clip"], **clip_options(clip)}}
+    config = {**config, "clip": clip_here(config["clip"], clip)}
     names = list(metadata["class_names"])
+    aligned = config["clip"].get("aligned")
+    if aligned is not None and not Path(str(aligned)).expanduser().is_file():
+        raise UserError(
+            f"{path} was trained on a CLIP aligned by {said(aligned)}, which is not there: say where that file is now, "
+            f"with clip.aligned=FILE in evaluate and pseudo_label, +clip.aligned=FILE in predict, show and export, or "
+            f"clip={{'aligned': FILE}} in Python"
+        )
     with rebuilding(path):
         classifier = build_classifier({name: config[name] for name in _OF_CLASSIFIER}, names)
     check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
     with rebuilding(path):
         classifier.load_learned_state_dict(checkpoint["state_dict"])
     return classifier.eval(), metadata
+
+
+def clip_here(trained: dict[str, Any], clip: Clip | None) -> dict[str, Any]:
+    """Arguments for the CLIP of a checkpoint, as they were in training, with what is said of it now laid over them."""
+    here = dict(trained)
+    # What travels with the package has another place on each machine.
+    for key in ("config", "pretrained", "aligned"):
+        *_, folder, name = ["", *str(here.get(key)).replace("\\", "/").split("/")]
+        if folder == TINY.name and (TINY / name).is_file():
+            here[key] = str(TINY / name)
+    return here if clip is None else {**here, **clip_options(clip)}
 
 
 @contextmanager
@@ -299,6 +314,7 @@ def check_metadata(path: Path, checkpoint: dict[str, Any], ours: dict[str, Any])
     if theirs["clip"]["weights_sha256"] != ours["clip"]["weights_sha256"]:
         raise UserError(
             f"{path} was trained on CLIP {_clip(theirs)} and this run has {_clip(ours)}: give the same CLIP"
+            f"{_of_alignment(theirs, ours)}"
         )
     if list(theirs["class_names"]) != list(ours["class_names"]):
         pairs = zip(theirs["class_names"], ours["class_names"], strict=False)
@@ -311,7 +327,16 @@ def check_metadata(path: Path, checkpoint: dict[str, Any], ours: dict[str, Any])
 
 def _clip(metadata: dict[str, Any]) -> str:
     clip = metadata["clip"]
-    return f"{clip['arch']}/{clip['pretrained']} (sha256 {clip['weights_sha256'][:12]})"
+    aligned = f" aligned by {said(clip['aligned'])}" if clip.get("aligned") is not None else ""
+    return f"{clip['arch']}/{clip['pretrained']}{aligned} (sha256 {clip['weights_sha256'][:12]})"
+
+
+def _of_alignment(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """What to do where one CLIP is aligned and the other is not, or by another file."""
+    then, now = (metadata["clip"].get("aligned_sha256") for metadata in (theirs, ours))
+    if then == now:
+        return ""
+    return " without clip.aligned" if then is None else ", with that file by clip.aligned=FILE"
 
 
 _IGNORED = "adapter.dummy"  # holds nothing; it keeps the reference's identity adapter from having no parameters

@@ -119,6 +119,11 @@ class ClipEncoder(nn.Module):
         """Side S of the square images that the image tower takes [px]."""
         return self.preprocess.image_size
 
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Prompts -> token numbers; None once the text tower was dropped."""
+        return self._tokenizer
+
     def train(self, mode: bool = True) -> ClipEncoder:
         """Stay in evaluation mode, whatever is asked: see the class."""
         return super().train(mode=False)

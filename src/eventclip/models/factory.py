@@ -10,6 +10,7 @@ import open_clip
 from torch import nn
 
 from eventclip.errors import UserError
+from eventclip.models.alignment import align
 from eventclip.models.architecture import build_clip, build_tokenizer, find_architecture, lower_precision
 from eventclip.models.encoder import ClipEncoder, Preprocess, check_precision, weights_sha256
 from eventclip.models.weights import (
@@ -40,6 +41,7 @@ def load_clip(
     precision: str = "fp32",
     init_seed: int = 0,
     compiled: bool = False,
+    aligned: str | Path | None = None,
 ) -> ClipEncoder:
     """Build a frozen CLIP over open_clip.
 
@@ -64,10 +66,13 @@ def load_clip(
         precision: "fp32", or "fp16" / "bf16" to store the weights in half precision (frozen towers only).
         init_seed: draws untrained weights; no global generator is touched.
         compiled: whether torch.compile makes kernels for the image tower when it first sees views.
+        aligned: an alignment file of this CLIP, see :mod:`.alignment`; it is laid over the weights, which makes
+            a CLIP of its own that is as fast.
 
     Raises:
         UserError: an unknown architecture or tag, a missing, unreadable or misfitting file, one with weights that
-            are not finite or that does not tell its activation, no network, or an unknown precision.
+            are not finite or that does not tell its activation, an alignment of another CLIP, no network, or an
+            unknown precision.
     """
     check_precision(precision)
     for name, switch in {"quick_gelu": quick_gelu, "compiled": compiled}.items():
@@ -101,8 +106,11 @@ def load_clip(
         "vision": architecture.options["vision_cfg"],
         "width": int(architecture.options["embed_dim"]),
         "logit_scale": float(model.get_parameter("logit_scale").detach().exp()),
-        "weights_sha256": weights_sha256(model),
     }
+    if aligned is None:
+        origin["weights_sha256"] = weights_sha256(model)
+    else:
+        origin |= align(model, aligned, arch=architecture.name, pretrained=pretrained, quick_gelu=quick_gelu)
     lower_precision(model, architecture, precision)
     visual = model.get_submodule("visual")
     # What remains of the model is its text side; `encode_text` needs nothing of the image tower.
@@ -125,7 +133,9 @@ def clip_options(clip: Clip) -> dict[str, Any]:
         UserError: a name that is none.
     """
     if not isinstance(clip, str):
-        return {key: value for key, value in clip.items() if key != "_target_"}
+        options = {key: value for key, value in clip.items() if key != "_target_"}
+        shipped = options.get("arch") == "tiny" and options.get("config") is options.get("pretrained") is None
+        return {**options, **clip_options("tiny")} if shipped else options
     if clip == "tiny":
         return {"arch": None, "config": str(TINY / "tiny.json"), "pretrained": str(TINY / "tiny.safetensors")}
     arch, _, tag = clip.rpartition("/")  # OpenAI's spelling of an architecture has a slash as well

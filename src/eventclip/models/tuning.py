@@ -7,7 +7,7 @@ learn too and no further adapter: use `TextAdapter`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -138,6 +138,9 @@ def _ids(model: nn.Module, kind: type[nn.Module]) -> set[int]:
     return {id(p) for module in model.modules() if isinstance(module, kind) for p in module.parameters()}
 
 
+_Factors = nn.ParameterDict | Mapping[str, Tensor]
+
+
 class LowRankUpdate(nn.Module):
     """Adds a low-rank product to (some row blocks of) a weight matrix: (R, C) -> (R, C).
 
@@ -166,12 +169,16 @@ class LowRankUpdate(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The updated weight, of the shape that was given."""
-        rows = weight.chunk(len(self.blocks))
-        updated = [
-            block + (self.up[name] @ self.down[name]).view(block.shape) if name in self.up else block
-            for name, block in zip(self.blocks, rows, strict=True)
-        ]
-        return updated[0] if len(updated) == 1 else torch.cat(updated)
+        return add_low_rank(weight, self.blocks, self.down, self.up)
+
+
+def add_low_rank(weight: Tensor, blocks: Sequence[str], down: _Factors, up: _Factors) -> Tensor:
+    """Add up · down to the row blocks of a weight that have a pair, see :class:`LowRankUpdate`."""
+    updated = [
+        block + (up[name] @ down[name]).view(block.shape) if name in up else block
+        for name, block in zip(blocks, weight.chunk(len(blocks)), strict=True)
+    ]
+    return updated[0] if len(updated) == 1 else torch.cat(updated)
 
 
 class _Matrix(NamedTuple):

@@ -51,7 +51,8 @@ class Teacher:
 
     def decides(self) -> dict[str, Any]:
         """Those of them that decide what it thinks of a recording: where its weights lie does not."""
-        clip = {name: value for name, value in self.metadata["clip"].items() if name not in ("pretrained", "config")}
+        places = ("pretrained", "config", "aligned")
+        clip = {name: value for name, value in self.metadata["clip"].items() if name not in places}
         return {**{name: value for name, value in self.metadata.items() if name != "checkpoint"}, "clip": clip}
 
 
@@ -179,7 +180,10 @@ def _as_the_teacher_sees(cfg: DictConfig, path: Path) -> DictConfig:
     """Take what decides the teacher's probabilities from its own metadata: it labels as it was tested."""
     theirs = read_checkpoint(path, trust=cfg.trust)["eventclip"]["config"]
     decisive = ("clip", "tuning", "adapter", "classifier", "frames", "views")
-    return _changed(cfg, {name: theirs[name] for name in decisive if name in theirs})
+    sections = {name: theirs[name] for name in decisive if name in theirs}
+    if cfg.clip.get("aligned") is not None:  # where the file is now; another one is refused by its checksum
+        sections["clip"] = {**sections["clip"], "aligned": cfg.clip.aligned}
+    return _changed(cfg, sections)
 
 
 def _changed(cfg: DictConfig, sections: dict[str, Any]) -> DictConfig:
