@@ -78,8 +78,9 @@ def as_events(events: NDArray[Any]) -> Events:
         UserError: no such array, or a value that EVENT_DTYPE cannot hold.
     """
     names = events.dtype.names if isinstance(events, np.ndarray) else None
-    if names is None or not set("txyp") <= set(names) or events.dtype == EVENT_DTYPE:
-        return _opaque(events).view(EVENT_DTYPE)
+    if names is None or events.dtype == EVENT_DTYPE or not set("txyp") <= set(names):
+        _opaque(events)
+        return events
     polarity = events["p"]
     if polarity.dtype.kind in "if" and len(polarity) and polarity.min() == -1:
         polarity = np.where(polarity == -1, 0, polarity)

@@ -26,7 +26,7 @@ from eventclip.io.formats import (
     check_options,
     check_sensor,
     checked_stream,
-    naming,
+    Naming,
     open_stream,
     together,
 )
@@ -155,7 +155,7 @@ class RecordingReader:
             name = "the events array"
             if recording.dtype == EVENT_DTYPE:  # whose unit is known
                 options = replace(options, time_unit=None)
-            with naming(name):
+            with Naming(name):
                 opened = table_in_memory(recording, CHUNK_EVENTS).opened(options)
             stream = checked_stream(name, opened, options, sensor_hw=sensor_hw, fallback_hw=self.trained_hw)
         else:
