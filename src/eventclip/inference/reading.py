@@ -21,12 +21,12 @@ from eventclip.io.columns import table_in_memory
 from eventclip.io.formats import (
     CHUNK_EVENTS,
     EventStream,
+    Naming,
     ReadOptions,
     applies,
     check_options,
     check_sensor,
     checked_stream,
-    Naming,
     open_stream,
     together,
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +9,6 @@ from eventclip.errors import RecordingError
 from eventclip.events.array import Events, check_events
 from eventclip.events.kernels import kernel
 
-_LITTLE = sys.byteorder == "little"
 _NEVER = -(1 << 63)  # before all times
 _BEYOND = 1 << 15  # more rows and columns than the fields of an event can hold
 _SIGNS = np.int64(1 << 31 | 1 << 15)  # of y and x, in an event's second half
@@ -59,7 +56,7 @@ def check_sound(
         return
     height, width = (_BEYOND, _BEYOND) if sensor_hw is None else sensor_hw
     before = _NEVER if last is None else last
-    if _LITTLE and events.flags.c_contiguous and min(height, width) > 0:
+    if events.flags.c_contiguous and min(height, width) > 0:
         limits = (min(int(height), _BEYOND) - 1) << 16 | (min(int(width), _BEYOND) - 1)
         if _all_sound(np.frombuffer(events, np.int64), limits, before, in_order):
             return
