@@ -12,10 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, printable
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
-from eventclip.files import printable
 from eventclip.inference.result import RecordingViews
 from eventclip.io.columns import table_in_memory
 from eventclip.io.formats import (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eventclip.errors import RecordingError, UserError
+from eventclip.errors import RecordingError, UserError, printable, reason
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.io.checks import check_sound, rows_inside
 
@@ -347,17 +347,11 @@ class Naming:
         elif isinstance(error, OSError):
             sentence = f"{self.path} cannot be read: {error.strerror or error}"
         elif isinstance(error, Exception) or type(error).__name__ == "PanicException":  # of Rust code, no Exception
-            sentence = f"{self.path} cannot be read ({_in_a_line(error)})"
+            name, told = type(error).__name__, reason(error)
+            sentence = f"{self.path} cannot be read ({name if told == name else f'{name}: {told}'})"
         else:
             return
         raise RecordingError(printable(sentence)) from error
-
-
-def printable(sentence: str) -> str:
-    """A sentence with escapes for what is not for a terminal: names inside files may hold any characters."""
-    if sentence.isprintable():
-        return sentence
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in sentence)
 
 
 def doubted(opened: Opened, error: UserError) -> UserError:
@@ -365,18 +359,6 @@ def doubted(opened: Opened, error: UserError) -> UserError:
     if opened.doubt is None or isinstance(error, DamageError):
         return type(error)(str(error))  # never itself: raised from itself it would never be let go of, nor its file
     return type(error)(f"{error} ({opened.doubt()})")
-
-
-def short(text: str, most: int = 40) -> str:
-    """What a file says, as a sentence can hold it: in one line, printable, and cut where it is long."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def _in_a_line(error: BaseException) -> str:
-    """What kind of error it is and the beginning of what it says."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
 
 
 def check_options(options: ReadOptions) -> None:

@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, reason
 from eventclip.io.columns import Piece, Table, refuse_other_arrays, table_in_memory
 from eventclip.io.formats import DamageError, Opened, ReadOptions
 from eventclip.io.limits import refuse_bomb
@@ -99,7 +99,9 @@ def open_npz(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
         except (RecordingError, MemoryError):
             raise
         except Exception as error:  # of zipfile, and of what it unpacks with, where a file is damaged
-            raise RecordingError(f"is no whole .npz file ({_reason(error)})") from error
+            nowhere = isinstance(error, OSError) and error.errno == errno.EINVAL
+            why = "its directory names places where nothing is" if nowhere else reason(error)
+            raise RecordingError(f"is no whole .npz file ({why})") from error
     if isinstance(loaded, np.ndarray):
         refuse_other_arrays(loaded.shape, loaded.dtype)
     table = table_in_memory(loaded, chunk_events)
@@ -253,11 +255,3 @@ def _plain_dtype(described: bytes) -> np.dtype[Any] | None:
     except (TypeError, ValueError):
         return None
     return dtype if dtype.itemsize else None
-
-
-def _reason(error: Exception) -> str:
-    """What an error says in its first line, or what kind it is."""
-    if isinstance(error, OSError):
-        return "its directory names places where nothing is" if error.errno == errno.EINVAL else str(error.strerror)
-    said = str(error).strip().splitlines()
-    return said[0][:120] if said else type(error).__name__
