@@ -1,5 +1,6 @@
 """What every room's tests share: golden answers, small data sets, and where the optional ../shared lies."""
 
+import copy
 import importlib.util
 import json
 import logging
@@ -275,13 +276,19 @@ def golden_clip_files(tmp_path_factory):
     return folder / "golden_clip.json", folder / "golden_clip.pt"
 
 
-@pytest.fixture
-def golden_clip(golden_clip_files: tuple[Path, Path]) -> Any:
-    """The CLIP behind the golden answers."""
+@pytest.fixture(scope="session")
+def loaded_golden_clip(golden_clip_files: tuple[Path, Path]) -> Any:
+    """The CLIP behind the golden answers, loaded once: not to be changed."""
     from eventclip import load_clip
 
     config, weights = golden_clip_files
     return load_clip(None, str(weights), config=config)
+
+
+@pytest.fixture
+def golden_clip(loaded_golden_clip: Any) -> Any:
+    """The CLIP behind the golden answers, a test's own."""
+    return copy.deepcopy(loaded_golden_clip)
 
 
 @pytest.fixture

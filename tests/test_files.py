@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from eventclip.errors import printable, reason, said
 from eventclip.files import (
     plain_name,
     plain_path,
-    printable,
     read_json,
     read_regular,
     read_text,
@@ -43,10 +43,19 @@ def test_nobody_sees_the_file_before_it_is_whole(tmp_path):
 
 
 def test_names_that_are_not_utf8_come_back_from_json(tmp_path):
-    said = {"a\udcff.npy": "é\udcfe", "path": [os.fsdecode(b"\xe9")]}
-    write_json(tmp_path / "said.json", said)
-    assert read_json(tmp_path / "said.json") == said
-    assert printable("a\udcff é") == "a\\udcff é"
+    value = {"a\udcff.npy": "é\udcfe", "path": [os.fsdecode(b"\xe9")]}
+    write_json(tmp_path / "said.json", value)
+    assert read_json(tmp_path / "said.json") == value
+
+
+def test_what_a_stranger_says_is_one_printable_line():
+    assert printable("a\udcff é\x1b[1m\n") == "a\\udcff é\\x1b[1m\\n"
+    assert printable("# a\n\n\x1b", lines=True) == "# a\n\n\\x1b"
+    assert [said(value) for value in ("plain é", "", "a\nb", 3)] == ["plain é", "''", "'a\\nb'", "3"]
+    assert said("long" * 100, 10) == "longlon..."
+    assert reason(OSError(2, "No such file", "/x")) == "No such file"
+    assert reason(ValueError("first\n  second")) == "first second"
+    assert reason(KeyError()) == "KeyError"
 
 
 @pytest.mark.parametrize(

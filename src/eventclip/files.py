@@ -257,11 +257,6 @@ def plain_name(name: str) -> bool:
     return "/" not in name and plain_path(name)
 
 
-def printable(text: str) -> str:
-    r"""Text that every terminal, log and table takes: bytes of a name that are no UTF-8 as ``\udcff``."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _check_regular(mode: int, path: Path) -> None:
     if stat.S_ISREG(mode):
         return

@@ -47,8 +47,9 @@ def rows(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_a_folder_becomes_one_row_a_recording_equal_to_the_api(run, films, tmp_path):
+def test_a_folder_becomes_one_row_a_recording_equal_to_the_api(run, films, tmp_path, capsys):
     run(predict, f"recordings={films}", *MODEL, KNOWN, "out=p.csv", "top=2")
+    assert capsys.readouterr().err.splitlines()[-1] == "eventclip: p.csv: 3 recordings"
     run(predict, f"recordings='{films}/*/*.npy'", *MODEL, KNOWN, "out=p.jsonl")
     table = rows(tmp_path / "here" / "p.csv")
     lines = [json.loads(line) for line in (tmp_path / "here" / "p.jsonl").read_text().splitlines()]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 from hydra.core.config_store import ConfigStore
@@ -207,6 +208,39 @@ def test_a_folder_of_runs_in_a_files_place_is_told(told, tmp_path):
     (tmp_path / "file").touch()
     sentence = told("train", "adapter=text", "hydra.mode=RUN", "hydra.run.dir=file/run")
     assert sentence.startswith("file/run cannot be made or opened (Not a directory)")
+
+
+@pytest.mark.parametrize("choice", [["experiment=demo"], ["-m", "adapter=text,joint"]])
+def test_a_runs_folder_is_refused_in_a_sweep_and_nothing_left(told, typed, tmp_path, choice):
+    sentence = told("train", *choice, "hydra.run.dir=mine")
+    assert sentence.startswith("hydra.run.dir=mine is the folder of one run, and this is a sweep: add hydra.mode=RUN")
+    assert not list(tmp_path.iterdir())
+    ((_, folder),) = typed("train", "experiment=demo", "hydra.run.dir=mine", "hydra.mode=RUN")
+    assert folder == str(tmp_path / "mine")
+
+
+def test_a_mistake_found_late_leaves_no_empty_folder(told, tmp_path):
+    def fails(cfg):
+        raise UserError("there is no folder x")
+
+    assert told("train", "adapter=text", "hydra.run.dir=mine", does=fails) == "there is no folder x"
+    assert not (tmp_path / "mine").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.json").touch()
+    told("train", "adapter=text", "hydra.run.dir=mine", does=fails)
+    assert (tmp_path / "mine" / "results.json").exists()
+
+
+def test_a_typo_in_a_group_of_an_own_experiment_is_told(told, tmp_path):
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\noptim: {lrr: 0.1}\n")
+    sentence = told("train", "--config-dir", "own", "experiment=mine")
+    assert sentence == "optim.lrr is no setting of optim, did you mean optim.lr?"
+
+
+def test_a_commands_version_is_the_packages(typed, capsys):
+    assert typed("train", "--version") == []
+    assert capsys.readouterr().out == f"eventclip {version('eventclip')}\n"
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(typed):

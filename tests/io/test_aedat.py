@@ -51,7 +51,7 @@ def test_streams_are_listed_where_none_is_chosen(tmp_path, encoders, wanted):
 
 def test_names_of_streams_are_told_in_one_line(tmp_path, encoders):
     (tmp_path / "a.aedat4").write_bytes(encoders.aedat4({"a\nb\t": encoders.made(10), "c" * 999: encoders.made(10)}))
-    with pytest.raises(RecordingError, match=r"choose one of 0 \(a b\), 1 \(c{39}…\) by") as caught:
+    with pytest.raises(RecordingError, match=r"choose one of 0 \('a\\nb\\t'\), 1 \(c{37}\.\.\.\) by") as caught:
         read_events(tmp_path / "a.aedat4")
     assert "\n" not in str(caught.value)
 

@@ -1,5 +1,7 @@
 """An event that no camera can have sent is found wherever it is, and named by its row in the recording."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,31 @@ def test_a_flaw_is_found_at_every_row(layout, sensor, flaw):
         events[flaw][row] = value
         with pytest.raises(UserError, match=message.format(row=100 + row)):
             check_sound(layout(events), sensor, first=100, last=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_bytes_pass_as_the_definition_says(seed):
+    """Whatever lies between the fields, and at both ends of what a sensor and a coordinate can be."""
+    rng, passed = np.random.default_rng(seed), 0
+    for _ in range(100):
+        height, width = (int(side) for side in rng.choice([1, 2, 180, 32_767, 32_768, 40_000], 2))
+        events = np.frombuffer(rng.bytes(16 * 3), EVENT_DTYPE).copy()
+        events["t"] = np.sort(events["t"] // 4)
+        for name, side in (("x", width), ("y", height)):
+            places = np.array([0, side - 1, side - 1, side, -1, -32_768]).clip(-32_768, 32_767)
+            events[name] = rng.choice(places, 3, p=[0.3, 0.3, 0.3, 0.04, 0.03, 0.03])
+        events["p"] = rng.choice([0, 1, 2, 255], 3, p=[0.45, 0.45, 0.05, 0.05])
+        x, y, p = (events[name].astype(int) for name in "xyp")
+        sound = bool(((x >= 0) & (x < width) & (y >= 0) & (y < height) & (p < 2)).all())
+        with contextlib.nullcontext() if sound else pytest.raises(UserError):
+            check_sound(events, (height, width))
+        passed += sound
+    assert 20 < passed < 80
+
+
+def test_a_sensor_without_rows_holds_no_event():
+    with pytest.raises(UserError, match="at least one row"):
+        check_sound(sound(), (0, 240))
 
 
 def test_the_first_of_several_flaws_is_told():

@@ -122,16 +122,18 @@ import re, sys
 from pathlib import Path
 from eventclip.io.formats import open_stream
 from eventclip.events.windows import SlidingWindow
-stream = open_stream(sys.argv[1], chunk_events=1 << 16)
-windows = sum(1 for _ in SlidingWindow(events=20_000)(stream.chunks))
-print(windows, re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+for path in sys.argv[1:]:
+    stream = open_stream(path, chunk_events=1 << 16)
+    windows = sum(1 for _ in SlidingWindow(events=20_000)(stream.chunks))
+    print(windows, re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".dat", ".raw", ".bin", ".h5", ".csv"])
 def test_ten_times_the_events_take_no_more_memory(tmp_path, encoders, suffix):
-    peaks = []
-    for count in (400_000, 1_600_000 if suffix == ".csv" else 4_000_000):  # text takes its time
+    counts = (200_000, 1_600_000 if suffix == ".csv" else 4_000_000 if suffix == ".h5" else 2_000_000)
+    paths = []
+    for count in counts:
         path = Path(tmp_path, f"{count}{suffix}")
         events = made(count)
         if suffix == ".npy":
@@ -141,14 +143,20 @@ def test_ten_times_the_events_take_no_more_memory(tmp_path, encoders, suffix):
                 for name in "txyp":
                     file.create_dataset(f"events/{name}", data=events[name], chunks=(1 << 15,), compression="lzf")
         elif suffix == ".csv":
-            np.savetxt(path, np.stack([events[name] for name in "txyp"], axis=1), "%d", ",", header="t,x,y,p")
+            rows = np.stack([events[name] for name in "txyp"], axis=1)[:100_000]
+            rows[:, 0] = 0
+            with path.open("wb") as file:
+                np.savetxt(file, rows, "%d", ",", header="t,x,y,p")
+            block = path.read_bytes().split(b"\n", 1)[1]
+            with path.open("ab") as file:
+                file.writelines([block] * (count // len(rows) - 1))
         elif suffix == ".dat":
             path.write_bytes(encoders.dat(events))
         else:
             path.write_bytes(encoders.atis(events) if suffix == ".bin" else encoders.raw(encoders.evt2(events)))
-        done = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True)
-        windows, peak = map(int, done.stdout.split())
-        assert windows == count // 20_000
-        peaks.append(peak)
+        paths.append(path)
+    done = subprocess.run([sys.executable, "-c", PEAK, *paths], capture_output=True, text=True, check=True)
+    windows, peaks = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
+    assert windows == tuple(count // 20_000 for count in counts)
     held = 32_000 if suffix == ".h5" else 8_000  # HDF5 keeps an index of what it has read
-    assert peaks[1] - peaks[0] < held  # KiB; the events themselves are 56 MiB more
+    assert peaks[1] - peaks[0] < held  # KiB; the events themselves are 21 MiB more, in HDF5 58

@@ -11,6 +11,8 @@ from eventclip.errors import UserError
 from eventclip.models.factory import load_clip
 from eventclip.models.tuning import tune
 
+pytestmark = pytest.mark.tower
+
 RESNET = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16},

@@ -18,6 +18,8 @@ TOWERS = {
 }
 FAST = ("RN50", "ViT-B/32")
 
+pytestmark = pytest.mark.tower
+
 
 @pytest.mark.parametrize("arch", [a if a in FAST else pytest.param(a, marks=pytest.mark.slow) for a in TOWERS])
 def test_each_of_openais_towers_encodes_views_to_its_width(arch):

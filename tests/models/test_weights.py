@@ -337,7 +337,7 @@ def test_an_own_architecture_has_no_tags(golden_clip_files):
             '{"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"tokenizer_kwargs": {"trust_remote_code": true}}}',
             "trust_remote_code, which could run code",
         ),
-        (" " * 2**21, "more than any architecture"),
+        (" " * 2**21, "more than 1,048,576 bytes"),
     ],
 )
 def test_a_configuration_that_is_none_is_refused(tmp_path, content, message):
@@ -350,7 +350,7 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, content, message):
 
 def test_a_configuration_that_is_no_file_does_not_wait(tmp_path):
     os.mkfifo(tmp_path / "fifo.json")
-    for path, message in ((tmp_path / "fifo.json", "no regular file"), (tmp_path, "is a folder")):
+    for path, message in ((tmp_path / "fifo.json", "is a pipe and no file"), (tmp_path, "is a folder and no file")):
         with pytest.raises(UserError, match=message):
             load_clip(None, config=path)
     with pytest.raises(UserError, match="no regular file"):

@@ -61,7 +61,9 @@ def _check_section(section: DictConfig, schema: type, prefix: str, resolve: bool
         renamed = renamed_setting(f"{prefix}{name}")
         if renamed is not None:
             raise UserError(renamed)
-        if prefix and schema is not Paths and not name.startswith("_") and "_target_" not in section:
+        target = str(section.get("_target_")) if "_target_" in section and prefix else ""
+        whole = not target or (target in TARGETS and target.startswith("eventclip."))  # others take more than is known
+        if prefix and schema is not Paths and not name.startswith("_") and whole:
             hint = close_to(f"{prefix}{name}", [f"{prefix}{one}" for one in kinds])
             raise UserError(f"{prefix}{name} is no setting of {prefix[:-1]}{hint or ': --cfg job prints all of them'}")
 

@@ -16,6 +16,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from eventclip.cluster import slurm_job
@@ -26,6 +27,7 @@ from eventclip.config.inputs import check_checkpoint
 from eventclip.config.run_folders import sweep_folder
 from eventclip.config.schema import EvaluateConfig, ImportConfig, PseudoLabelConfig, TrainConfig
 from eventclip.config.sentences import check_choices, command, innermost_sentence
+from eventclip.errors import UserError
 
 __all__ = [
     "CONFIG_DIR",
@@ -159,4 +161,16 @@ class CheckingLoader(ConfigLoaderImpl):
         check_choices(parsed, options)
         cfg = super().load_configuration(config_name, overrides, *args, **kwargs)
         check_config(cfg, self.command)
+        if kwargs.get("validate_sweep_overrides", True):  # else Hydra asks for the mode, and lets no error pass
+            _refuse_folder_of_a_sweep(cfg, overrides)
         return cfg
+
+
+def _refuse_folder_of_a_sweep(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse a run's folder where several runs are asked for, which would not be used."""
+    given = next((one for one in overrides if one.startswith("hydra.run.dir=")), None)
+    if given is not None and OmegaConf.select(cfg, "hydra.mode") == RunMode.MULTIRUN:
+        raise UserError(
+            f"{given} is the folder of one run, and this is a sweep: add hydra.mode=RUN for one run, or give "
+            f"hydra.sweep.dir= in its place"
+        )

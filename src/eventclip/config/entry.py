@@ -53,6 +53,10 @@ def entry(
             try:
                 if set(_HELP) & set(sys.argv[1:]):
                     print(help_of(name, sys.argv[1:]), end="")
+                elif "--version" in sys.argv[1:]:
+                    from eventclip import __version__
+
+                    print(f"eventclip {__version__}")
                 elif experiments and not set(sys.argv[1:]) - set(_SWEEPS):
                     print(experiments_of(name), end="")
                 else:
@@ -137,15 +141,20 @@ def _run(
         offer_checkpoint,
         register_schema,
     )
+    from eventclip.config.run_folders import remove_unused_folder
     from eventclip.errors import UserError
 
     @command
     @functools.wraps(task)
     def checked(cfg: DictConfig) -> Any:
-        check_config(cfg, name, resolve=True)
-        if before is not None:
-            before(cfg)
-        return task(cfg)
+        try:
+            check_config(cfg, name, resolve=True)
+            if before is not None:
+                before(cfg)
+            return task(cfg)
+        except UserError:
+            remove_unused_folder()
+            raise
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{' '.join(sys.argv[1:])} cannot be read ({message}): expected KEY=VALUE ..., or --help")

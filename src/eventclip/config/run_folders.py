@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 _WHERE = ("data.root", "trainer", "hydra/launcher")
@@ -46,6 +48,17 @@ def differences(folders: Sequence[Path]) -> dict[Path, str]:
     typed = {folder: overrides_of(folder) for folder in folders}
     shared = set.intersection(*map(set, typed.values())) if len(typed) > 1 else set()
     return {folder: " ".join(one for one in overrides if one not in shared) for folder, overrides in typed.items()}
+
+
+def remove_unused_folder() -> None:
+    """Remove the folder of the run that ends with a mistake, where it holds nothing but what Hydra writes first."""
+    hydra = HydraConfig.get()
+    if hydra.output_subdir is None:
+        return
+    folder = Path(hydra.runtime.output_dir)
+    written = [path for path in folder.glob("*") if path.suffix != ".log" or path.stat().st_size]
+    if folder != Path.cwd() and [path.name for path in written] == [hydra.output_subdir]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _says_where(override: str) -> bool:

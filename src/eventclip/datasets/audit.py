@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from eventclip.datasets.recordings import SPLITS, Recordings
 from eventclip.datasets.sources import EventFiles
-from eventclip.errors import RecordingError, UserError
-from eventclip.files import printable, write_json
+from eventclip.errors import RecordingError, UserError, printable
+from eventclip.files import write_json
 from eventclip.progress import tqdm
 from eventclip.tables import aligned
 
@@ -223,7 +223,7 @@ class DataCheck:
             "\n".join(_damage(self)) or "no damage found",
             "\n".join(_remarks(self)),
         ]
-        return printable("\n\n".join(block for block in blocks if block))
+        return printable("\n\n".join(block for block in blocks if block), lines=True)
 
 
 def check_data(datamodule: EventDataModule, splits: Sequence[str] | None = None, *, progress: bool = True) -> DataCheck:

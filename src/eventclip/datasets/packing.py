@@ -29,9 +29,9 @@ from eventclip.datasets.packs import (
     read_block,
 )
 from eventclip.datasets.recordings import SPLITS
-from eventclip.errors import RecordingError, UserError
+from eventclip.errors import RecordingError, UserError, printable
 from eventclip.events.array import Events
-from eventclip.files import fingerprint, held, printable, write_json
+from eventclip.files import fingerprint, held, write_json
 from eventclip.parallel import cores, map_ordered
 from eventclip.progress import tqdm
 

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from eventclip.blocks import KEY, Keys, read_whole, stored
 from eventclip.datasets.recordings import Recordings
-from eventclip.errors import RecordingError, UserError
+from eventclip.errors import RecordingError, UserError, reason
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.kernels import kernel
 from eventclip.files import ODD_NAME, fingerprint, plain_name, plain_path, read_json
@@ -86,12 +86,6 @@ def _close_all() -> None:
 # A child that inherits an open HDF5 file shares its state with the parent; each process opens its own when it reads.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_close_all)
-
-
-def _reason(error: BaseException) -> str:
-    """What HDF5 says, in one line."""
-    told = " ".join(str(error).split())
-    return told[:200] or type(error).__name__
 
 
 class PackedFolder(NamedTuple):
@@ -352,7 +346,7 @@ class Pack:
                 f"data.packed"
             ) from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{path / HEADER} cannot be read ({_reason(error)}): check data.packed") from None
+            raise UserError(f"{path / HEADER} cannot be read ({reason(error)}): check data.packed") from None
         try:
             self.header = PackHeader.from_json(told)
             self.count = sum(folder.recordings for folder in self.header.folders)
@@ -431,9 +425,7 @@ class Pack:
             try:
                 mapped: Any = np.memmap(self.path / self.header.index, dtype, "r", place, (size,)) if size else []
             except (OSError, ValueError) as error:
-                raise RecordingError(
-                    f"{self.path} has changed or gone since it was opened ({_reason(error)})"
-                ) from None
+                raise RecordingError(f"{self.path} has changed or gone since it was opened ({reason(error)})") from None
             self._tables[name] = np.asarray(mapped, dtype)
         return self._tables[name]
 
@@ -526,7 +518,7 @@ class Pack:
             name = os.fsdecode(self._table("paths")[row])
             block = self.header.blocks[number][0] if number < len(self.header.blocks) else self.header.index
             raise RecordingError(
-                f"{self.path} is damaged where {name} lies ({_reason(error)}): remove {block} and {HEADER} and run the "
+                f"{self.path} is damaged where {name} lies ({reason(error)}): remove {block} and {HEADER} and run the "
                 f"same eventclip pack again, which makes only what is missing"
             ) from None
         return events, (int(told["height"]), int(told["width"])) if told["height"] else None

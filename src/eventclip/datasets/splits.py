@@ -18,8 +18,7 @@ from eventclip.datasets.packs import Listed, PackedFolders
 from eventclip.datasets.recordings import SPLITS, Recordings, list_kept
 from eventclip.datasets.sampling import FewShot, stratified_split
 from eventclip.datasets.sources import EventFiles
-from eventclip.errors import RecordingError, UserError
-from eventclip.files import printable
+from eventclip.errors import RecordingError, UserError, printable
 from eventclip.io.formats import readable_suffixes
 
 log = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ class RecordingSplits:
         return names
 
     def _name_of(self, class_folder: str) -> str:
-        if printable(class_folder) != class_folder:
+        if os.fsencode(class_folder).decode(errors="ignore") != class_folder:
             raise UserError(
                 f"class folder {os.fsencode(class_folder)!r} of {self.root} has no name in UTF-8 for a prompt: rename "
                 f"it, or name all classes by data.class_names=[NAME,...]"

@@ -31,6 +31,7 @@ Events: TypeAlias = NDArray[Any]
 """(N,) array of EVENT_DTYPE; static types cannot name its fields."""
 
 _LIMITS = {"t": (-(2**62), 2**62), "x": (-(2**15), 2**15 - 1), "y": (-(2**15), 2**15 - 1), "p": (0, 1)}
+_POLARITY, _16_BITS = np.int64(0xFF << 32), np.int64(0xFFFF)  # in an event's second half
 _OPAQUE = np.dtype((np.void, EVENT_DTYPE.itemsize))
 
 
@@ -78,8 +79,9 @@ def as_events(events: NDArray[Any]) -> Events:
         UserError: no such array, or a value that EVENT_DTYPE cannot hold.
     """
     names = events.dtype.names if isinstance(events, np.ndarray) else None
-    if names is None or not set("txyp") <= set(names) or events.dtype == EVENT_DTYPE:
-        return _opaque(events).view(EVENT_DTYPE)
+    if names is None or events.dtype == EVENT_DTYPE or not set("txyp") <= set(names):
+        _refuse_others(events)
+        return events
     polarity = events["p"]
     if polarity.dtype.kind in "if" and len(polarity) and polarity.min() == -1:
         polarity = np.where(polarity == -1, 0, polarity)
@@ -98,7 +100,7 @@ def check_events(events: Events, sensor_hw: tuple[int, int], *, first: int = 0) 
         UserError: wrong dtype or shape, an impossible sensor, or an event outside the sensor; the first such
             event, its x and y and the sensor are named.
     """
-    _opaque(events)
+    _refuse_others(events)
     height, width = sensor_hw
     if height < 1 or width < 1:
         raise UserError(f"A sensor has at least one row and one column, got sensor_hw=({height}, {width}).")
@@ -163,10 +165,12 @@ def centre(events: Events, sensor_hw: tuple[int, int], *, must_fit: bool = False
     Raises:
         UserError: the bounding box is larger than the sensor, where it must fit.
     """
-    moved: Events = np.empty_like(_opaque(events)).view(EVENT_DTYPE)
+    _refuse_others(events)
+    moved: Events = np.empty(len(events), EVENT_DTYPE)
     if len(events):
         height, width = sensor_hw
-        rows, columns = _centre(events, height, width, moved)
+        events = np.ascontiguousarray(events)
+        rows, columns = _centre(events, _in_halves(events), height, width, _in_halves(moved))
         if must_fit and (rows > height or columns > width):
             raise UserError(
                 f"The events take {rows} rows and {columns} columns, and the sensor has {height} and {width}: give "
@@ -261,11 +265,24 @@ def moved(events: Events, sensor_hw: tuple[int, int], move: Move) -> Events:
     return events
 
 
-def _opaque(events: Events) -> NDArray[np.void]:
-    """View events as opaque records: numpy copies those 15 times faster than field by field."""
+def _in_halves(events: Events) -> NDArray[np.int64]:
+    """View one event or more, contiguous, as two words of 64 bits each: t, then x, y, p from the lowest bit on.
+
+    That is so on little-endian machines, and numba runs on no others.
+    """
+    return np.frombuffer(events, np.int64)  # in half the time of a view
+
+
+def _refuse_others(events: Events) -> None:
+    """Refuse what is not an event array."""
     if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
         found = f"{events.dtype} {events.shape}" if isinstance(events, np.ndarray) else type(events).__name__
         raise UserError(f"Events must be a one-dimensional array of EVENT_DTYPE, got {found}.")
+
+
+def _opaque(events: Events) -> NDArray[np.void]:
+    """View events as opaque records: numpy copies those 15 times faster than field by field."""
+    _refuse_others(events)
     return events.view(_OPAQUE)
 
 
@@ -305,8 +322,13 @@ def _all_inside(events: Events, height: int, width: int) -> bool:
 
 
 @kernel
-def _centre(events: Events, height: int, width: int, moved: Events) -> tuple[int, int]:
-    """Fill ``moved`` with the events shifted as :func:`centre` says; gives the rows and columns that they take."""
+def _centre(
+    events: Events, halves: NDArray[np.int64], height: int, width: int, moved: NDArray[np.int64]
+) -> tuple[int, int]:
+    """Fill ``moved`` with the events shifted as :func:`centre` says; gives the rows and columns that they take.
+
+    Written in halves of 64 bits, t and then p, y, x, it takes three quarters of the time that single fields do.
+    """
     start, left, right, top, bottom = events[0].t, events[0].x, events[0].x, events[0].y, events[0].y
     for i in range(np.uint64(len(events))):  # unsigned, as numba tests signed indices at each use
         event = events[i]
@@ -315,6 +337,7 @@ def _centre(events: Events, height: int, width: int, moved: Events) -> tuple[int
         top, bottom = min(top, event.y), max(bottom, event.y)
     dx, dy = (np.int64(right) + left + 1 - width) // 2, (np.int64(bottom) + top + 1 - height) // 2
     for i in range(np.uint64(len(events))):
-        event = events[i]
-        moved[i].t, moved[i].x, moved[i].y, moved[i].p = event.t - start, event.x - dx, event.y - dy, event.p
+        rest = halves[2 * i + 1]
+        moved[2 * i] = halves[2 * i] - start
+        moved[2 * i + 1] = (rest & _POLARITY) | ((rest >> 16) - dy & _16_BITS) << 16 | (rest - dx & _16_BITS)
     return np.int64(bottom) - top + 1, np.int64(right) - left + 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eventclip.errors import RecordingError, UserError
+from eventclip.errors import RecordingError, UserError, printable
 from eventclip.events.windows import SlidingWindow
 from eventclip.files import fingerprint
 from eventclip.inference.listing import Found, find_recordings
@@ -43,6 +44,9 @@ def predict(settings: dict[str, Any]) -> None:
     from eventclip.inference.settings import build_model
 
     errors = prediction.make(build_model(settings))
+    if settings["out"] is not None:
+        count = len(found.paths)
+        print(printable(f"eventclip: {settings['out']}: {count} recording{'s' * (count > 1)}"), file=sys.stderr)
     if errors:
         raise UserError(f"{len(errors)} of {len(found.paths)} recordings could not be classified: {errors[0]}")
 
@@ -126,6 +130,7 @@ class Prediction:
                         len(found.window.events),
                         None if seen is None else seen.probabilities,
                         None if seen is None else seen.views.pixels[len(seen.views) // 2],
+                        int(found.window.events["t"][-1]) if len(found.window.events) else None,
                     )
         except RecordingError as error:
             return [self._add_error(path, error)]

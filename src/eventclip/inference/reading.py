@@ -12,21 +12,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, printable
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
-from eventclip.files import printable
 from eventclip.inference.result import RecordingViews
 from eventclip.io.columns import table_in_memory
 from eventclip.io.formats import (
     CHUNK_EVENTS,
     EventStream,
+    Naming,
     ReadOptions,
     applies,
     check_options,
     check_sensor,
     checked_stream,
-    naming,
     open_stream,
     together,
 )
@@ -155,7 +154,7 @@ class RecordingReader:
             name = "the events array"
             if recording.dtype == EVENT_DTYPE:  # whose unit is known
                 options = replace(options, time_unit=None)
-            with naming(name):
+            with Naming(name):
                 opened = table_in_memory(recording, CHUNK_EVENTS).opened(options)
             stream = checked_stream(name, opened, options, sensor_hw=sensor_hw, fallback_hw=self.trained_hw)
         else:

@@ -20,9 +20,9 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, said
 from eventclip.events.array import EVENT_DTYPE, Events
-from eventclip.io.formats import Opened, ReadOptions, short, together
+from eventclip.io.formats import Opened, ReadOptions, together
 from eventclip.io.limits import NoFrameError, lz4_unpacked, zstd_unpacked
 
 _MAGIC = b"#!AER-DAT4.0\r\n"
@@ -170,7 +170,7 @@ def _stream(node: ET.Element) -> _Stream:
     """What a node of the description says of a stream."""
     number = node.get("name", "")
     if not _NUMBER.fullmatch(number):
-        raise _damaged(f"a stream has the number {short(number)}")
+        raise _damaged(f"a stream has the number {said(number, 40)}")
     info = next((child for child in node.findall("node") if child.get("name") == "info"), None)
     camera = {} if info is None else _attributes(info)
     width, height = camera.get("sizeX", ""), camera.get("sizeY", "")
@@ -192,11 +192,10 @@ def _chosen(streams: list[_Stream], wanted: str | None) -> _Stream:
         fitting = [stream for stream in streams if stream[label] == str(wanted)]
         if len(fitting) == 1:
             return fitting[0]
-    listed = ", ".join(f"{stream.number} ({short(stream.name) or 'without a name'})" for stream in streams)
+    names = [said(stream.name, 40) if stream.name else "without a name" for stream in streams]
+    listed = ", ".join(f"{stream.number} ({name})" for stream, name in zip(streams, names, strict=True))
     found = (
-        f"holds {len(streams)} streams of events"
-        if wanted is None
-        else f"has no one stream called {short(str(wanted))}"
+        f"holds {len(streams)} streams of events" if wanted is None else f"has no one stream called {said(wanted, 40)}"
     )
     raise RecordingError(f"{found}: choose one of {listed} by its number or name, such as stream={streams[0].number}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,9 +9,11 @@ from eventclip.errors import RecordingError
 from eventclip.events.array import Events, check_events
 from eventclip.events.kernels import kernel
 
-_LITTLE = sys.byteorder == "little"
-_FLAWS = np.int64(0xFE << 32 | 1 << 31 | 1 << 15)  # in an event's second half: p above 1, y or x below 0
+_NEVER = -(1 << 63)  # before all times
 _BEYOND = 1 << 15  # more rows and columns than the fields of an event can hold
+_SIGNS = np.int64(1 << 31 | 1 << 15)  # of y and x, in an event's second half
+_FLAWS = np.int64(0xFE << 32) | _SIGNS  # p above 1, y or x below 0
+_PLACE = np.int64(0x7FFF << 16 | 0x7FFF)  # y and x without their signs
 
 
 def rows_inside(events: Events, sensor_hw: tuple[int, int]) -> NDArray[np.int64] | None:
@@ -55,17 +55,18 @@ def check_sound(
     if not len(events):
         return
     height, width = (_BEYOND, _BEYOND) if sensor_hw is None else sensor_hw
-    before = int(events["t"][0]) if last is None else last
-    if sensor_hw is None and _LITTLE and events.flags.c_contiguous:
-        if _all_plain(events.view(np.int64), before, in_order):
+    before = _NEVER if last is None else last
+    if events.flags.c_contiguous and min(height, width) > 0:
+        limits = (min(int(height), _BEYOND) - 1) << 16 | (min(int(width), _BEYOND) - 1)
+        if _all_sound(np.frombuffer(events, np.int64), limits, before, in_order):
             return
-    elif _all_sound(events, min(height, _BEYOND), min(width, _BEYOND), before, in_order):
-        return
     x, y, t, p = (events[name] for name in "xytp")
     previous = np.concatenate([[before], t[:-1]])
     back = (t < previous) & in_order
     flawed = (x < 0) | (x >= width) | (y < 0) | (y >= height) | (p > 1) | back
     at = int(flawed.argmax())
+    if not flawed[at]:
+        return
     row = first + int(at if rows is None else rows[at])
     for name, expected in (("x", "0 or more"), ("y", "0 or more"), ("p", "0 or 1")):
         if events[name][at] < 0 or (name == "p" and p[at] > 1):
@@ -79,26 +80,17 @@ def check_sound(
 
 
 @kernel
-def _all_plain(halves: NDArray[np.int64], before: int, in_order: bool) -> bool:
-    """Whether no event, in two 64-bit halves each, has a flaw, the sensor aside; in half the time of what follows."""
-    flaws, back, previous = np.int64(0), False, before
+def _all_sound(halves: NDArray[np.int64], limits: int, before: int, in_order: bool) -> bool:
+    """Whether no event, in two 64-bit halves each, has a flaw; a way out of the loop would keep it from vectorising.
+
+    The limits are the largest y and x, where an event has them. They are compared in one subtraction: what is left of a
+    sign put before each limit tells whether the place exceeds it, and never reaches into its neighbour.
+    """
+    flaws, fits, back, previous, most = np.int64(0), _SIGNS, False, before, _SIGNS | limits
     for i in range(np.uint64(len(halves) // 2)):
-        time = halves[2 * i]
-        flaws |= halves[2 * i + 1]
+        time, rest = halves[2 * i], halves[2 * i + 1]
+        flaws |= rest
+        fits &= most - (rest & _PLACE)
         back |= time < previous
         previous = time
-    return not (flaws & _FLAWS) and not (back and in_order)
-
-
-@kernel
-def _all_sound(events: Events, height: int, width: int, before: int, in_order: bool) -> bool:
-    """Whether no event has a flaw. Without a way out of the loop, so that it is vectorised."""
-    rows, columns = np.uint16(height), np.uint16(width)
-    odd, previous = False, before
-    for i in range(np.uint64(len(events))):
-        event = events[i]
-        # Unsigned and 16 bits wide, negative coordinates are beyond any sensor.
-        odd |= (np.uint16(event.x) >= columns) | (np.uint16(event.y) >= rows) | (event.p > 1)
-        odd |= in_order & (event.t < previous)
-        previous = event.t
-    return not odd
+    return not (flaws & _FLAWS) and fits == _SIGNS and not (back and in_order)

@@ -6,7 +6,6 @@ put together, so that both give the same events or the same sentence.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import operator
 import stat
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eventclip.errors import RecordingError, UserError
+from eventclip.errors import RecordingError, UserError, printable, reason
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.io.checks import check_sound, rows_inside
 
@@ -223,10 +222,10 @@ def open_stream(
             raised where they are reached.
         UserError: an option that does not exist.
     """
-    path = Path(path)
+    path = path if isinstance(path, Path) else Path(path)
     check_options(options)
     check_sensor(sensor_hw)
-    with naming(path):
+    with Naming(path):
         chosen = _format_of(path, options)
         _refuse_what_is_no_file(path, chosen.name)
         opened = chosen.open(path, options, chunk_events)
@@ -326,30 +325,33 @@ def together(chunks: Sequence[Events]) -> Events:
     return whole.view(EVENT_DTYPE)
 
 
-@contextlib.contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Put the path before what went wrong with its recording, whatever it is: one bad file is one sentence."""
-    try:
-        yield
-    except RecordingError as error:
-        raise RecordingError(printable(f"{path} {error}")) from error
-    except UserError as error:
-        raise RecordingError(printable(f"{path}: {error}")) from error
-    except OSError as error:
-        raise RecordingError(printable(f"{path} cannot be read: {error.strerror or error}")) from error
-    except Exception as error:
-        raise RecordingError(printable(f"{path} cannot be read ({_in_a_line(error)})")) from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust code, which is no Exception
-            raise
-        raise RecordingError(printable(f"{path} cannot be read ({_in_a_line(error)})")) from error
+class Naming:
+    """Put the path before what went wrong with its recording, whatever it is: one bad file is one sentence.
 
+    Args:
+        path: what the sentence begins with.
+    """
 
-def printable(sentence: str) -> str:
-    """A sentence with escapes for what is not for a terminal: names inside files may hold any characters."""
-    if sentence.isprintable():
-        return sentence
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in sentence)
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, RecordingError):
+            sentence = f"{self.path} {error}"
+        elif isinstance(error, UserError):
+            sentence = f"{self.path}: {error}"
+        elif isinstance(error, OSError):
+            sentence = f"{self.path} cannot be read: {error.strerror or error}"
+        elif isinstance(error, Exception) or type(error).__name__ == "PanicException":  # of Rust code, no Exception
+            name, told = type(error).__name__, reason(error)
+            sentence = f"{self.path} cannot be read ({name if told == name else f'{name}: {told}'})"
+        else:
+            return
+        raise RecordingError(printable(sentence)) from error
 
 
 def doubted(opened: Opened, error: UserError) -> UserError:
@@ -357,18 +359,6 @@ def doubted(opened: Opened, error: UserError) -> UserError:
     if opened.doubt is None or isinstance(error, DamageError):
         return type(error)(str(error))  # never itself: raised from itself it would never be let go of, nor its file
     return type(error)(f"{error} ({opened.doubt()})")
-
-
-def short(text: str, most: int = 40) -> str:
-    """What a file says, as a sentence can hold it: in one line, printable, and cut where it is long."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def _in_a_line(error: BaseException) -> str:
-    """What kind of error it is and the beginning of what it says."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
 
 
 def check_options(options: ReadOptions) -> None:
@@ -443,7 +433,7 @@ def _checked(name: str | Path, opened: Opened, told: tuple[int, int] | None, opt
     """Events of the file, refused where no camera can have sent them or they lie outside the sensor."""
     seen, last, dropped = 0, None, 0
     while True:
-        with naming(name):
+        with Naming(name):
             try:
                 events = next(opened.chunks, None)
                 if events is None:

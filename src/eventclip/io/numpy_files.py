@@ -21,14 +21,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, reason
 from eventclip.io.columns import Piece, Table, refuse_other_arrays, table_in_memory
 from eventclip.io.formats import DamageError, Opened, ReadOptions
 from eventclip.io.limits import refuse_bomb
 from eventclip.io.names import COLUMNS_WANTED, find_columns, missing_in
 
 _MAGIC = b"\x93NUMPY"
-_LENGTHS = {1: struct.Struct("<H"), 2: struct.Struct("<I"), 3: struct.Struct("<I")}
 _LONGEST_HEADER = 1 << 16
 _HEADER = re.compile(
     rb"\{'descr': ('[<|][biuf]\d'|\[(?:\('\w+', '[<|][biuf]\d'\)(?:, )?)+\]), 'fortran_order': False, "
@@ -68,12 +67,10 @@ def open_npy(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
     Raises:
         RecordingError: not such a file, truncated, pickled, or other columns.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        if file.read(4) in _ARCHIVES:
+        if file.peek(4)[:4] in _ARCHIVES:
             return open_npz(path, options, chunk_events)
-        file.seek(0)
-        layout = _layout(file, size, ".npy file")
+        layout = _layout(file, os.fstat(file.fileno()).st_size, ".npy file")
         if len(layout.shape) in (1, 2) and layout.shape[0] <= chunk_events:
             whole = _rows(file, layout, 0, layout.shape[0])
             return table_in_memory(whole, chunk_events).opened(options, total=len(whole))
@@ -102,7 +99,9 @@ def open_npz(path: Path, options: ReadOptions, chunk_events: int) -> Opened:
         except (RecordingError, MemoryError):
             raise
         except Exception as error:  # of zipfile, and of what it unpacks with, where a file is damaged
-            raise RecordingError(f"is no whole .npz file ({_reason(error)})") from error
+            nowhere = isinstance(error, OSError) and error.errno == errno.EINVAL
+            why = "its directory names places where nothing is" if nowhere else reason(error)
+            raise RecordingError(f"is no whole .npz file ({why})") from error
     if isinstance(loaded, np.ndarray):
         refuse_other_arrays(loaded.shape, loaded.dtype)
     table = table_in_memory(loaded, chunk_events)
@@ -185,21 +184,21 @@ def inflated(file: IO[bytes], member: zipfile.ZipInfo) -> bytes | None:
 
 def _layout(file: Any, size: int, what: str) -> Layout:
     """Read the header of an array in a file of ``size`` bytes, and make sure that all of its numbers are there."""
-    beginning = file.read(8)
-    length = _LENGTHS.get(beginning[6]) if len(beginning) == 8 and beginning.startswith(_MAGIC) else None
-    if length is None:
+    beginning = file.read(len(_MAGIC) + 4)
+    version = beginning[len(_MAGIC)] if len(beginning) > len(_MAGIC) + 1 and beginning.startswith(_MAGIC) else 0
+    if version not in {1, 2, 3}:
         raise RecordingError(f"is no whole {what} (it does not begin as numpy's arrays do)")
-    told = file.read(length.size)
-    count = length.unpack(told)[0] if len(told) == length.size else 0
+    beginning += file.read(0 if version == 1 else 2)
+    count = int.from_bytes(beginning[len(_MAGIC) + 2 :], "little")
     header = file.read(min(count, _LONGEST_HEADER))
     if not count or len(header) < count:
         raise RecordingError(f"is no whole {what} (its header is cut short)")
-    start = len(beginning) + length.size + count
-    plain = _HEADER.fullmatch(header) if beginning[6] == 1 else None
+    start = len(beginning) + count
+    plain = _HEADER.fullmatch(header) if version == 1 else None
     if plain is not None and (dtype := _plain_dtype(plain[1])) is not None:
         layout = Layout(tuple(int(axis) for axis in plain.groups()[1:] if axis), dtype, False, start)
     else:
-        layout = _described(header, start, "latin1" if beginning[6] < 3 else "utf-8", what)
+        layout = _described(header, start, "latin1" if version < 3 else "utf-8", what)
     if layout.size > size - start:
         raise RecordingError(
             f"is no whole {what} (its header tells of {layout.size:,} bytes and {size - start:,} are there)"
@@ -242,8 +241,9 @@ def _rows(file: IO[bytes], layout: Layout, first: int, count: int) -> NDArray[An
 
 def _fill(file: IO[bytes], array: NDArray[Any], place: int) -> None:
     """Read an array's bytes from a place in a file."""
+    plain = array.dtype.kind in "biuf"  # of which alone a file takes the array as it is
     file.seek(place)
-    if file.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]  # of all binary files
+    if file.readinto(array if plain else array.reshape(-1).view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]  # of all binary files
         raise DamageError("is no whole .npy file (it was cut short while it was read)")
 
 
@@ -255,11 +255,3 @@ def _plain_dtype(described: bytes) -> np.dtype[Any] | None:
     except (TypeError, ValueError):
         return None
     return dtype if dtype.itemsize else None
-
-
-def _reason(error: Exception) -> str:
-    """What an error says in its first line, or what kind it is."""
-    if isinstance(error, OSError):
-        return "its directory names places where nothing is" if error.errno == errno.EINVAL else str(error.strerror)
-    said = str(error).strip().splitlines()
-    return said[0][:120] if said else type(error).__name__

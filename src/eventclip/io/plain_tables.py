@@ -35,13 +35,14 @@ def from_seconds(table: NDArray[Any]) -> Events | None:
         precision, or not one of events in seconds beyond doubt.
     """
     row = _ROWS.get(table.dtype)
-    if row is None:
+    if row is None or not len(table):
         return None
-    rows = np.ascontiguousarray(table).reshape(-1).view(row)
+    rows = np.frombuffer(np.ascontiguousarray(table), row)  # a third of the time of a view
     if not _are_events_in_seconds(rows) or not float(rows["t"][-1]) - float(rows["t"][0]) < LONGEST_S:
         return None
     events = np.empty(len(rows), EVENT_DTYPE)
-    return events if _fill_from_seconds(rows, events) else None
+    _fill_from_seconds(rows, events)
+    return events
 
 
 def from_microseconds(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[Any]) -> Events | None:
@@ -70,18 +71,19 @@ def from_microseconds(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDAr
 
 @kernel
 def _are_events_in_seconds(rows: NDArray[Any]) -> bool:
-    """Whether all rows can be events, times have fractions, and polarity has one coding.
+    """Whether all rows, one or more, are events in order of time, times have fractions, and polarity has one coding.
 
     A loop without ways out of it, and apart from the one that writes events, because so it is vectorised.
     """
-    odd, fraction, off, zero = False, False, False, False
+    odd, fraction, off, zero, before = False, False, False, False, rows[0].t
     for i in range(np.uint64(len(rows))):
         row = rows[i]
         x, y, t, p = row.x, row.y, row.t, row.p
-        odd |= (x < _ZERO) | (x > _LARGEST) | (np.floor(x) != x)  # the last holds for NaN too
-        odd |= (y < _ZERO) | (y > _LARGEST) | (np.floor(y) != y)
-        odd |= (p < -_ONE) | (p > _ONE) | (np.floor(p) != p)
-        odd |= (t < -_LONG) | (t > _LONG) | np.isnan(t)
+        odd |= np.floor(min(max(x, _ZERO), _LARGEST)) != x  # holds for NaN too
+        odd |= np.floor(min(max(y, _ZERO), _LARGEST)) != y
+        odd |= np.floor(min(max(p, -_ONE), _ONE)) != p
+        odd |= (t < before) | (not abs(t) <= _LONG)
+        before = t
         fraction |= np.floor(t) != t
         off |= p < _ZERO
         zero |= p == _ZERO
@@ -89,16 +91,12 @@ def _are_events_in_seconds(rows: NDArray[Any]) -> bool:
 
 
 @kernel
-def _fill_from_seconds(rows: NDArray[Any], events: Events) -> bool:
-    """Fill events from rows that can be events; whether they are in order of time."""
-    previous, ordered = np.int64(-(2**62)), True
+def _fill_from_seconds(rows: NDArray[Any], events: Events) -> None:
+    """Fill events from rows that are events; in order as they are, since rounding keeps it."""
     for i in range(np.uint64(len(rows))):
         row, event = rows[i], events[i]
-        micros = np.int64(np.rint(np.float64(row.t) * 1e6))
-        ordered &= micros >= previous
-        previous = micros
-        event.t, event.x, event.y, event.p = micros, np.int32(row.x), np.int32(row.y), row.p > _ZERO
-    return ordered
+        event.t = np.int64(np.rint(np.float64(row.t) * 1e6))
+        event.x, event.y, event.p = np.int32(row.x), np.int32(row.y), row.p > _ZERO
 
 
 @kernel

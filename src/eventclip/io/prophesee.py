@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError
+from eventclip.errors import RecordingError, said
 from eventclip.events.array import EVENT_DTYPE, Events
 from eventclip.io.evt_kernels import (
     FURTHEST,
@@ -31,7 +31,7 @@ from eventclip.io.evt_kernels import (
     fresh_state,
     halves,
 )
-from eventclip.io.formats import Opened, ReadOptions, short
+from eventclip.io.formats import Opened, ReadOptions
 
 Decode = Callable[[NDArray[Any], NDArray[np.int64], NDArray[np.int64]], tuple[int, int]]
 
@@ -74,7 +74,7 @@ def open_dat(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # 
     header, start = read_header(path, text_only=False)
     version = header.get("version", "2")
     if version not in {"2", "2.0"}:
-        raise RecordingError(f"says in its header that it has version {short(version)}: expected version 2")
+        raise RecordingError(f"says in its header that it has version {said(version, 40)}: expected version 2")
     kind = np.fromfile(path, np.uint8, count=2, offset=start).tolist()
     if kind not in _DAT_KINDS:
         told = f"type {kind[0]} and {kind[1]} bytes" if len(kind) == 2 else "no type"
@@ -114,7 +114,8 @@ def open_raw(path: Path, options: ReadOptions, chunk_events: int) -> Opened:  # 
     name = (encoding.strip() or _VERSIONS.get(version, version)).upper().replace("EVT2.1", "EVT21")
     if name not in _ENCODINGS:
         raise RecordingError(
-            f"says in its header that its encoding is {short(name) or 'nothing'}: expected EVT2, EVT2.1 or EVT3"
+            f"says in its header that its encoding is {said(name, 40) if name else 'nothing'}: expected EVT2, EVT2.1 "
+            f"or EVT3"
         )
     sizes = {key.strip().lower(): value.strip() for key, _, value in (detail.partition("=") for detail in details)}
     notes: list[str] = []

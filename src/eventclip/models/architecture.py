@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from open_clip.tokenizer import HFTokenizer
 from open_clip.transformer import LayerNormFp32
 from torch import nn
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, reason
+from eventclip.files import read_json
 from eventclip.models.encoder import PRECISIONS, Tokenizer
 
 _REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
@@ -105,9 +105,9 @@ def build_clip(architecture: Architecture, *, quick_gelu: bool, precision: str, 
         try:
             model: nn.Module = kind(**options, cast_dtype=cast_dtype)
         except Exception as error:  # open_clip checks little: a wrong option may fail anywhere in it
-            reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
+            why = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
             raise UserError(
-                f"open_clip cannot build {architecture.name} ({reason}); check its options and packages"
+                f"open_clip cannot build {architecture.name} ({why}); check its options and packages"
             ) from error
     return model
 
@@ -150,8 +150,7 @@ def build_tokenizer(architecture: Architecture, cache_dir: str | None) -> Tokeni
         else:
             tokenizer = open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
     except Exception as error:  # as many kinds as there are tokenizers
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the tokenizer of {architecture.name} is not available: {reason}") from error
+        raise UserError(f"the tokenizer of {architecture.name} is not available: {reason(error)}") from error
     return tokenizer
 
 
@@ -162,18 +161,12 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         UserError: no such file, or not such a configuration.
     """
     what = f"clip.config={path}"
-    if path.exists() and not path.is_file():
-        raise UserError(f"{what} is {'a folder' if path.is_dir() else 'no regular file'}: give a JSON file")
     try:
-        if path.stat().st_size > _LONGEST_CONFIG:
-            raise UserError(f"{what} has {path.stat().st_size} bytes, more than any architecture: give its JSON file")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, largest=_LONGEST_CONFIG)
     except OSError as error:
-        raise UserError(f"{what} cannot be read: {error.strerror}") from error
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{what} is not JSON: {' '.join(str(error).split())}") from error
+        raise UserError(f"{what} cannot be read ({reason(error)}): give the JSON file of an architecture") from error
+    except ValueError as error:
+        raise UserError(f"{what} is not JSON: {reason(error)}") from error
     preprocess: dict[str, Any] = {}
     if isinstance(content, dict) and "model_cfg" in content:
         given = content.get("preprocess_cfg", {})

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, said
 from eventclip.models.building import build_classifier
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.factory import TINY, Clip, clip_options
 from eventclip.models.torch_files import is_bad_tensor, load_tensors
-from eventclip.models.trust import refuse_foreign_code, refuse_foreign_name, refuse_what_is_not_plain, said
+from eventclip.models.trust import refuse_foreign_code, refuse_foreign_name, refuse_what_is_not_plain
 
 _OF_CLASSIFIER = ("clip", "tuning", "adapter", "classifier", "seed")
 METADATA_FORMAT = 2

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, said
 
 SHIPPED: Mapping[str, Mapping[str, bool]] = {
     "clip": {"eventclip.models.factory.load_clip": False},
@@ -141,12 +141,6 @@ def refuse_foreign_name(path: Path, name: str) -> None:
             f"{path} is of a run named {said(name)}, which would decide where results are written: expected letters, "
             f"digits and signs in a row, without slashes and '..', so {_REMEDY}"
         )
-
-
-def said(value: object) -> str:
-    """A stranger's value as it may stand in a sentence: on one line, and not too long."""
-    text = str(value) if isinstance(value, str) and value.isprintable() and value else repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _calls(path: Path, config: Mapping[str, Any]) -> Iterator[Call]:

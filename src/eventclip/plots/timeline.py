@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from eventclip.files import printable
+from eventclip.errors import printable
 from eventclip.plots.style import COLOURS, INK, MUTED, SHADE, SMALL, legend, new_figure, show_view, tidy
 
 _CLASSES, _PICTURES = 5, 8
@@ -31,6 +31,7 @@ class Timeline:
         self._probabilities: list[NDArray[np.floating[Any]]] = []
         self._views: dict[int, NDArray[np.uint8]] = {}
         self._every = 1
+        self._last_us = 0
 
     def add(
         self,
@@ -39,6 +40,7 @@ class Timeline:
         events: int,
         probabilities: NDArray[np.floating[Any]] | None = None,
         view: NDArray[np.uint8] | None = None,
+        last_us: int | None = None,
     ) -> None:
         """Take in the next window.
 
@@ -48,7 +50,9 @@ class Timeline:
             events: how many events it has.
             probabilities: (K,) of the classes; None where nothing was classified.
             view: uint8 (C, S, S), one of what was in view.
+            last_us: time of its last event [µs], for the window with which the recording ends; None is its end.
         """
+        self._last_us = end_us if last_us is None else last_us
         number = len(self._spans)
         self._spans.append((start_us, end_us, events))
         blank = np.full(len(self.class_names), np.nan, np.float32)
@@ -81,12 +85,19 @@ class Timeline:
         axis.tick_params(labelbottom=False)
         legend(axis, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         rate = figure.add_subplot(grid[2, :], sharex=axis)
-        rates = spans[:, 2] / np.maximum(spans[:, 1] - spans[:, 0], 1)  # events per microsecond: millions a second
+        rates = spans[:, 2] / self._durations(spans)  # events per microsecond: millions a second
         rate.stairs(rates, np.append(starts, ends[-1]), fill=True, color=MUTED)  # each until the next begins
         rate.set_ylim(0)
         rate.set(ylabel="Mev/s", xlabel=f"time in {printable(name)} [s]")
         tidy(rate, grid=True)
         return figure
+
+    def _durations(self, spans: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Time in which the events of each window came [µs]: the last window may reach beyond the recording."""
+        durations: NDArray[np.int64] = np.maximum(spans[:, 1] - spans[:, 0], 1)
+        whole, seen = int(durations[-1]), self._last_us - int(spans[-1, 0])
+        durations[-1] = min(max(seen, -(-whole // 10)), whole)  # of a moment no rate can be told
+        return durations
 
     def _draw_views(self, figure: Figure, grid: Any, middles: NDArray[np.float64]) -> None:
         numbers = sorted(self._views)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from eventclip.errors import UserError
-from eventclip.files import printable, whole_file
+from eventclip.errors import UserError, printable
+from eventclip.files import whole_file
 from eventclip.plots.style import INK, PAPER
 from eventclip.views.resize import as_image
 

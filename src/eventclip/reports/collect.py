@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from eventclip.errors import UserError
-from eventclip.files import printable, read_json
+from eventclip.errors import UserError, printable
+from eventclip.files import read_json
 
 ACCURACY = "test/top1_probabilities"
 """The metric without which a run is in no table."""

@@ -12,8 +12,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from eventclip.config.run_folders import differences
-from eventclip.errors import UserError
-from eventclip.files import printable, whole_file
+from eventclip.errors import UserError, printable
+from eventclip.files import whole_file
 from eventclip.reports.collect import ACCURACY, SHOTS, Collection, Run, collect, mixtures
 from eventclip.reports.table import Table, heading, make_table, shown, to_csv, to_latex, to_markdown
 
@@ -65,7 +65,7 @@ def make_report(folders: Sequence[Path], *, mix: bool = False) -> Report:
         raise UserError(f"{'; and '.join(mixed)}: report them apart, or give --mix to have them in one table")
     table = make_table(collection.runs, mixed=bool(mixed))
     table = replace(table, notes=[*(f"Mixed: {reason}." for reason in mixed), *table.notes, *left_out])
-    return Report(table, printable(to_markdown(table, title=_title(collection.runs))))
+    return Report(table, printable(to_markdown(table, title=_title(collection.runs)), lines=True))
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
@@ -82,7 +82,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for suffix, text in texts.items():
         written.append(folder / f"report.{suffix}")
         with whole_file(written[-1]) as part:
-            part.write_text(printable(text), encoding="utf-8")
+            part.write_text(printable(text, lines=True), encoding="utf-8")
     figure = draw_curve(series(report.table))
     if figure is not None:
         written.append(folder / "report.png")

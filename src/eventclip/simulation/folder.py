@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, printable, said
 from eventclip.events.array import Events
-from eventclip.files import held, open_regular, printable, read_json, whole_file, write_json
+from eventclip.files import held, open_regular, read_json, whole_file, write_json
 from eventclip.parallel import map_ordered
 from eventclip.progress import tqdm
 from eventclip.rng import generator
@@ -291,7 +291,7 @@ def _check_out(out: Path, header: dict[str, Any]) -> None:
     other = sorted(key for key in made_with.keys() | wanted.keys() if made_with.get(key) != wanted.get(key))
     if other:
         told = ", ".join(
-            f"{_in_a_line(key)} was {_in_a_line(made_with.get(key))} and is now {wanted.get(key)}" for key in other[:3]
+            f"{said(key, 60)} was {said(made_with.get(key), 60)} and is now {wanted.get(key)}" for key in other[:3]
         )
         raise UserError(f"{out} was simulated from other images or in another way ({told}): give another out=")
 
@@ -306,12 +306,6 @@ def _check_folders(out: Path, recordings: Iterable[Path]) -> None:
     link = next((folder for folder in sorted(classes | {one.parent for one in classes}) if folder.is_symlink()), None)
     if link is not None:
         raise UserError(f"{link} is a link, and recordings are written to {out} alone: remove it or give another out=")
-
-
-def _in_a_line(said: object) -> str:
-    """What a header says, cut, and with escapes where a terminal would act on it."""
-    text = str(said)
-    return (text if text.isprintable() else repr(text))[:60]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from eventclip.errors import UserError
-from eventclip.files import write_json
+from eventclip.files import read_json, write_json
 from eventclip.models.checkpoint import check_metadata, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -208,8 +208,8 @@ def _count_start(file: Path, *, afresh: bool) -> int:
     before = 0
     if not afresh and file.is_file():
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = read_json(file)
+        except (OSError, ValueError):
             content = None
         starts = content.get("starts") if isinstance(content, dict) else None
         before = starts if type(starts) is int and 0 <= starts < 10**9 else 0

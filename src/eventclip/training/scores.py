@@ -24,8 +24,8 @@ from eventclip.datasets.datamodule import EventDataModule
 from eventclip.datasets.dataset import Batch, RecordingDataset, Sample, collate
 from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.sources import EventFiles
-from eventclip.errors import UserError
-from eventclip.files import fingerprint, printable, write_json
+from eventclip.errors import UserError, printable
+from eventclip.files import fingerprint, write_json
 from eventclip.models.classifier import EventClassifier
 from eventclip.progress import tqdm
 from eventclip.training.selection import Scores, score_dtype, summarise

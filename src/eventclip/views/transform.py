@@ -26,6 +26,8 @@ TTA = {
 }
 """Test-time augmentation: as recorded; mirrored left to right; flipped in time; flipped in time and mirrored."""
 
+_TO_LAST = np.array([0, 1])  # from the ends of a window to its first and last event
+
 _DRAWS = 10
 """Draws of one recording before giving up: a shift of 20 px empties none that fills a sensor."""
 
@@ -145,7 +147,7 @@ class ViewTransform:
             frames = self.rand_augment(frames, rng)
         pixels = clip_resize(frames, self.image_size, mode=self.resize_mode, background=self.background)
         start = int(events["t"][0]) - int(centred["t"][0])
-        times = np.stack([shown["t"][windows[:, 0]], shown["t"][windows[:, 1] - 1]], axis=1) + start
+        times = shown["t"][windows - _TO_LAST] + start
         return Views(pixels, windows, times)
 
     def _moved_again(self, centred: Events, hw: tuple[int, int], rng: np.random.Generator | None) -> Events:
