@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "classify recordings by words, or with a checkpoint",
     "show": "draw the frames of a recording as CLIP gets them",
     "pseudo_label": "let a teacher label recordings to train on",
+    "align": "teach CLIP the event camera from unlabelled images",
     "simulate": "make recordings from images with a simulated event camera",
     "pairs": "find which image each recording shows, by name or by its events",
     "pack": "put a data set into one file, which is read in its place",

@@ -25,7 +25,7 @@ from eventclip.config.checking import check_config, sections_of
 from eventclip.config.command_line import value_of
 from eventclip.config.inputs import check_checkpoint
 from eventclip.config.run_folders import sweep_folder
-from eventclip.config.schema import EvaluateConfig, ImportConfig, PseudoLabelConfig, TrainConfig
+from eventclip.config.schema import AlignConfig, EvaluateConfig, ImportConfig, PseudoLabelConfig, TrainConfig
 from eventclip.config.sentences import check_choices, command, innermost_sentence
 from eventclip.errors import UserError
 
@@ -91,6 +91,7 @@ def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
     """
     ConfigStore.instance().store(name="train_schema", node=_root_of(cast("Any", root)))
     ConfigStore.instance().store(name="import_schema", node=_root_of(ImportConfig))
+    ConfigStore.instance().store(name="align_schema", node=_root_of(AlignConfig))
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     OmegaConf.register_new_resolver("slurm_launcher", slurm_launcher, replace=True)

@@ -43,10 +43,32 @@ def check_training(cfg: DictConfig) -> None:
     split_file = _value(cfg, "fewshot", "split_file")
     if split_file is not None and not _path(split_file).is_file():
         raise UserError(f"there is no file {split_file}: fewshot.split_file is what eventclip pseudo_label wrote")
+    _check_resume(cfg)
+
+
+def _check_resume(cfg: DictConfig) -> None:
     resume = cfg.get("resume")
     requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # takes its own newest, whatever was asked for
     if resume not in (None, "auto") and not requeued:
         check_checkpoint(resume)
+
+
+def check_alignment(cfg: DictConfig) -> None:
+    """Look for what an alignment reads: images, pairs, CLIP's files and the checkpoint to go on from.
+
+    Raises:
+        UserError: names the first that is missing or not there.
+    """
+    typed = "eventclip align images=DIR clip=... out=aligned.safetensors"
+    check_given(cfg, "images", f", the folder of images: {typed}")
+    check_given(cfg, "out", f", the file to write: {typed}")
+    if not _path(cfg.images).is_dir():
+        raise UserError(f"there is no folder {_path(cfg.images)}: images= is a folder with images, of any depth")
+    pairs = _value(cfg, "pairs", "map")
+    if pairs is not None and not _is_file(pairs):
+        raise UserError(f"there is no file {_path(pairs)}: pairs.map is what eventclip pairs wrote")
+    check_clip(cfg)
+    _check_resume(cfg)
 
 
 def check_data(cfg: DictConfig) -> None:

@@ -721,6 +721,106 @@ class SimulateConfig:
     camera: Camera
 
 
+RangeOf = Annotated[list[float], Exactly(2, "a lowest and a highest value, such as [0.5,1.0]")]
+
+
+@dataclass
+class Simulated:
+    """The section simulation of ``conf/align.yaml``; what lies outside its ranges tells itself."""
+
+    sensors: list[SensorSides]
+    threshold: RangeOf
+    balance: RangeOf
+    spread: RangeOf
+    refractory_us: RangeOf
+    shot_noise_hz: RangeOf
+    leak_hz: RangeOf
+    hot_pixel_fraction: RangeOf
+    log_eps: RangeOf
+    motions: list[Literal["saccade", "line", "shake"]]
+    travel: RangeOf
+    speed: RangeOf
+    size: RangeOf
+    turn_degrees: RangeOf
+    contrast: RangeOf
+    gamma: RangeOf
+    inverted: Fraction
+    window: RangeOf
+
+
+@dataclass
+class Crops:
+    """The section crops of ``conf/align.yaml``."""
+
+    area: Annotated[float, Between(0.0, 1.0, without_low=True)]
+    whole: Fraction
+
+
+@dataclass
+class HeldOut:
+    """The section heldout of ``conf/align.yaml``."""
+
+    share: Annotated[float, Between(0.0, 1.0, without_low=True, without_high=True)]
+    most: Annotated[int, Between(2, 2**31 - 1)]
+    folders: list[str] | Count | None
+
+
+@dataclass
+class AlignmentLoss:
+    """The section loss of ``conf/align.yaml``."""
+
+    contrast: NotNegative
+    scale: Positive
+    regression: NotNegative
+    distance: Literal["cosine", "smooth_l1", "standardized"]
+    keep_images: NotNegative
+
+
+@dataclass
+class PairedRecordings:
+    """The section pairs of ``conf/align.yaml``."""
+
+    map: Path | None
+    recordings: Path | None
+    images: Path | None
+    sensor_hw: SensorSides | None
+
+
+@dataclass
+class AlignConfig:
+    """The root of ``conf/align.yaml``."""
+
+    name: Name = MISSING
+    images: Path = MISSING
+    out: Path = MISSING
+    seed: Seed = 0
+    resume: Path | None = "auto"
+    trust: bool = False
+    dtype: Literal["fp32", "fp16"] = "fp32"
+    leave_out: list[str] = MISSING
+    on_bad_image: Literal["error", "skip"] = "error"
+    batch_size: Annotated[int, Between(2, 2**31 - 1)] = 64
+    num_workers: Annotated[int, Between(0, 1024)] = 2
+    keep_share: Fraction = 0.5
+    statistics: Literal["images", "events"] = "images"
+    heldout_accuracy: bool = False
+    prompts: list[Prompt] = MISSING
+    clip: ClipGroup = MISSING
+    tuning: Tuning = MISSING
+    frames: FramesGroup = MISSING
+    features: FeaturesGroup = MISSING
+    optim: OptimGroup = MISSING
+    trainer: TrainerGroup = MISSING
+    logger: Loggers = MISSING
+    callbacks: Callbacks = MISSING
+    paths: Paths = MISSING
+    crops: Crops | None = MISSING
+    heldout: HeldOut = MISSING
+    loss: AlignmentLoss = MISSING
+    simulation: Simulated = MISSING
+    pairs: PairedRecordings = MISSING
+
+
 @dataclass
 class PairsConfig:
     """The root of ``conf/pairs.yaml``."""
@@ -744,6 +844,7 @@ COMMANDS: dict[str, Any] = {
     "show": ShowConfig,
     "simulate": SimulateConfig,
     "pairs": PairsConfig,
+    "align": AlignConfig,
     "export": ExportConfig,
 }
 """The root of each command's configuration."""

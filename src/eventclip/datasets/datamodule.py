@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from eventclip.datasets.dataset import RecordingDataset, Sample, collate
 from eventclip.datasets.packs import PackedFolders
 from eventclip.datasets.recordings import SPLITS, read_class_list
+from eventclip.datasets.resumable import ResumableDataModule
 from eventclip.datasets.samplers import EvaluationBatches, ResumableLoader, TrainingBatches, heed_parent_only
 from eventclip.datasets.sampling import Sampling
 from eventclip.datasets.sources import EventFiles, PackedFiles
@@ -45,7 +44,7 @@ class ViewOptions:
     resize_mode: str = "crop"
 
 
-class EventDataModule(RecordingSplits, LightningDataModule):
+class EventDataModule(RecordingSplits, ResumableDataModule):
     """Recordings of labelled classes, as batches of views.
 
     A data set is a subclass that says what is special about it, in class attributes; one whose folders are no matter of
@@ -121,7 +120,7 @@ class EventDataModule(RecordingSplits, LightningDataModule):
         packed: str | Path | Sequence[str | Path] | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        LightningDataModule.__init__(self)
+        ResumableDataModule.__init__(self)
         if min(batch_size, evaluation_batch_size) < 1 or num_workers < 0:
             raise UserError(
                 f"data.batch_size={batch_size} and data.evaluation_batch_size={evaluation_batch_size} must be 1 or "
@@ -199,29 +198,10 @@ class EventDataModule(RecordingSplits, LightningDataModule):
             self._unreadable = self.trainer.strategy.broadcast(self._unreadable)
             self._used.clear()
 
-    def _ranks(self) -> dict[str, int]:
-        if self.trainer is None:
-            return {"rank": 0, "world_size": 1}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-
     @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch, whatever the number of processes."""
-        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        return math.ceil(self._batches_per_epoch / accumulate)
-
-    @property
-    def _batches_per_epoch(self) -> int:
-        batches = math.ceil(len(self.training) / self.batch_size)
-        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
-        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-
-    def _position(self) -> tuple[int, int]:
-        """Epoch and batches done, told from the optimizer steps: what the weights have really seen."""
-        if self.trainer is None:
-            return 0, 0
-        epoch, steps = divmod(self.trainer.global_step, self.steps_per_epoch)
-        return epoch, steps * self.trainer.accumulate_grad_batches
+    def training_size(self) -> int:
+        """Number of training recordings."""
+        return len(self.training)
 
     def dataset(self, stage: str) -> RecordingDataset:
         """Samples of ``stage`` with their views, whatever the loaders hand out."""
@@ -239,9 +219,9 @@ class EventDataModule(RecordingSplits, LightningDataModule):
         return ResumableLoader(
             samples,
             TrainingBatches(
-                len(self.training), self.batch_size, seed=self.seed, position=self._position, **self._ranks()
+                len(self.training), self.batch_size, seed=self.seed, position=self.position, **self.ranks()
             ),
-            max_views=self.training_views,
+            collate=partial(collate, max_views=self.training_views),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -260,7 +240,7 @@ class EventDataModule(RecordingSplits, LightningDataModule):
         size = len(self.recordings(stage))
         return DataLoader(
             samples,
-            batch_sampler=EvaluationBatches(size, self.evaluation_batch_size, **self._ranks()),
+            batch_sampler=EvaluationBatches(size, self.evaluation_batch_size, **self.ranks()),
             collate_fn=partial(collate, max_views=self.evaluation_views),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),

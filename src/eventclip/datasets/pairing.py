@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from eventclip.datasets.pairs import write_pairs
-from eventclip.errors import RecordingError, UserError
-from eventclip.files import ODD_NAME, held, plain_path, printable
+from eventclip.errors import RecordingError, UserError, printable
+from eventclip.files import ODD_NAME, held, plain_path
 from eventclip.io.formats import read_events, readable_suffixes
 from eventclip.parallel import cores, map_ordered
 from eventclip.progress import tqdm
@@ -79,7 +79,8 @@ def make_pairs(
     except OSError as error:
         raise UserError(f"out={out} cannot be written ({error.strerror or error}): give another out=") from error
     count = len(set(pairs.values()))
-    return printable("\n".join([f"{out}: {len(pairs):,} of {len(own.names):,} recordings, {count:,} images", *notes]))
+    told = f"{out}: {len(pairs):,} of {len(own.names):,} recordings, {count:,} images"
+    return printable("\n".join([told, *notes]), lines=True)
 
 
 @dataclass(frozen=True)

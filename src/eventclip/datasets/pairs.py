@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import UserError
-from eventclip.files import NAMES, plain_path, printable, read_regular, whole_file
+from eventclip.errors import UserError, printable
+from eventclip.files import NAMES, plain_path, read_regular, whole_file
 
 COLUMNS = ("recording", "image")
 

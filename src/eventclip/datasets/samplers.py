@@ -11,12 +11,15 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eventclip.datasets.dataset import Batch, Sample, collate
+from eventclip.datasets.dataset import Batch, Sample
 from eventclip.errors import UserError
 from eventclip.rng import generator
 
 Position = Callable[[], tuple[int, int]]
 """Tells (epoch, batches of it already trained on) at the moment it is called."""
+
+Collate = Callable[[list[Sample]], Batch]
+"""Samples -> a batch."""
 
 
 class SharedBatch(list[tuple[int, int]]):
@@ -108,12 +111,12 @@ class _Sharing(Dataset[Sample]):
 class _Collate:
     """Samples and share -> a batch with ``share``."""
 
-    def __init__(self, max_views: int) -> None:
-        self.max_views = max_views
+    def __init__(self, collate: Collate) -> None:
+        self.collate = collate
 
     def __call__(self, fetched: Any) -> Batch:
         samples, share = fetched
-        return {**collate(samples, max_views=self.max_views), "share": share}
+        return {**self.collate(samples), "share": share}
 
 
 class ResumableLoader(DataLoader[Sample]):
@@ -124,7 +127,7 @@ class ResumableLoader(DataLoader[Sample]):
     Args:
         dataset: samples.
         batches: their order.
-        max_views: V, views of every batch.
+        collate: samples -> batch.
         num_workers: processes that read and render; 0 = in this process.
         pin_memory: stage batches for the copy to a GPU.
     """
@@ -134,7 +137,7 @@ class ResumableLoader(DataLoader[Sample]):
         dataset: Dataset[Sample],
         batches: TrainingBatches,
         *,
-        max_views: int,
+        collate: Collate,
         num_workers: int,
         pin_memory: bool,
     ) -> None:
@@ -142,7 +145,7 @@ class ResumableLoader(DataLoader[Sample]):
         super().__init__(
             _Sharing(dataset),
             batch_sampler=batches,
-            collate_fn=_Collate(max_views),
+            collate_fn=_Collate(collate),
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,22 @@ HEAD = "cache.json"
 
 _LAYOUT = 2  # of the files
 _ROWS_AT_ONCE = 16  # that a worker reads
+
+
+class Encodable(Protocol):
+    """Samples whose views can be encoded: a :class:`RecordingDataset`, or images."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample (copy, position), with "views" uint8 (v, C, S, S)."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that decide the views of a given sample."""
+
+    def row_name(self, position: int) -> bytes:
+        """What tells this sample from all others."""
 
 
 class FeatureCache:
@@ -100,16 +116,30 @@ class FeatureCache:
         Raises:
             UserError: the tower learns, a recording cannot be read, or the folder cannot be written to.
         """
+        copies = self.copies if dataset.transform.augmentation else 1
+        return FeatureDataset(dataset.recordings, self.rows(dataset, copies), copies=copies)
+
+    def rows(self, dataset: Encodable, copies: int = 1) -> Rows:
+        """Give the features of a data set's views, copy after copy; what is not there is encoded first.
+
+        Args:
+            dataset: recordings, or images.
+            copies: how many copies of each sample are encoded.
+
+        Returns:
+            Row c * n + i holds the (v, D) raw features of copy c of sample i.
+
+        Raises:
+            UserError: the tower learns, a sample cannot be read, or the folder cannot be written to.
+        """
         if any(parameter.requires_grad for parameter in self.encoder.parameters()):
             raise UserError(
                 "features=cached keeps what a frozen image tower sees, but here it learns: set features=live"
             )
-        copies = self.copies if dataset.transform.augmentation else 1
         keys = row_keys(dataset, copies)
-        store = self._complete(dataset, keys)
-        return FeatureDataset(dataset.recordings, store.rows(keys), copies=copies)
+        return self._complete(dataset, keys).rows(keys)
 
-    def describe(self, dataset: RecordingDataset) -> dict[str, Any]:
+    def describe(self, dataset: Encodable) -> dict[str, Any]:
         """Plain values that decide a feature of a given recording; their fingerprint names the folder."""
         if self._tower is None:
             self._tower = self.encoder.describe_image_tower()
@@ -121,11 +151,11 @@ class FeatureCache:
             "dtype": self.dtype,
         }
 
-    def place(self, dataset: RecordingDataset) -> Path:
+    def place(self, dataset: Encodable) -> Path:
         """The folder with the features of such samples."""
         return self.folder / fingerprint(self.describe(dataset))
 
-    def _complete(self, dataset: RecordingDataset, keys: Keys) -> RowStore:
+    def _complete(self, dataset: Encodable, keys: Keys) -> RowStore:
         """The store with every row in it, encoded now where they were missing."""
         place = self.place(dataset)
         store = RowStore(place)
@@ -161,7 +191,7 @@ class FeatureCache:
             self._write(stack.enter_context, held(place, waiting=waiting))
             yield
 
-    def _encode(self, dataset: RecordingDataset, keys: Keys, store: RowStore) -> None:
+    def _encode(self, dataset: Encodable, keys: Keys, store: RowStore) -> None:
         """Encode what is missing, block after block.
 
         A block's rows are encoded together and with nothing else, and blocks are cut by the size of the request: after
@@ -171,8 +201,8 @@ class FeatureCache:
         block = rows_in_block(len(keys))
         blocks = [missing[start : start + block] for start in range(0, len(missing), block)]
         pieces = [rows[i : i + _ROWS_AT_ONCE] for rows in blocks for i in range(0, len(rows), _ROWS_AT_ONCE)]
-        loader = DataLoader(
-            dataset,
+        loader: DataLoader[Sample] = DataLoader(
+            cast("Dataset[Sample]", dataset),
             batch_sampler=[[divmod(int(row), len(dataset)) for row in piece] for piece in pieces],
             num_workers=self.num_workers,
             collate_fn=_put_together,
@@ -220,7 +250,7 @@ def rows_in_block(size: int) -> int:
     return min(max(size // 128, 64), 1024)
 
 
-def row_keys(dataset: RecordingDataset, copies: int) -> Keys:
+def row_keys(dataset: Encodable, copies: int) -> Keys:
     """(copies * n,) keys of the rows of a data set, copy after copy.
 
     Raises:

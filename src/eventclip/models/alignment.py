@@ -21,11 +21,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, said
 from eventclip.files import LARGEST_BYTES, open_regular, parse_json, whole_file
 from eventclip.models.encoder import ClipEncoder, weights_sha256
 from eventclip.models.torch_files import is_finite, refuse_other_kinds, unreadable
-from eventclip.models.trust import said
 from eventclip.models.tuning import add_low_rank
 
 FORMAT = 1

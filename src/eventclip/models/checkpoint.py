@@ -26,6 +26,9 @@ _OF_CLASSIFIER = ("clip", "tuning", "adapter", "classifier", "seed")
 METADATA_FORMAT = 2
 """Layout version of a checkpoint's metadata."""
 
+CLASSIFIER, ALIGNMENT = "classifier", "alignment"
+"""What a checkpoint is of: a training, whose metadata say nothing of it, or an alignment on its way."""
+
 
 def load_classifier(
     path: str | Path, *, trust: bool = False, clip: Clip | None = None
@@ -105,7 +108,13 @@ def rebuilding(path: Path) -> Iterator[None]:
 
 
 def make_metadata(
-    *, config: dict[str, Any], class_names: list[str], clip: dict[str, Any], data: dict[str, Any], version: str
+    *,
+    config: dict[str, Any],
+    class_names: list[str],
+    clip: dict[str, Any],
+    data: dict[str, Any],
+    version: str,
+    kind: str = CLASSIFIER,
 ) -> dict[str, Any]:
     """Gather the plain values that every checkpoint carries beside what learned.
 
@@ -115,6 +124,7 @@ def make_metadata(
         clip: the encoder's own description, with ``weights_sha256``.
         data: the data module's description, with the split checksums.
         version: of this package.
+        kind: :data:`CLASSIFIER` or :data:`ALIGNMENT`.
 
     Returns:
         The metadata, which are found under ``"eventclip"`` in a checkpoint.
@@ -126,16 +136,20 @@ def make_metadata(
         "class_names": class_names,
         "clip": clip,
         "data": data,
+        **({} if kind == CLASSIFIER else {"kind": kind}),
     }
 
 
-def read_checkpoint(path: Path, *, trust: bool = False, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, *, trust: bool = False, own: Mapping[str, Any] | None = None, kind: str = CLASSIFIER
+) -> dict[str, Any]:
     """Read a checkpoint of ours without running any code in it: the one way all commands do.
 
     Args:
         path: the file.
         trust: let its metadata name code outside eventclip, which whoever builds its configuration runs then.
         own: the configuration of the run that goes on from it, see :func:`.trust.refuse_foreign_code`.
+        kind: what it must be of, :data:`CLASSIFIER` or :data:`ALIGNMENT`.
 
     Returns:
         What it holds. Its metadata are complete, of plain values and in the words of this version; the configuration in
@@ -164,7 +178,15 @@ def read_checkpoint(path: Path, *, trust: bool = False, own: Mapping[str, Any] |
     refuse_what_is_not_plain(path, metadata)
     if metadata["format"] == 1:
         metadata = checkpoint["eventclip"] = _in_todays_words(metadata)
-    _check_values(path, metadata)
+    if metadata.get("kind", CLASSIFIER) != kind:
+        remedy = (
+            "its result is what clip.aligned takes, the file of its out="
+            if kind == CLASSIFIER
+            else "an alignment goes on from its own"
+        )
+        theirs = _OF[ALIGNMENT if kind == CLASSIFIER else CLASSIFIER]
+        raise UserError(f"{path} is a checkpoint of {theirs}, not of {_OF[kind]}: {remedy}")
+    _check_values(path, metadata, kind)
     config = metadata["config"]
     if not trust:
         refuse_foreign_code(path, config, own=own)
@@ -272,28 +294,43 @@ _NEEDED: Mapping[str, type | tuple[type, ...]] = {
 """Values of the metadata that are read somewhere, and their kinds; the parts that are built check their own."""
 
 
-def _check_values(path: Path, metadata: dict[str, Any]) -> None:
+_NEEDED_TO_ALIGN: Mapping[str, type | tuple[type, ...]] = {
+    **{place: kind for place, kind in _NEEDED.items() if place.partition(".")[0] != "config"},
+    **{f"config.{key}": dict for key in ("clip", "tuning", "optim", "loss", "simulation", "heldout")},
+    "config.name": str,
+    "config.seed": int,
+    "config.images": str,
+}
+"""The same for an alignment."""
+
+_OF = {CLASSIFIER: "a training", ALIGNMENT: "an alignment"}
+
+
+def _check_values(path: Path, metadata: dict[str, Any], kind: str) -> None:
     """Refuse metadata that lack a value, or have one of another kind."""
-    for place, kind in _NEEDED.items():
+    for place, expected in (_NEEDED if kind == CLASSIFIER else _NEEDED_TO_ALIGN).items():
         value: Any = metadata
         for key in place.split("."):
             value = value.get(key, _ABSENT) if isinstance(value, dict) else _ABSENT
         if value is _ABSENT:
             raise UserError(f"{path} is damaged: its metadata lack {place}")
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, expected) or isinstance(value, bool):
             raise UserError(f"{path} is damaged: {place} in its metadata is {said(value)}, a {type(value).__name__}")
-    names, prompts, seed = (
-        metadata["class_names"],
-        metadata["config"]["classifier"]["prompts"],
-        metadata["config"]["seed"],
-    )
+    seed = metadata["config"]["seed"]
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{path} is damaged: config.seed in its metadata is {said(seed)}, expected 0 to {2**32 - 1}")
+    if kind == CLASSIFIER:
+        _check_texts(path, metadata)
+
+
+def _check_texts(path: Path, metadata: dict[str, Any]) -> None:
+    """Refuse class names and prompts that are none."""
+    names, prompts = metadata["class_names"], metadata["config"]["classifier"]["prompts"]
     for place, texts in (("class_names", names), ("config.classifier.prompts", prompts)):
         wrong = [text for text in texts if not isinstance(text, str) or not text.strip()]
         if not texts or wrong:
             held = said(wrong[0]) if wrong else "nothing"
             raise UserError(f"{path} is damaged: {place} in its metadata holds {held}, expected one text or more")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"{path} is damaged: config.seed in its metadata is {said(seed)}, expected 0 to {2**32 - 1}")
 
 
 _ABSENT = object()

@@ -16,8 +16,8 @@ from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import save
 from torch import Tensor
 
-from eventclip.errors import UserError
-from eventclip.files import held, printable, whole_file, write_json
+from eventclip.errors import UserError, printable
+from eventclip.files import held, whole_file, write_json
 from eventclip.models.architecture import find_architecture
 from eventclip.models.checkpoint import clip_here, load_classifier
 from eventclip.models.encoder import ClipEncoder, Tokenizer

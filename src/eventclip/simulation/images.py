@@ -55,14 +55,15 @@ def list_images(root: Path, *, leave_out: Collection[str] = ()) -> dict[str, lis
     return images
 
 
-def read_image(path: Path) -> Image.Image:
-    """Read an image as the eye sees it: upright, transparent parts white, in gray.
+def read_image(path: Path, mode: str = "L") -> Image.Image:
+    """Read an image as the eye sees it: upright, transparent parts white.
 
     Args:
         path: an image of any kind that Pillow reads.
+        mode: "L", gray, or "RGB".
 
     Returns:
-        Image of mode "L".
+        Image of that mode.
 
     Raises:
         UserError: the file cannot be read as an image, or a side is shorter than 16 px.
@@ -84,7 +85,7 @@ def read_image(path: Path) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L")
+    return image.convert(mode)
 
 
 def _seen(entry: Path) -> bool:

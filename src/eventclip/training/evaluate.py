@@ -59,7 +59,7 @@ def evaluate(cfg: DictConfig) -> None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     path = Path(cfg.checkpoint).expanduser()
     parts, checkpoint = load(cfg, path)
-    trainer = make_trainer(cfg, parts)
+    trainer = make_trainer(cfg, parts.metadata["class_names"])
     trainer.test(parts.lit, datamodule=parts.datamodule, verbose=False)
     selected = checkpoint["eventclip"]["config"]["selection"]["split"]
     further = {

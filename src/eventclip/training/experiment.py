@@ -141,7 +141,7 @@ def run(cfg: DictConfig) -> float | None:
     output = Path(cfg.paths.output)
     parts = assemble(cfg)
     check_recordings(parts)
-    trainer = make_trainer(cfg, parts)
+    trainer = make_trainer(cfg, parts.metadata["class_names"])
     resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust)
     if learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
@@ -184,7 +184,7 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, further: dict
         "data": parts.metadata["data"],
         "class_names": parts.metadata["class_names"],
         "clip": parts.metadata["clip"],
-        "versions": _versions(),
+        "versions": versions(),
     }
     write_json(output / "results.json", results | further)
     for name, value in sorted(metrics.items()):
@@ -192,10 +192,9 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, further: dict
     log.info("results and pictures: %s", output)
 
 
-def make_trainer(cfg: DictConfig, parts: Parts) -> Trainer:
+def make_trainer(cfg: DictConfig, class_names: list[str]) -> Trainer:
     """Build the Trainer with its loggers and callbacks; an entry set to null is left out."""
     callbacks = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node is not None]
-    class_names = parts.metadata["class_names"]
     callbacks = [call_partial(c, "callbacks", class_names=class_names) if _is_partial(c) else c for c in callbacks]
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node is not None]
     if not loggers:
@@ -223,7 +222,7 @@ def _diagnostics(trainer: Trainer) -> dict[str, Any]:
     return results[0] if results else {}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of what shapes a result."""
     modules = (eventclip, torch, lightning, open_clip)
     return {module.__name__: str(module.__version__) for module in modules}

@@ -17,7 +17,7 @@ from eventclip.models.classifier import EventClassifier, Prediction
 from eventclip.models.pooling import logits_loss, probability_loss
 from eventclip.models.tuning import parameter_groups
 from eventclip.rng import random_keys
-from eventclip.training.optim import AdamWarmupCosine
+from eventclip.training.optim import AdamWarmupCosine, scheduled
 
 LOSSES = {"logits": logits_loss, "probabilities": probability_loss}
 """Of the part of a prediction that has the same name."""
@@ -30,7 +30,7 @@ class LitEventClassifier(LightningModule):
         >>> import lightning
         >>> from eventclip import EventClassifier, LitEventClassifier, NCaltech101DataModule, TextAdapter, load_clip
         >>> from eventclip.models.prompts import encode_classes
-        >>> from eventclip.training.optim import AdamWarmupCosine
+        >>> from eventclip.training.optim import AdamWarmupCosine, scheduled
         >>> encoder, data = load_clip("tiny"), NCaltech101DataModule("N-Caltech101", batch_size=4)
         >>> data.connect(image_size=encoder.image_size)
         >>> text_features = encode_classes(encoder, data.class_names, ["a point cloud image of a {}"])
@@ -130,13 +130,7 @@ class LitEventClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam over what learns, each group at its own rate; the schedule runs per step over the whole training."""
-        # Not trainer.estimated_stepping_batches: it starts the training loader before a checkpoint's position is known.
-        trainer = self.trainer
-        total = (trainer.max_epochs or 1) * trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
-        if trainer.max_steps > 0:
-            total = min(total, trainer.max_steps) if (trainer.max_epochs or -1) > 0 else trainer.max_steps
-        optimizer, schedule = self.optim(parameter_groups(self.classifier, clip_factor=self.clip_factor), total)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(self.trainer, self.optim, parameter_groups(self.classifier, clip_factor=self.clip_factor))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what learned and the metadata; leave frozen CLIP weights out."""

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from lightning import Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -70,3 +72,19 @@ class AdamWarmupCosine:
             return warmup_cosine(step, total_steps, warmup=self.warmup, floor=self.floor)
 
         return optimizer, LambdaLR(optimizer, factor)
+
+
+def scheduled(trainer: Trainer, recipe: AdamWarmupCosine, groups: Iterable[ParameterGroup]) -> OptimizerLRScheduler:
+    """What a Lightning module answers when asked for its optimizer: the schedule runs per step over the whole training.
+
+    Args:
+        trainer: whose data module tells ``steps_per_epoch``.
+        recipe: of optimizer and schedule.
+        groups: what learns.
+    """
+    # Not trainer.estimated_stepping_batches: it starts the training loader before a checkpoint's position is known.
+    total = (trainer.max_epochs or 1) * trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+    if trainer.max_steps > 0:
+        total = min(total, trainer.max_steps) if (trainer.max_epochs or -1) > 0 else trainer.max_steps
+    optimizer, schedule = recipe(groups, total)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -17,7 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from eventclip.errors import UserError
 from eventclip.files import read_json, write_json
-from eventclip.models.checkpoint import check_metadata, read_checkpoint
+from eventclip.models.checkpoint import CLASSIFIER, check_metadata, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,13 @@ DECIDE_THE_COURSE = (
     "views",
     "data.augmentation",
     "data.batch_size",
+    "simulation",
+    "loss",
+    "crops",
+    "heldout",
+    "keep_share",
+    "statistics",
+    "batch_size",
     "trainer.max_epochs",
     "trainer.max_steps",
     "trainer.accumulate_grad_batches",
@@ -52,6 +59,9 @@ _NOT_SETTINGS = (
     "paths",
     "logger",
     "callbacks",
+    "images",
+    "out",
+    "num_workers",
     "data.root",
     "data.packed",
     "data.num_workers",
@@ -98,10 +108,11 @@ def begin(
     folder = output / "checkpoints"
     if os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and any(folder.glob("*.ckpt")):
         resume = "auto"
-    chosen = _newest(folder) if resume == "auto" else None if resume is None else Path(resume).expanduser()
+    kind = metadata.get("kind", CLASSIFIER)
+    chosen = _newest(folder, kind) if resume == "auto" else None if resume is None else Path(resume).expanduser()
     step = 0
     if chosen is not None:
-        checkpoint = read_checkpoint(chosen, trust=trust, own=metadata["config"])
+        checkpoint = read_checkpoint(chosen, trust=trust, own=metadata["config"], kind=kind)
         check_metadata(chosen, checkpoint, metadata)
         step = _check_state(chosen, checkpoint)
         _check_course(chosen, checkpoint["eventclip"]["config"], metadata["config"])
@@ -173,11 +184,11 @@ def by_step(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.ckpt"), key=key)
 
 
-def _newest(folder: Path) -> Path | None:
+def _newest(folder: Path, kind: str) -> Path | None:
     """The good checkpoint of the latest step."""
     paths = by_step(folder)
     for path in paths:
-        if (damage := _damage(path)) is None:
+        if (damage := _damage(path, kind)) is None:
             return path
         log.warning("%s; looking for the one before", damage)
     if paths:
@@ -225,10 +236,10 @@ def _step(path: Path) -> float:
         return float("inf")
 
 
-def _damage(path: Path) -> str | None:
+def _damage(path: Path, kind: str) -> str | None:
     """What is wrong with a checkpoint; None if nothing. Whether it is to be trusted is asked once it is chosen."""
     try:
-        read_checkpoint(path, trust=True)
+        read_checkpoint(path, trust=True, kind=kind)
     except UserError as error:
         return str(error)
     return None

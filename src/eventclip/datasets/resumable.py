@@ -1,0 +1,48 @@
+"""Where a training stands in its data, told from the optimizer steps: what every data module of ours needs."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+from lightning import LightningDataModule
+
+
+class ResumableDataModule(LightningDataModule):
+    """A data module whose training goes on with the very batch that would have come next.
+
+    Attributes:
+        batch_size: samples per optimizer step, over all processes together.
+    """
+
+    batch_size: int
+
+    @property
+    @abstractmethod
+    def training_size(self) -> int:
+        """Number of samples in an epoch."""
+
+    def ranks(self) -> dict[str, int]:
+        """Which of how many processes this is."""
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch, whatever the number of processes."""
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        return math.ceil(self._batches_per_epoch / accumulate)
+
+    @property
+    def _batches_per_epoch(self) -> int:
+        batches = math.ceil(self.training_size / self.batch_size)
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+    def position(self) -> tuple[int, int]:
+        """Epoch and batches done, told from the optimizer steps: what the weights have really seen."""
+        if self.trainer is None:
+            return 0, 0
+        epoch, steps = divmod(self.trainer.global_step, self.steps_per_epoch)
+        return epoch, steps * self.trainer.accumulate_grad_batches

@@ -1,0 +1,162 @@
+"""The Lightning module of an alignment: an image tower that learns to see in event views what it saw in images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from eventclip.errors import UserError
+from eventclip.models.alignment import aligned_state
+from eventclip.models.encoder import ClipEncoder
+from eventclip.models.tuning import parameter_groups
+from eventclip.training.alignment_loss import AlignmentLoss, Spread, recall_at_1
+from eventclip.training.optim import AdamWarmupCosine, scheduled
+
+
+class LitAlignment(LightningModule):
+    """Align an image tower; its batches are those of :class:`eventclip.datasets.image_datamodule.ImageDataModule`.
+
+    Args:
+        encoder: CLIP, with what shall learn told by :func:`eventclip.models.tuning.tune`.
+        loss: what is minimised.
+        optim: recipe of optimizer and schedule.
+        spread: of the images' features.
+        keep_share: share of the samples that bring their image along.
+        clip_factor: learning rate of CLIP's own weights as a fraction of the base rate.
+        buffers: names of the tower's buffers that are part of what learned.
+        metadata: plain values stored with every checkpoint.
+        class_features: (K, D) unit text features, to tell zero-shot accuracy on the held-out images.
+        labels: (n,) class of each held-out image.
+
+    Attributes:
+        history: what each validation found: "epoch", "recall", "cosine", and "zero_shot" where there are classes.
+    """
+
+    def __init__(
+        self,
+        encoder: ClipEncoder,
+        loss: AlignmentLoss,
+        optim: AdamWarmupCosine,
+        *,
+        spread: Spread,
+        keep_share: float = 0.5,
+        clip_factor: float = 1.0,
+        buffers: Collection[str] = (),
+        metadata: dict[str, Any] | None = None,
+        class_features: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.loss, self.optim, self.spread = encoder, loss, optim, spread
+        self.keep_share, self.clip_factor, self.buffer_names = keep_share, clip_factor, tuple(buffers)
+        self.metadata = metadata or {}
+        self.class_features, self.labels = class_features, labels
+        self.strict_loading = False
+        self.history: list[dict[str, float]] = []
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of a batch of all processes together, in each of them; their mean is what one process would find."""
+        own, together = batch["share"]
+        views, images = batch["views"], batch["images"]
+        both = torch.cat([views.expand(-1, 3, -1, -1), images]) if len(images) else views
+        features = self.encoder.encode_views(both)
+        spread = self.spread.to(features.device)
+        seen, wanted = (
+            self._of_all(rows[:own], together) for rows in (features[: len(views)], batch["targets"].to(features))
+        )
+        loss = self.loss.of_views(seen, wanted, spread)
+        if self.loss.keep_images and self.keep_share:
+            mine = batch["kept"] < own  # a process that only looks on has another's sample
+            kept, before = features[len(views) :][mine], batch["targets"][batch["kept"][mine]]
+            expected = self.keep_share * together / self.trainer.world_size
+            loss = loss + self.loss.of_images(kept, before.to(kept), spread, expected)
+        self.log("fit/loss", loss, batch_size=together, on_epoch=True, prog_bar=True, sync_dist=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin anew."""
+        self._seen = []
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """See what the tower gives held-out views."""
+        features = self.encoder.encode_views(batch["views"])
+        self._seen.append((batch["index"], features, batch["targets"].to(features)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Tell recall@1 of a view's own image among all held-out ones, and the mean cosine to it.
+
+        Raises:
+            UserError: features that are not finite.
+        """
+        index, features, targets = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        size = len(self.trainer.datamodule.held_out)  # type: ignore[attr-defined]
+        index, features, targets = (self._of_all(rows, size) for rows in (index, features, targets))
+        order = index.argsort()
+        features, targets = features[order], targets[order]
+        if not bool(features.isfinite().all()):
+            raise UserError("the image tower gives features that are not finite: alignment diverged, lower optim.lr")
+        found = {
+            "recall": recall_at_1(features, targets),
+            "cosine": float(F.cosine_similarity(features, targets).mean()),
+        }
+        if self.class_features is not None and self.labels is not None:
+            logits = F.normalize(features, dim=-1) @ self.class_features.to(features).T
+            found["zero_shot"] = float((logits.argmax(-1) == self.labels.to(logits.device)).float().mean())
+        for name, value in found.items():
+            self.log(f"val/{name}", value, prog_bar=name == "recall", rank_zero_only=False)
+        if not self.trainer.sanity_checking:
+            epoch = 0 if self.trainer.state.fn != "fit" else self.current_epoch + 1
+            self.history = [entry for entry in self.history if entry["epoch"] < epoch]
+            self.history.append({"epoch": epoch, **found})
+
+    def _of_all(self, rows: Tensor, together: int) -> Tensor:
+        """The rows of all processes, whose shares differ by one at most; gradients go back to each."""
+        world = self.trainer.world_size
+        if world == 1:
+            return rows
+        most = math.ceil(together / world)
+        padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
+        gathered = self.all_gather(padded, sync_grads=rows.requires_grad)
+        counts = [len(range(rank, together, world)) for rank in range(world)]
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam over what learns, each group at its own rate; the schedule runs per step over the whole training."""
+        return scheduled(self.trainer, self.optim, parameter_groups(self.encoder, clip_factor=self.clip_factor))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what learned, how far it has come, and the metadata."""
+        checkpoint["state_dict"] = aligned_state(self.encoder.visual, buffers=self.buffer_names)
+        checkpoint["eventclip"] = self.metadata
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load what learned, all of it or an error, and give Lightning nothing more to load."""
+        self.load_learned(checkpoint["state_dict"])
+        history = checkpoint.get("history")
+        self.history = list(history) if isinstance(history, list) else []
+        checkpoint["state_dict"] = {}
+
+    def load_learned(self, state: dict[str, Tensor]) -> None:
+        """Take over what learned.
+
+        Raises:
+            UserError: a name is missing or unknown here, or a shape differs.
+        """
+        visual = self.encoder.visual
+        own: dict[str, Tensor] = {name: value for name, value in visual.named_parameters() if value.requires_grad}
+        own |= {name: value for name, value in visual.named_buffers() if name in self.buffer_names}
+        wrong = sorted(own.keys() ^ state.keys()) or [n for n in own if own[n].shape != state[n].shape]
+        if wrong:
+            raise UserError(f"{wrong[0]} of the checkpoint does not fit: give the tuning and CLIP it was aligned with")
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(state[name])
