@@ -73,7 +73,7 @@ class ImageDataModule(ResumableDataModule):
         on_bad_image: str = "error",
         pairs: Pairs | None = None,
         pair_files: EventFiles | None = None,
-        batch_size: int = 64,
+        batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
         progress: bool = True,
