@@ -36,7 +36,7 @@ ARGUMENTS = {  # of functions, in errors that no setting of a command leads to, 
     *("fill", "heads", "layers", "mlp_width", "magnitude_bins", "operations", "kind", "views", "x", "y", "launcher"),
     *("p95_events", "events_per_frame"),
     *("embed_dim", "patch_size", "quick_gelu"),  # of an architecture's file
-    "hydra.run.dir",
+    *("hydra.run.dir", "hydra.sweep.dir", "hydra.mode"),
     *("install", "uninstall"),  # of Hydra's --shell-completion
 }
 
