@@ -99,6 +99,11 @@ class ImageDataModule(ResumableDataModule):
         """Number of images, and of pairs, that are learned from."""
         return len(self.learned) + (0 if self.pairs is None else len(self.pairs))
 
+    @property
+    def kept_share(self) -> float:
+        """Share of the training samples that bring their image along; recordings bring none."""
+        return self.keep_share * len(self.learned) / self.training_size
+
     def connect(self, *, image_size: int, teacher: Teacher, copies: int = 1) -> None:
         """Tell what is known only once CLIP is, and have the teacher look at every image.
 

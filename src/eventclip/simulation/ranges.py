@@ -96,7 +96,7 @@ class SimulationRanges:
             given = getattr(self, name)
             numbers = isinstance(given, Sequence) and len(given) == 2 and all(map(_is_number, given))
             if not numbers or not low <= given[0] <= given[1] <= high or (positive and given[0] <= 0):
-                least = f"above {low:g}" if positive else f"from {low:g}"
+                least = f"above {low:g}" if positive and not low else f"from {low:g}"
                 raise UserError(
                     f"simulation.{name} must be a lowest and a highest value {least} to {high:g}, got {given!r}"
                 )
@@ -138,7 +138,7 @@ class SimulationRanges:
                 events = events[start : start + count]
                 events["t"] -= events["t"][0]
                 return events, (height, width)
-        raise RecordingError("the picture gives no events, such as one of a single gray: leave it out")
+        raise RecordingError("the picture gives no events, such as one of a single gray: take it out")
 
     def _camera(self, path: NDArray[np.float64], rng: np.random.Generator) -> EventCamera:
         threshold = _logarithmically(self.threshold, rng)

@@ -174,7 +174,7 @@ def assemble(cfg: DictConfig, trainer: Trainer) -> Parts:
         loss,
         build(cfg.optim, "optim"),
         spread=spread,
-        keep_share=datamodule.keep_share,
+        kept_share=datamodule.kept_share,
         clip_factor=cfg.tuning.clip_factor,
         buffers=buffers,
         metadata=metadata,
