@@ -198,7 +198,7 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SMALL_ALIGNMENT = (
     *("clip.arch=null", "clip.pretrained=null", "num_workers=0", "simulation.sensors=[[24,32],[20,20]]"),
-    *("batch_size=6", "trainer.max_epochs=3", "optim.lr=3e-3", "heldout.share=0.2", "features.progress=false"),
+    *("batch_size=6", "trainer.max_epochs=3", "optim.lr=3e-3", "heldout.share=0.2"),
     *("features.copies=2", "callbacks.progress=null", "logger.tensorboard=null"),
 )
 """Overrides with which an alignment of the untrained CLIP takes some seconds."""

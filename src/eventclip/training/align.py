@@ -153,6 +153,8 @@ def assemble(cfg: DictConfig, trainer: Trainer) -> Parts:
         UserError: as for :func:`align`; what can be told before the teacher looks is told before.
     """
     loss = AlignmentLoss(**_plain(cfg.loss))
+    if "_target_" not in cfg.features:
+        raise UserError("features=live keeps nothing of what frozen CLIP sees in the images: give features=cached")
     datamodule = build_datamodule(cfg)
     _tell_skipped(datamodule.skipped)
     encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
@@ -295,9 +297,7 @@ def _classes(cfg: DictConfig, encoder: ClipEncoder, held_out: Images) -> dict[st
 def _teach(cfg: DictConfig, encoder: ClipEncoder, datamodule: ImageDataModule, trainer: Trainer) -> Spread:
     """Have frozen CLIP look at every image, and measure how its features spread."""
     encoder.to(trainer.strategy.root_device)
-    cache = build_feature_cache(cfg, encoder)
-    if cache is None:
-        raise UserError("features=live keeps nothing of what frozen CLIP sees in the images: give features=cached")
+    cache = cast("FeatureCache", build_feature_cache(cfg, encoder))
     datamodule.connect(image_size=encoder.image_size, teacher=Teacher(cache), copies=cache.copies)
     return Spread.of(datamodule.some_targets(_SPREAD_OF))
 
