@@ -168,6 +168,7 @@ def test_two_processes_align_as_one_does(command, tmp_path, batch_size, more):
     finish(command("one", *own))
     told = finish(command("two", *own, *TWO))
     assert "sync_dist" not in told
+    assert "deprecated" not in told
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     for column in ("fit/loss_step", "fit/loss_epoch", "val/recall", "val/cosine"):
         alone, together = rows(one, column), rows(two, column)

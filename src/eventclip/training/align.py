@@ -155,6 +155,7 @@ def assemble(cfg: DictConfig, trainer: Trainer) -> Parts:
     loss = AlignmentLoss(**_plain(cfg.loss))
     if "_target_" not in cfg.features:
         raise UserError("features=live keeps nothing of what frozen CLIP sees in the images: give features=cached")
+    optim = build(cfg.optim, "optim")
     datamodule = build_datamodule(cfg)
     _tell_skipped(datamodule.skipped)
     encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
@@ -174,7 +175,7 @@ def assemble(cfg: DictConfig, trainer: Trainer) -> Parts:
     lit = LitAlignment(
         encoder,
         loss,
-        build(cfg.optim, "optim"),
+        optim,
         spread=spread,
         kept_share=datamodule.kept_share,
         clip_factor=cfg.tuning.clip_factor,

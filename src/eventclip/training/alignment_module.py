@@ -111,7 +111,7 @@ class LitAlignment(LightningModule):
             logits = F.normalize(features, dim=-1) @ self.class_features.to(features).T
             found["zero_shot"] = float((logits.argmax(-1) == self.labels.to(logits.device)).float().mean())
         for name, value in found.items():
-            self.log(f"val/{name}", value, prog_bar=name == "recall", rank_zero_only=False)
+            self.log(f"val/{name}", value, prog_bar=name == "recall", sync_dist=True)  # the same in all processes
         if not self.trainer.sanity_checking:
             epoch = 0 if self.trainer.state.fn != "fit" else self.current_epoch + 1
             self.history = [entry for entry in self.history if entry["epoch"] < epoch]
