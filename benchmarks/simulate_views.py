@@ -35,6 +35,7 @@ from eventclip.models.tuning import tune
 from eventclip.training.align import build_datamodule
 from eventclip.training.alignment_loss import AlignmentLoss, Spread
 from eventclip.training.alignment_module import LitAlignment
+from eventclip.training.experiment import quieten
 from eventclip.training.optim import AdamWarmupCosine
 
 IMAGE_HW, BATCH, WARM = (300, 400), 16, 8
@@ -44,6 +45,7 @@ IMAGE_HW, BATCH, WARM = (300, 400), 16, 8
 def rows(*, quick: bool) -> Iterator[Row]:
     """Views in a second, learned from and made."""
     steps, runs = (4, 1) if quick else (24, 3)
+    quieten()
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name) / "images", BATCH * (WARM + steps) + 2)
         module = datamodule(Path(name))
@@ -55,11 +57,8 @@ def rows(*, quick: bool) -> Iterator[Row]:
         loss = AlignmentLoss()
         lit = LitAlignment(encoder, loss, AdamWarmupCosine(lr=1e-6), spread=Spread.of(targets), kept_share=0.5)
         held = Held(list(module.train_dataloader()))
-        taken: dict[bool, list[float]] = {True: [], False: []}
-        for _ in range(runs):
-            for simulating in taken:
-                taken[simulating].append(training(lit, module, None if simulating else held, WARM + steps))
-        ours, theirs = (BATCH * steps / statistics.median(seconds) for seconds in taken.values())
+        turns = [[training(lit, module, batches, steps) for batches in (None, held)] for _ in range(runs)]
+        ours, theirs = (BATCH * steps / statistics.median(seconds) for seconds in zip(*turns, strict=True))
         how = f"median of {runs}, in turns, {steps} steps of {BATCH} views and half as many images"
         yield Row("training, 2 workers simulating", ours, "batches in memory", theirs, "views/s", how, True)
         yield making(module, 1 if quick else 5, 8 if quick else 100)
@@ -98,12 +97,12 @@ class Clock(Callback):
 
 
 def training(lit: LitAlignment, module: ImageDataModule, held: Held | None, steps: int) -> float:
-    """Time of all steps but the first, with workers that simulate or with batches held in memory [s]."""
-    clock = Clock(WARM, steps)
+    """Time of so many steps after the first ones, with workers that simulate or with batches held in memory [s]."""
+    clock = Clock(WARM, WARM + steps)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(
         accelerator="cpu",
-        max_steps=steps,
+        max_steps=WARM + steps,
         limit_val_batches=0,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -129,7 +128,9 @@ def making(module: ImageDataModule, runs: int, count: int) -> Row:
 
     ours, theirs = medians([simulate, read], runs, clock=time.thread_time)
     how = f"median of {runs}, in turns, CPU time of {count}"
-    return Row("image file → event view", count / ours, "image file → CLIP's input", count / theirs, "views/s", how, True)
+    return Row(
+        "image file → event view", count / ours, "image file → CLIP's input", count / theirs, "views/s", how, True
+    )
 
 
 def datamodule(folder: Path) -> ImageDataModule:

@@ -51,7 +51,12 @@ def test_it_writes_a_file_and_says_how_to_use_it(place):
     assert "aligned.safetensors: give it as clip.aligned=aligned.safetensors; pictures and results: " in (
         ran.stdout + ran.stderr
     )
-    assert sorted(path.name for path in place.iterdir()) == ["aligned.safetensors", "aligned.safetensors.run", "cache", "images"]
+    assert sorted(path.name for path in place.iterdir()) == [
+        "aligned.safetensors",
+        "aligned.safetensors.run",
+        "cache",
+        "images",
+    ]
     made = sorted(path.name for path in (place / "aligned.safetensors.run").iterdir())
     assert made == ["align.log", "checkpoints", "csv", "pictures", "results.json", "starts.json", "tensorboard"]
     assert load_clip("tiny", aligned=place / "aligned.safetensors").describe()["aligned"]
@@ -71,7 +76,10 @@ MISTAKES = [
     (("images=images/0.png", "out=a.safetensors"), "there is no folder images/0.png"),
     (("images=cache", "out=a.safetensors"), "there is no image in cache: expected files that end in"),
     (("images=images", "out=a.safetensors", "pairs.map=p.csv"), "there is no file p.csv: pairs.map is what eventclip"),
-    (("images=images", "out=a.safetensors", "clip.aligned=x.safetensors"), "clip.aligned=x.safetensors is an alignment"),
+    (
+        ("images=images", "out=a.safetensors", "clip.aligned=x.safetensors"),
+        "clip.aligned=x.safetensors is an alignment",
+    ),
     (("images=images", "out=a.safetensors", "resume=x.ckpt"), "there is no checkpoint x.ckpt"),
     (("images=images", "out=a.safetensors", "batch_size=1"), "batch_size must be a whole number from 2"),
     (("images=images", "out=a.safetensors", "on_bad_image=keep"), "on_bad_image must be one of error, skip"),

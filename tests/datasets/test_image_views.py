@@ -237,7 +237,9 @@ def test_held_out_views_are_the_same_whenever_asked_for(module):
     assert own.shown_places(3) == [0, 2, 3]
     assert torch.equal(own.shown_views(3), torch.cat(one)[[0, 2, 3]])
     assert own.shown_image(2).shape == (3, SIZE, SIZE)
-    assert torch.equal(torch.cat(list(own.views_once())), torch.stack([own._simulated[0, i]["view"] for i in range(17)]))
+    assert torch.equal(
+        torch.cat(list(own.views_once())), torch.stack([own._simulated[0, i]["view"] for i in range(17)])
+    )
 
 
 def test_a_picture_without_events_is_named_by_a_worker(images, monkeypatch):

@@ -131,9 +131,7 @@ def test_a_window_is_a_share_of_the_events(picture, cameras):
         every, _ = whole.simulate(picture, np.random.default_rng(seed))
         some, _ = half.simulate(picture, np.random.default_rng(seed))
         assert len(some) == -(-len(every) // 2)
-        start = next(
-            i for i in range(len(every) - len(some) + 1) if (every["x"][i : i + len(some)] == some["x"]).all()
-        )
+        start = next(i for i in range(len(every) - len(some) + 1) if (every["x"][i : i + len(some)] == some["x"]).all())
         run = every[start : start + len(some)]
         np.testing.assert_array_equal(run["t"] - run["t"][0], some["t"])
 

@@ -26,7 +26,12 @@ RESNET = {
 }
 EFFICIENTNET = {
     "embed_dim": 32,
-    "vision_cfg": {"timm_model_name": "efficientnet_lite0", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32},
+    "vision_cfg": {
+        "timm_model_name": "efficientnet_lite0",
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "image_size": 32,
+    },
     "text_cfg": RESNET["text_cfg"],
 }
 
@@ -87,7 +92,9 @@ def test_it_learns_and_what_it_wrote_is_the_tower(run_alignment, towers, tiny_cl
     (parts,) = towers
     with torch.no_grad():
         assert torch.equal(aligned.encode_views(views()), parts.lit.encoder.encode_views(views()))
-    assert not torch.equal(aligned.encode_views(views()), load_clip(None, None, config=tiny_clip_json).encode_views(views()))
+    assert not torch.equal(
+        aligned.encode_views(views()), load_clip(None, None, config=tiny_clip_json).encode_views(views())
+    )
     pictures = out.parent / f"{out.name}.run" / "pictures"
     for name in ("progress.png", "nearest.png"):
         with Image.open(pictures / name) as picture:
@@ -140,7 +147,11 @@ def test_keeping_images_keeps_them(run_alignment, tiny_clip_json, shapes_root):
     drift = {}
     for weight in (0, 20):
         out = run_alignment(
-            f"loss.keep_images={weight}", "trainer.max_epochs=6", "keep_share=1.0", "callbacks.best=null", name=f"k{weight}"
+            f"loss.keep_images={weight}",
+            "trainer.max_epochs=6",
+            "keep_share=1.0",
+            "callbacks.best=null",
+            name=f"k{weight}",
         )
         after = loaded(out, tiny_clip_json).encode_views(images)
         drift[weight] = float((1 - torch.cosine_similarity(before, after)).mean())
@@ -203,7 +214,11 @@ def test_recordings_of_a_real_camera_are_learned_from(run_alignment, shapes_root
         tmp_path / "pairs.csv",
         {f"{number}.npy": named.path(number).relative_to(shapes_root).as_posix() for number in range(3)},
     )
-    given = (f"pairs.map={tmp_path / 'pairs.csv'}", f"pairs.recordings={tmp_path / 'rec'}", f"pairs.images={shapes_root}")
+    given = (
+        f"pairs.map={tmp_path / 'pairs.csv'}",
+        f"pairs.recordings={tmp_path / 'rec'}",
+        f"pairs.images={shapes_root}",
+    )
     out = run_alignment(*given, "pairs.sensor_hw=[24,32]", "frames.events_per_frame=400", "num_workers=1")
     assert read_alignment(out).made["pairs"] == 3
     assert results(out)["settings"]["pairs.map"] == "pairs.csv"
@@ -254,15 +269,18 @@ def test_a_finished_file_is_not_written_over(run_alignment):
 
 def test_a_second_process_is_told_while_the_first_writes(run_alignment, tmp_path, monkeypatch):
     monkeypatch.setattr(aligning, "_ORPHANS_S", 0.0)
-    with held(tmp_path / "aligned.safetensors"):
-        with pytest.raises(UserError, match=r"another process is writing .*aligned\.safetensors: wait for it, or give"):
-            run_alignment()
+    told = r"another process is writing .*aligned\.safetensors: wait for it, or give"
+    with held(tmp_path / "aligned.safetensors"), pytest.raises(UserError, match=told):
+        run_alignment()
 
 
 REFUSED = [
     (("tuning=frozen",), "tuning=frozen leaves nothing to learn: give tuning=full, layernorm"),
     (("statistics=events",), "statistics=events: the image tower of .* has no batch norm: give statistics=images"),
-    (("clip.precision=fp16",), "tuning=full with clip.precision=fp16 would lose small steps .* set clip.precision=fp32"),
+    (
+        ("clip.precision=fp16",),
+        "tuning=full with clip.precision=fp16 would lose small steps .* set clip.precision=fp32",
+    ),
     (("tuning=batchnorm",), "tuning=batchnorm: the image tower of .* has none; it has bias"),
     (("tuning=lora", "tuning.lora_rank=1000"), "tuning.lora_rank=1000 does not suit matrices"),
     (("features=live",), "features=live keeps nothing of what frozen CLIP sees in the images: give features=cached"),
@@ -271,7 +289,10 @@ REFUSED = [
     (("heldout.share=0.9", "leave_out=[ant,bee]"), "1 images are left to learn from and 6 are held out"),
     (("leave_out=[ant,bee,cow]",), "there is no image in"),
     (("heldout_accuracy=true", "heldout.folders=1"), "heldout_accuracy=true needs held-out images of several folders"),
-    (("pairs.map=pairs.csv",), r"pairs.recordings= is missing, the folder that the paths of pairs.map=pairs.csv begin at"),
+    (
+        ("pairs.map=pairs.csv",),
+        r"pairs.recordings= is missing, the folder that the paths of pairs.map=pairs.csv begin at",
+    ),
     (("simulation.speed=[3,1]",), "simulation.speed must be a lowest and a highest value"),
     (("loss.contrast=0", "loss.regression=0"), "leave nothing to learn"),
 ]

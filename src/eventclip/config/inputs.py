@@ -69,7 +69,9 @@ def check_alignment(cfg: DictConfig) -> None:
         raise UserError(f"there is no file {_path(pairs)}: pairs.map is what eventclip pairs wrote")
     aligned = _value(cfg, "clip", "aligned")
     if aligned is not None:
-        raise UserError(f"clip.aligned={aligned} is an alignment already, and each begins at CLIP itself: give clip.aligned=null")
+        raise UserError(
+            f"clip.aligned={aligned} is an alignment already, and each begins at CLIP itself: give clip.aligned=null"
+        )
     check_clip(cfg)
     _check_resume(cfg)
 
