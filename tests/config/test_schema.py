@@ -36,6 +36,7 @@ NEEDED = {
     "export": ["out=exported", "clip=tiny"],
     "simulate": ["images=images", "out=out"],
     "pairs": ["recordings=r", "out=o.csv"],
+    "align": ["images=i", "out=o.safetensors", "trainer=ddp"],
 }
 """Overrides with which each command has as many settings as it may."""
 GROUPS = {
