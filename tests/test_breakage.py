@@ -11,8 +11,8 @@ import torch
 from eventclip import (
     EVENT_DTYPE,
     Augmentation,
-    EventCLIP,
     EventClassifier,
+    EventCLIP,
     FrameRenderer,
     NCaltech101DataModule,
     TextAdapter,
@@ -129,7 +129,8 @@ def test_an_own_format_may_give_lists(tmp_path):
     register_format("own", [".own"], lambda path, options, chunk: Opened([EVENTS], sensor_hw=[128, 128]))
     (tmp_path / "a.own").write_bytes(b"x")
     events, sensor_hw = read_events(tmp_path / "a.own")
-    assert np.array_equal(events, EVENTS) and sensor_hw == HW
+    assert np.array_equal(events, EVENTS)
+    assert sensor_hw == HW
 
 
 def test_one_odd_recording_does_not_end_the_others(model):
@@ -172,7 +173,8 @@ def test_eight_threads_find_what_one_does(model):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8 and all(np.array_equal(one, expected) for one in found)
+    assert len(found) == 8
+    assert all(np.array_equal(one, expected) for one in found)
 
 
 def test_copies_of_a_model_are_the_model(model):
@@ -191,7 +193,7 @@ def test_a_stage_that_is_none_is_not_another(learnable_root):
     for odd in ("train", "training", None):
         with pytest.raises(UserError, match="the stages are fit, validate and test"):
             data.dataset(odd)
-    with pytest.raises(UserError, match="'airplanes' twice|airplanes twice"):
+    with pytest.raises(UserError, match=r"airplanes.* twice"):
         NCaltech101DataModule(learnable_root, classes=["airplanes", "airplanes"])
 
 
