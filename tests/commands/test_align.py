@@ -69,6 +69,15 @@ def test_it_writes_a_file_and_says_how_to_use_it(place):
     assert again.stderr.count("\n") == 1
 
 
+def test_a_tilde_is_the_home_for_the_file_and_its_run(place, monkeypatch):
+    (place / "home").mkdir()
+    monkeypatch.setenv("HOME", str(place / "home"))
+    monkeypatch.setattr(sys, "argv", ["align", "images=images", *SMALL, "num_workers=0", "out=~/a,b=c.safetensors"])
+    main()
+    assert sorted(path.name for path in (place / "home").iterdir()) == ["a,b=c.safetensors", "a,b=c.safetensors.run"]
+    assert not (place / "~").exists()
+
+
 MISTAKES = [
     (("out=a.safetensors",), "images= is missing, the folder of images: eventclip align images=DIR"),
     (("images=images",), "out= is missing, the file to write"),
