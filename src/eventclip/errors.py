@@ -14,6 +14,26 @@ class RecordingError(UserError):
     """A recording that cannot be read or does not hold what its format promises."""
 
 
+def whole(value: object, name: str, least: int = 1) -> int:
+    """A number as a whole one; 1e5, which is one, passes.
+
+    Args:
+        value: what was given, of any kind.
+        name: what it was given as, for the message.
+        least: the smallest that there is.
+
+    Raises:
+        UserError: none, or a smaller one.
+    """
+    try:
+        number: int = int(value)  # type: ignore[call-overload]
+        if number == value and number >= least:  # "5" is not equal to 5
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"{name} must be a whole number of {least} or more, got {said(repr(value))}")
+
+
 def printable(text: str, *, lines: bool = False) -> str:
     r"""Text that every terminal, log and table takes: what is not printable as an escape such as ``\x1b``.
 

@@ -116,6 +116,7 @@ def test_what_hydra_says_in_lines_is_one_sentence(told, arguments, sentence):
 def test_a_file_typed_alone_is_answered_with_its_key(told, tmp_path):
     (tmp_path / "a.npy").touch()
     assert "did you mean recordings=a.npy?" in told("predict", "a.npy")
+    assert "no clip= was chosen: give clip= as well, or +clip.aligned=" in told("predict", "clip.aligned=a.safetensors")
     assert "did you mean recording=a.npy?" in told("show", "a.npy")
     assert "did you mean recordings?" in told("predict", "recording=a.npy")
 

@@ -142,5 +142,5 @@ def test_a_coordinate_beyond_the_field_never_wraps_round(value):
 
 
 def test_an_impossible_sensor_is_refused():
-    with pytest.raises(UserError, match="at least one row"):
+    with pytest.raises(UserError, match=r"sensor_hw must be \[height, width\]"):
         check_events(np.zeros(0, EVENT_DTYPE), (0, 5))

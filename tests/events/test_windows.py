@@ -108,9 +108,9 @@ def test_the_last_window_is_filled_with_the_events_before_it():
         ({"events": 1, "us": 1}, "give one of window_events and window_us"),
         ({"events": 5, "step_us": 1}, "give step_events with window_events"),
         ({"us": 5, "step_events": 1}, "give step_events with window_events"),
-        ({"events": 0}, "window_events=0"),
-        ({"us": 5, "step_us": 6}, "step no longer than the window"),
-        ({"us": 5, "step_us": 0}, "step_us=0 must be 1 or more"),
+        ({"events": 0}, "window_events must be a whole number of 1 or more, got 0"),
+        ({"us": 5, "step_us": 6}, "step_us=6 must be no longer than window_us=5"),
+        ({"us": 5, "step_us": 0}, "step_us must be a whole number of 1 or more, got 0"),
     ],
 )
 def test_an_impossible_window_is_told(options, told):

@@ -205,11 +205,11 @@ def test_words_need_no_hydra_and_checkpoints_no_lightning(trained):
         ({"clip": "ViT-B-99/openai"}, "ViT-B-99"),
         ({"clip": {"pretraind": "x"}}, "clip cannot be built.*pretraind"),
         ({"prompts": "a star"}, "must hold {} once"),
-        ({"events_per_frame": 0}, "events_per_frame must be at least 1"),
-        ({"max_views": 0}, "max_views must be 1 or more"),
+        ({"events_per_frame": 0}, "events_per_frame must be a whole number of 1 or more"),
+        ({"max_views": 0}, "max_views must be a whole number of 1 or more"),
         ({"resize_mode": "squash"}, "resize_mode must be one of crop, pad, stretch"),
         ({"device": "cuda:99"}, "device=cuda:99 cannot be used"),
-        ({"batch_views": 0}, "batch_views must be 1 or more"),
+        ({"batch_views": 0}, "batch_views must be a whole number of 1 or more"),
     ],
 )
 def test_a_mistake_is_one_sentence(options, told):

@@ -63,7 +63,7 @@ def test_any_bytes_pass_as_the_definition_says(seed):
 
 
 def test_a_sensor_without_rows_holds_no_event():
-    with pytest.raises(UserError, match="at least one row"):
+    with pytest.raises(UserError, match=r"sensor_hw must be \[height, width\]"):
         check_sound(sound(), (0, 240))
 
 

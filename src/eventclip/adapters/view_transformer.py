@@ -79,7 +79,9 @@ class _Attention(nn.Module):
     def forward(self, views: Tensor, valid: Tensor) -> Tensor:
         projected = F.linear(views, self.in_proj_weight, self.in_proj_bias)
         # three of (B, heads, V, D / heads)
-        query, key, value = projected.reshape(*valid.shape, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = projected.reshape(*valid.shape, 3, self.heads, views.shape[-1] // self.heads).permute(
+            2, 0, 3, 1, 4
+        )
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         weights = scores.masked_fill(~valid[:, None, None, :], -math.inf).softmax(dim=-1)
         seen: Tensor = self.drop_weights(weights) @ value

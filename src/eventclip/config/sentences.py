@@ -147,6 +147,9 @@ def close_to(word: str, words: Iterable[str]) -> str:
         if alike >= (0.6 if section == parent else 0.8):
             scores[one] = alike + 0.1 * (section == parent)
     close = sorted(scores, key=lambda one: -scores[one])[:3]
+    if word in close:  # it is a setting, of a group that was not chosen
+        group = word.partition(".")[0]
+        return f" as no {group}= was chosen: give {group}= as well, or +{word}= for the one that is taken anyway"
     return f", did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -19,7 +20,7 @@ from eventclip.datasets.samplers import EvaluationBatches, ResumableLoader, Trai
 from eventclip.datasets.sampling import Sampling
 from eventclip.datasets.sources import EventFiles, PackedFiles
 from eventclip.datasets.splits import RecordingSplits, names_given
-from eventclip.errors import UserError
+from eventclip.errors import UserError, said, whole
 from eventclip.events.frames import FrameRenderer, views_per_recording
 from eventclip.io.formats import ReadOptions
 from eventclip.views.augment import Augmentation
@@ -110,7 +111,7 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
         augmentation: Augmentation | Literal["default"] | None = "default",
         splits: dict[str, str] | None = None,
         variant: str | int | None = None,
-        classes: Sequence[str] | str | None = None,
+        classes: Sequence[str] | str | Path | None = None,
         class_names: Sequence[str] | dict[str, str] | None = None,
         on_bad_recording: str = "error",
         batch_size: int = 32,
@@ -156,8 +157,11 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
             sampling.split_fraction,
         )
         self.splits, self.variant = dict(splits or {}), self._variant(variant)
-        classes = read_class_list(classes) if isinstance(classes, str) else classes
+        classes = read_class_list(str(classes)) if isinstance(classes, str | Path) else classes
         self.classes = None if classes is None else names_given(classes, "data.classes")
+        twice = [name for name, count in Counter(self.classes or ()).items() if count > 1]
+        if twice:
+            raise UserError(f"data.classes names {said(twice[0])} twice: give each class folder once")
         self._class_names, self.cache = class_names, cache
         self.on_bad_recording, self.num_workers, self.seed = on_bad_recording, num_workers, seed
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
@@ -181,9 +185,7 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
             UserError: a size or a split that there is not.
         """
         if image_size is not None:
-            if image_size < 1:
-                raise UserError(f"image_size must be 1 or more pixels, got {image_size}")
-            self.image_size = image_size
+            self.image_size = whole(image_size, "image_size")
         if tested is not None:
             if tested not in SPLITS:
                 raise UserError(f"tested must be one of {', '.join(SPLITS)}, got {tested!r}")

@@ -180,11 +180,17 @@ class RecordingSplits:
         return self._used[split]
 
     def recordings(self, stage: str) -> Recordings:
-        """The recordings behind the loader of ``stage``: "fit", "validate" or "test"."""
+        """The recordings behind the loader of ``stage``: "fit", "validate" or "test".
+
+        Raises:
+            UserError: another stage; a split's recordings are :meth:`split`'s.
+        """
         if stage == "fit":
             return self.training
         if stage == "test":
             return self.used(self.tested)
+        if stage != "validate":
+            raise UserError(f"the stages are fit, validate and test, got {stage!r}: a whole split is split('training')")
         return self.used("test" if self.selection == "test" else "validation")
 
     def tell_notes(self, stage: str) -> None:

@@ -13,6 +13,8 @@ Example:
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,6 +34,7 @@ Events: TypeAlias = NDArray[Any]
 
 _LIMITS = {"t": (-(2**62), 2**62), "x": (-(2**15), 2**15 - 1), "y": (-(2**15), 2**15 - 1), "p": (0, 1)}
 _POLARITY, _16_BITS = np.int64(0xFF << 32), np.int64(0xFFFF)  # in an event's second half
+_NO_POLARITY = np.int64(0xFE << 32)
 _OPAQUE = np.dtype((np.void, EVENT_DTYPE.itemsize))
 
 
@@ -59,7 +62,8 @@ def events_from_columns(t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) 
     for name, column in columns.items():
         if column.dtype.kind not in "biuf":
             raise UserError(f"Column {name} has the type {column.dtype}, expected numbers.")
-        row = copy_column(column, events[name], *_LIMITS[name])
+        native = column.astype(column.dtype.newbyteorder("="), copy=False)  # numba would read others' bytes backwards
+        row = copy_column(native, events[name], *_LIMITS[name])
         if row >= 0:
             wanted = "0 or 1" if name == "p" else f"a whole number that fits {EVENT_DTYPE[name]}"
             raise UserError(f"Events have {name} = {column[row]} at row {row}: expected {wanted}.")
@@ -88,6 +92,22 @@ def as_events(events: NDArray[Any]) -> Events:
     return events_from_columns(events["t"], events["x"], events["y"], polarity)
 
 
+def check_sensor(sensor_hw: Sequence[int] | None) -> None:
+    """Refuse a height and width that no sensor has; None is one that is not given.
+
+    Raises:
+        UserError: not two whole numbers of 1 or more.
+    """
+    if sensor_hw is None:
+        return
+    try:
+        height, width = map(operator.index, sensor_hw)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise UserError(f"sensor_hw must be [height, width] in pixels, such as [180,240], got {sensor_hw!r}")
+
+
 def check_events(events: Events, sensor_hw: tuple[int, int], *, first: int = 0) -> None:
     """Refuse what is not an event array, or does not fit the sensor.
 
@@ -97,14 +117,14 @@ def check_events(events: Events, sensor_hw: tuple[int, int], *, first: int = 0) 
         first: number of the recording's events before these, for messages.
 
     Raises:
-        UserError: wrong dtype or shape, an impossible sensor, or an event outside the sensor; the first such
-            event, its x and y and the sensor are named.
+        UserError: wrong dtype or shape, an impossible sensor, a polarity other than 0 and 1, or an event outside
+            the sensor; the first such event, its x and y and the sensor are named.
     """
     _refuse_others(events)
-    height, width = sensor_hw
-    if height < 1 or width < 1:
-        raise UserError(f"A sensor has at least one row and one column, got sensor_hw=({height}, {width}).")
+    check_sensor(sensor_hw)
+    height, width = (int(side) for side in sensor_hw)
     if not _all_inside(events, height, width):
+        _refuse_polarities(events, first)
         across, down = events["x"], events["y"]
         row = int(((across < 0) | (across >= width) | (down < 0) | (down >= height)).argmax())
         x, y = int(across[row]), int(down[row])
@@ -163,14 +183,17 @@ def centre(events: Events, sensor_hw: tuple[int, int], *, must_fit: bool = False
         (N,) array: t − min t, and x − floor((x_max + x_min + 1 − W) / 2), y alike with H.
 
     Raises:
-        UserError: the bounding box is larger than the sensor, where it must fit.
+        UserError: the bounding box is larger than the sensor, where it must fit, or a polarity other than 0 and 1.
     """
     _refuse_others(events)
+    check_sensor(sensor_hw)
     moved: Events = np.empty(len(events), EVENT_DTYPE)
     if len(events):
-        height, width = sensor_hw
+        height, width = (int(side) for side in sensor_hw)
         events = np.ascontiguousarray(events)
-        rows, columns = _centre(events, _in_halves(events), height, width, _in_halves(moved))
+        rows, columns, odd = _centre(events, _in_halves(events), height, width, _in_halves(moved))
+        if odd:
+            _refuse_polarities(events)
         if must_fit and (rows > height or columns > width):
             raise UserError(
                 f"The events take {rows} rows and {columns} columns, and the sensor has {height} and {width}: give "
@@ -280,6 +303,17 @@ def _refuse_others(events: Events) -> None:
         raise UserError(f"Events must be a one-dimensional array of EVENT_DTYPE, got {found}.")
 
 
+def _refuse_polarities(events: Events, first: int = 0) -> None:
+    """Refuse the first event whose polarity is neither 0 nor 1."""
+    odd = events["p"] > 1
+    if odd.any():
+        row = int(odd.argmax())
+        raise UserError(
+            f"Event {first + row} has p={events['p'][row]}, expected 1 (ON) or 0 (OFF): write OFF as 0, since -1 "
+            f"becomes 255 in EVENT_DTYPE"
+        )
+
+
 def _opaque(events: Events) -> NDArray[np.void]:
     """View events as opaque records: numpy copies those 15 times faster than field by field."""
     _refuse_others(events)
@@ -311,21 +345,23 @@ def copy_column(column: NDArray[Any], field: NDArray[Any], low: int, high: int) 
 
 @kernel
 def _all_inside(events: Events, height: int, width: int) -> bool:
-    """Whether all events lie on the sensor. Without a way out of the loop, so that it is vectorised."""
+    """Whether all events lie on the sensor and have a polarity; a way out would keep it from being vectorised."""
     # Unsigned and 16 bits wide, negative coordinates are beyond any sensor, as are all that the fields cannot hold.
     rows, columns = np.uint16(min(height, 2**15)), np.uint16(min(width, 2**15))
     outside = False
     for i in range(np.uint64(len(events))):
         event = events[i]
-        outside |= (np.uint16(event.x) >= columns) | (np.uint16(event.y) >= rows)
+        outside |= (np.uint16(event.x) >= columns) | (np.uint16(event.y) >= rows) | (event.p > 1)
     return not outside
 
 
 @kernel
 def _centre(
     events: Events, halves: NDArray[np.int64], height: int, width: int, moved: NDArray[np.int64]
-) -> tuple[int, int]:
-    """Fill ``moved`` with the events shifted as :func:`centre` says; gives the rows and columns that they take.
+) -> tuple[int, int, bool]:
+    """Fill ``moved`` with the events shifted as :func:`centre` says.
+
+    Gives the rows and columns that they take, and whether one has a polarity other than 0 and 1.
 
     Written in halves of 64 bits, t and then p, y, x, it takes three quarters of the time that single fields do.
     """
@@ -336,8 +372,10 @@ def _centre(
         left, right = min(left, event.x), max(right, event.x)
         top, bottom = min(top, event.y), max(bottom, event.y)
     dx, dy = (np.int64(right) + left + 1 - width) // 2, (np.int64(bottom) + top + 1 - height) // 2
+    flaws = np.int64(0)
     for i in range(np.uint64(len(events))):
         rest = halves[2 * i + 1]
+        flaws |= rest
         moved[2 * i] = halves[2 * i] - start
         moved[2 * i + 1] = (rest & _POLARITY) | ((rest >> 16) - dy & _16_BITS) << 16 | (rest - dx & _16_BITS)
-    return np.int64(bottom) - top + 1, np.int64(right) - left + 1
+    return np.int64(bottom) - top + 1, np.int64(right) - left + 1, (flaws & _NO_POLARITY) != 0

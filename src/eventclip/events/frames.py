@@ -12,8 +12,8 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import UserError
-from eventclip.events.array import Events, as_events, check_events
+from eventclip.errors import UserError, whole
+from eventclip.events.array import Events, as_events, check_events, check_sensor
 from eventclip.events.kernels import kernel
 
 COLORS = ("gray", "rgb")
@@ -74,8 +74,11 @@ class FrameRenderer:
     color: str = "gray"
 
     def __post_init__(self) -> None:
-        if self.events_per_frame < 1:
-            raise UserError(f"events_per_frame must be at least 1, got {self.events_per_frame}.")
+        object.__setattr__(self, "events_per_frame", whole(self.events_per_frame, "events_per_frame"))
+        check_sensor(self.sensor_hw)
+        if self.sensor_hw is not None:
+            height, width = self.sensor_hw
+            object.__setattr__(self, "sensor_hw", (int(height), int(width)))
         if not 0.0 <= self.hot_pixel_std < math.inf:
             raise UserError(f"hot_pixel_std must be 0 (keep all) or a positive number, got {self.hot_pixel_std}.")
         if self.color not in COLORS:
@@ -128,13 +131,14 @@ class FrameRenderer:
             (V, H, W) gray or (V, H, W, 3) RGB frames.
 
         Raises:
-            UserError: an event outside the sensor, no sensor, or a window outside the recording.
+            UserError: an event outside the sensor or without a polarity, no sensor, or a window outside the recording.
         """
         hw = self.sensor_hw if sensor_hw is None else sensor_hw
         if hw is None:
             raise UserError("the sensor's size is not known: give it, FrameRenderer(..., sensor_hw=(H, W)).")
         events = as_events(events)
         check_events(events, hw)
+        hw = (int(hw[0]), int(hw[1]))
         windows = self.windows(len(events)) if windows is None else _checked_windows(windows, len(events))
         return self.render(events, hw, windows)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, whole
 from eventclip.events.array import EVENT_DTYPE, Events
 
 
@@ -66,13 +66,12 @@ class SlidingWindow:
         self.by_time = us is not None
         size = us if events is None else events
         step = step_us if self.by_time else step_events
-        self.size: int = size or 0
-        self.step = self.size if step is None else step
-        if not 1 <= self.step <= self.size:
-            unit = "us" if self.by_time else "events"
+        unit = "us" if self.by_time else "events"
+        self.size = whole(size, f"window_{unit}")
+        self.step = self.size if step is None else whole(step, f"step_{unit}")
+        if self.step > self.size:
             raise UserError(
-                f"window_{unit}={self.size} and step_{unit}={self.step} must be 1 or more, and the step no longer "
-                f"than the window, or events would be left out"
+                f"step_{unit}={self.step} must be no longer than window_{unit}={self.size}, or events would be left out"
             )
 
     def __call__(self, chunks: Iterable[Events]) -> Iterator[Window]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeGuard, cast, overload
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class EventCLIP:
         batch_views: views that go through CLIP at once, about; only speed and memory depend on it.
 
     Raises:
-        UserError: a device that is not there, or a number below 1.
+        UserError: a device that is not there, a number below 1, or views that CLIP does not take.
     """
 
     def __init__(
@@ -76,6 +77,11 @@ class EventCLIP:
         if views is None:
             views = SensorViews(image_size=classifier.encoder.image_size)
         elif isinstance(views, ViewTransform):
+            if views.image_size != classifier.encoder.image_size or views.augmentation is not None:
+                raise UserError(
+                    f"views= must be without augmentation and of the {classifier.encoder.image_size} pixels that CLIP "
+                    f"takes: give ViewTransform(renderer, image_size={classifier.encoder.image_size})"
+                )
             views = partial(_always, views)
         self.reader = views if isinstance(views, RecordingReader) else RecordingReader(views)
 
@@ -142,10 +148,11 @@ class EventCLIP:
         if time_unit is not None:
             reading = replace(reading, time_unit=time_unit)
         check_options(reading)
-        classifier = _zero_shot_classifier(classes, clip, prompts)  # after wrong options were told
+        names = check_class_names(classes, "classes")
+        classifier = _zero_shot_classifier(names, clip, prompts)  # after wrong options were told
         views = replace(views, image_size=classifier.encoder.image_size)
         reader = RecordingReader(views, reading=reading)
-        return cls(classifier, classes, views=reader, device=device, batch_views=batch_views)
+        return cls(classifier, names, views=reader, device=device, batch_views=batch_views)
 
     @classmethod
     def from_checkpoint(
@@ -223,10 +230,11 @@ class EventCLIP:
             RecordingError: of the first recording that cannot be classified; :meth:`classify_each` goes on.
             UserError: a sensor_hw that is none.
         """
-        if isinstance(recordings, str | Path | np.ndarray):
+        if _is_one(recordings):
             return self._batches.classify([self.reader.views(recordings, sensor_hw, reading)])[0]
         results = []
-        for result in self.classify_each(recordings, sensor_hw=sensor_hw, reading=reading):
+        several = cast("Sequence[Recording]", recordings)
+        for result in self.classify_each(several, sensor_hw=sensor_hw, reading=reading):
             if isinstance(result, RecordingError):
                 raise result
             results.append(result)
@@ -298,10 +306,9 @@ class EventCLIP:
         Raises:
             RecordingError: of the first recording that cannot be read.
         """
-        if isinstance(recordings, str | Path | np.ndarray):
-            recordings = [recordings]
+        several = [recordings] if _is_one(recordings) else cast("Iterable[Recording]", recordings)
         found: list[NDArray[np.float32]] = []
-        for looked, features in self._batches.encoded(self._looked_at(recordings, sensor_hw, reading)):
+        for looked, features in self._batches.encoded(self._looked_at(several, sensor_hw, reading)):
             if isinstance(looked, RecordingError):
                 raise looked
             if features is not None:
@@ -391,9 +398,15 @@ class EventCLIP:
         return ((one, one) for one in map_ordered(look, recordings, _READERS, threads=True, ahead=_AHEAD))
 
 
-def _zero_shot_classifier(classes: Sequence[str], clip: Clip, prompts: Sequence[str] | str | None) -> EventClassifier:
+def _is_one(recordings: Recording | Iterable[Recording]) -> TypeGuard[Recording]:
+    """Whether this is one recording, not several; what is none of either is one that cannot be read."""
+    return isinstance(recordings, str | bytes | os.PathLike | np.ndarray | torch.Tensor) or not isinstance(
+        recordings, Iterable
+    )
+
+
+def _zero_shot_classifier(names: list[str], clip: Clip, prompts: Sequence[str] | str | None) -> EventClassifier:
     """CLIP as it is, told the classes."""
-    names = check_class_names(classes, "classes")
     options = clip_options(clip)
     try:
         encoder = load_clip(**options)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, whole
 from eventclip.features.encode import encode_in_batches
 from eventclip.inference.result import Classification, RecordingViews
 from eventclip.models.classifier import EventClassifier
@@ -41,9 +41,7 @@ class ViewBatches:
         device: str | torch.device | None = None,
         batch_views: int = 64,
     ) -> None:
-        if batch_views < 1:
-            raise UserError(f"batch_views must be 1 or more, got {batch_views}")
-        self.class_names, self.batch_views = class_names, batch_views
+        self.class_names, self.batch_views = class_names, whole(batch_views, "batch_views")
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self.classifier = classifier.to(self.device).eval()
@@ -71,6 +69,11 @@ class ViewBatches:
             row[: len(views.pixels)], shown[: len(views.pixels)] = views.pixels, True
         prediction = self.classifier(torch.from_numpy(pixels).to(self.device), torch.from_numpy(valid).to(self.device))
         probabilities = prediction.probabilities.float().cpu().numpy()
+        if probabilities.shape[-1] != len(self.class_names):
+            raise UserError(
+                f"the classifier has {probabilities.shape[-1]} classes and {len(self.class_names)} class names were "
+                f"given: give one name for each, in the classifier's order"
+            )
         by_view = prediction.view_logits.float().softmax(dim=-1).cpu().numpy()
         found = []
         for overall, each, views in zip(probabilities, by_view, batch, strict=True):

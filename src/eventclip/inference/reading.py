@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError, printable
-from eventclip.events.array import EVENT_DTYPE, Events
+from eventclip.events.array import EVENT_DTYPE, Events, check_sensor
 from eventclip.events.frames import FrameRenderer, events_per_frame_for
 from eventclip.inference.result import RecordingViews
 from eventclip.io.columns import table_in_memory
@@ -24,14 +25,13 @@ from eventclip.io.formats import (
     ReadOptions,
     applies,
     check_options,
-    check_sensor,
     checked_stream,
     open_stream,
     together,
 )
 from eventclip.views.transform import ViewTransform
 
-Recording: TypeAlias = str | Path | NDArray[Any]
+Recording: TypeAlias = str | os.PathLike[str] | NDArray[Any]
 """A file in any readable format; or events: structured with fields t, x, y, p (t in µs, p 0 and 1 or -1 and 1), or
 (N, 4) numbers x, y, t, p as in the EST releases."""
 
@@ -157,6 +157,11 @@ class RecordingReader:
             with Naming(name):
                 opened = table_in_memory(recording, CHUNK_EVENTS).opened(options)
             stream = checked_stream(name, opened, options, sensor_hw=sensor_hw, fallback_hw=self.trained_hw)
+        elif not isinstance(recording, str | os.PathLike):
+            raise RecordingError(
+                f"a {type(recording).__name__} is no recording: give a path, or events as a numpy array (np.asarray "
+                f"makes one of a tensor or of rows), or a list of either"
+            )
         else:
             name, path = str(recording), Path(recording).expanduser()
             if options.time_unit is None and self.trained_unit is not None and applies("time_unit", path, options):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eventclip.errors import printable
 from eventclip.events.windows import Window
 
 
@@ -105,7 +106,8 @@ class Classification:
     def __repr__(self) -> str:
         listed = ", ".join(f"{name} {probability:.1%}" for name, probability in self.top(3))
         return (
-            f"Classification({self.views.name}: {listed}; {len(self.views)} view{'s' if len(self.views) > 1 else ''})"
+            f"Classification({printable(self.views.name)}: {printable(listed)}; "
+            f"{len(self.views)} view{'s' if len(self.views) > 1 else ''})"
         )
 
 

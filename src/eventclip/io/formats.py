@@ -7,7 +7,6 @@ put together, so that both give the same events or the same sentence.
 from __future__ import annotations
 
 import importlib
-import operator
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from eventclip.errors import RecordingError, UserError, printable, reason
-from eventclip.events.array import EVENT_DTYPE, Events
+from eventclip.events.array import EVENT_DTYPE, Events, check_sensor
 from eventclip.io.checks import check_sound, rows_inside
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -185,7 +184,7 @@ def register_format(name: str, suffixes: Sequence[str], open: Open) -> None:  # 
     """
     if name in _FORMATS:
         raise UserError(f"the recording format {name} is there already: give yours another name")
-    if not name or not suffixes or not all(suffix.startswith(".") for suffix in suffixes):
+    if not name or not suffixes or not all(isinstance(one, str) and one.startswith(".") for one in suffixes):
         raise UserError(f"a format has a name and suffixes such as .{name or 'evt'}, got {list(suffixes)}")
     _FORMATS[name] = Format(name, tuple(suffix.lower() for suffix in suffixes), open, _TABLE | {"stream"})
 
@@ -222,13 +221,18 @@ def open_stream(
             raised where they are reached.
         UserError: an option that does not exist.
     """
-    path = path if isinstance(path, Path) else Path(path)
+    path = Path(path).expanduser()
     check_options(options)
-    check_sensor(sensor_hw)
+    if not _is_usual(sensor_hw):
+        check_sensor(sensor_hw)
+    if not isinstance(chunk_events, int) or chunk_events < 1:
+        raise UserError(f"chunk_events must be a whole number of 1 or more, got {chunk_events!r}")
     with Naming(path):
         chosen = _format_of(path, options)
         _refuse_what_is_no_file(path, chosen.name)
         opened = chosen.open(path, options, chunk_events)
+        if chosen.name not in FORMATS:
+            opened = _kept_to(opened, chosen.name)
     return checked_stream(
         path, opened, options, sensor_hw=sensor_hw, fallback_hw=fallback_hw, chunk_events=chunk_events
     )
@@ -383,20 +387,9 @@ def check_options(options: ReadOptions) -> None:
         raise UserError(f"largest_bytes must be a whole number of 1 or more, got {options.largest_bytes!r}")
 
 
-def check_sensor(sensor_hw: Sequence[int] | None) -> None:
-    """Refuse a height and width that no sensor has; None is one that is not given.
-
-    Raises:
-        UserError: not two whole numbers of 1 or more.
-    """
-    if sensor_hw is None:
-        return
-    try:
-        height, width = map(operator.index, sensor_hw)
-    except (TypeError, ValueError):
-        height = width = 0
-    if min(height, width) < 1:
-        raise UserError(f"sensor_hw must be [height, width] in pixels, such as [180,240], got {sensor_hw!r}")
+def _is_usual(sensor_hw: Sequence[int] | None) -> bool:
+    """Whether nothing needs to be said of a sensor, which is so for one that was looked at before."""
+    return isinstance(sensor_hw, tuple) and list(map(type, sensor_hw)) == [int, int] and min(sensor_hw) > 0
 
 
 def _format_of(path: Path, options: ReadOptions) -> Format:
@@ -429,14 +422,45 @@ def _refuse_what_is_no_file(path: Path, kind: str) -> None:
         raise RecordingError(f"is an empty file: expected a recording in {kind} format")
 
 
+_END: Events = np.empty(0, EVENT_DTYPE)  # itself, not what it holds
+
+
+def _kept_to(opened: Opened, name: str) -> Opened:
+    """What a format of one's own gives, if it is what a format has to give.
+
+    Raises:
+        RecordingError: it is not, or its pieces turn out not to be.
+    """
+    if not isinstance(opened, Opened):
+        raise RecordingError(
+            f"cannot be read: the format {name} gave a {type(opened).__name__}, expected Opened(chunks)"
+        )
+    check_sensor(opened.sensor_hw)
+    if opened.sensor_hw is not None:
+        opened.sensor_hw = (int(opened.sensor_hw[0]), int(opened.sensor_hw[1]))
+
+    def pieces(chunks: Iterator[Events]) -> Iterator[Events]:
+        for events in chunks:
+            if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
+                found = f"{events.dtype} {events.shape}" if isinstance(events, np.ndarray) else type(events).__name__
+                raise RecordingError(
+                    f"cannot be read: the format {name} gave {found} as a piece, expected (n,) arrays of EVENT_DTYPE, "
+                    f"such as eventclip.events.array.events_from_columns(t, x, y, p) makes"
+                )
+            yield events
+
+    opened.chunks = pieces(opened.chunks)
+    return opened
+
+
 def _checked(name: str | Path, opened: Opened, told: tuple[int, int] | None, options: ReadOptions) -> Iterator[Events]:
     """Events of the file, refused where no camera can have sent them or they lie outside the sensor."""
     seen, last, dropped = 0, None, 0
     while True:
         with Naming(name):
             try:
-                events = next(opened.chunks, None)
-                if events is None:
+                events = next(opened.chunks, _END)
+                if events is _END:
                     break
                 rows = rows_inside(events, told) if options.drop_outside and told is not None else None
                 kept = events if rows is None else events[rows]

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventclip.errors import RecordingError, UserError
-from eventclip.events.array import EVENT_DTYPE, Events
+from eventclip.events.array import EVENT_DTYPE, Events, check_sensor
 from eventclip.files import whole_file
 from eventclip.io.checks import check_sound
-from eventclip.io.formats import check_sensor
 
 _Columns = dict[str, NDArray[Any]]
 

@@ -260,6 +260,11 @@ def _check_state(path: Path, state: Any) -> None:
 def _check_format(path: Path, metadata: Any) -> None:
     if not isinstance(metadata, dict):
         raise UserError(f"{path} is damaged: its metadata are a {type(metadata).__name__}, expected a mapping")
+    if not metadata:
+        raise UserError(
+            f"{path} does not tell its CLIP and classes, as LitEventClassifier was given no metadata: build the "
+            f"classifier as it was, then classifier.load_learned_state_dict(torch.load(FILE)['state_dict'])"
+        )
     if type(metadata.get("format")) is not int or metadata["format"] not in (1, METADATA_FORMAT):
         raise UserError(
             f"{path} has metadata of format {said(metadata.get('format'))}, written by eventclip "

@@ -148,7 +148,8 @@ class ClipEncoder(nn.Module):
             or views.shape[-3] not in {1, 3}
         ):
             raise ValueError(
-                f"views are {views.dtype} {tuple(views.shape)}, expected uint8 (..., 1 or 3, {side}, {side})"
+                f"views are {views.dtype} {tuple(views.shape)}, expected uint8 (..., 1 or 3, {side}, {side}): "
+                f"give image_size={side} to ViewTransform, or to the data module's connect()"
             )
         # (pixel / 255 - mean) / std as one operation on the device; a gray channel broadcasts to three.
         scale = self.pixel_scale

@@ -79,8 +79,11 @@ def export(
     texts = {} if encoder.text_tower is None else encoder.text_tower.state_dict()
     state = texts | {f"visual.{name}": value for name, value in visual.state_dict().items()}
     configuration = {"model_cfg": _model_options(encoder), "preprocess_cfg": _preprocessing(encoder)}
-    with held(folder / WEIGHTS):
-        _write(folder, state, configuration, encoder.tokenizer)
+    try:
+        with held(folder / WEIGHTS):
+            _write(folder, state, configuration, encoder.tokenizer)
+    except FileNotFoundError as error:  # what else goes wrong with a disk is told alike for all commands
+        raise UserError(f"out={out} cannot be made ({error.strerror}): give another folder") from error
     size = (folder / WEIGHTS).stat().st_size / 2**20
     return [
         f"{folder} holds {encoder.describe()['arch']}: {len(state)} tensors, {size:,.1f} MiB{left}",

@@ -9,7 +9,7 @@ from typing import Any, cast
 import open_clip
 from torch import nn
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, said
 from eventclip.models.alignment import align
 from eventclip.models.architecture import build_clip, build_tokenizer, find_architecture, lower_precision
 from eventclip.models.encoder import ClipEncoder, Preprocess, check_precision, weights_sha256
@@ -31,7 +31,7 @@ TINY = Path(__file__).parents[1] / "assets" / "tiny_clip"
 
 def load_clip(
     arch: str | None = "ViT-B-32",
-    pretrained: str | None = None,
+    pretrained: str | Path | None = None,
     *,
     config: str | Path | None = None,
     quick_gelu: bool | None = None,
@@ -80,6 +80,7 @@ def load_clip(
             raise UserError(f"clip.{name}={switch!r} must be true or false")
     if (arch, pretrained, config) == ("tiny", None, None):
         arch, config, pretrained = clip_options("tiny").values()
+    pretrained = None if pretrained is None else str(pretrained)
     cache = None if cache_dir is None else str(cache_dir)
     architecture = find_architecture(arch, config)
     published = {}
@@ -132,6 +133,11 @@ def clip_options(clip: Clip) -> dict[str, Any]:
     Raises:
         UserError: a name that is none.
     """
+    if not isinstance(clip, str | Mapping):
+        raise UserError(
+            f"clip={said(repr(clip))} names no CLIP: expected 'tiny', an architecture and its weights such as "
+            f"'ViT-L-14/openai', or arguments of load_clip such as {{'arch': ..., 'pretrained': FILE}}"
+        )
     if not isinstance(clip, str):
         options = {key: value for key, value in clip.items() if key != "_target_"}
         shipped = options.get("arch") == "tiny" and options.get("config") is options.get("pretrained") is None

@@ -66,6 +66,11 @@ class AdamWarmupCosine:
             else given
             for given in parameters
         ]
+        if not listed:
+            raise UserError(
+                "nothing learns, neither in the adapter nor in CLIP: give an adapter with parameters, such as "
+                "TextAdapter, or tune CLIP"
+            )
         optimizer = torch.optim.Adam(listed, lr=self.lr)
 
         def factor(step: int) -> float:
@@ -82,6 +87,11 @@ def scheduled(trainer: Trainer, recipe: AdamWarmupCosine, groups: Iterable[Param
         recipe: of optimizer and schedule.
         groups: what learns.
     """
+    if not hasattr(getattr(trainer, "datamodule", None), "steps_per_epoch"):
+        raise UserError(
+            "the schedule needs to know the steps of an epoch: give a data module of eventclip, "
+            "trainer.fit(module, datamodule=data), in place of loaders"
+        )
     # Not trainer.estimated_stepping_batches: it starts the training loader before a checkpoint's position is known.
     total = (trainer.max_epochs or 1) * trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
     if trainer.max_steps > 0:

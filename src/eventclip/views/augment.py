@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from eventclip.errors import UserError
+from eventclip.errors import UserError, whole
 from eventclip.events.array import Move
 
 Frames = NDArray[np.uint8]
@@ -45,8 +45,7 @@ class Augmentation:
     image: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_shift < 0:
-            raise UserError(f"max_shift must be 0 or more pixels, got {self.max_shift}")
+        object.__setattr__(self, "max_shift", whole(self.max_shift, "max_shift", 0))
 
     def move(self, rng: np.random.Generator) -> Move:
         """Choose how the events of a recording move.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eventclip.errors import RecordingError, UserError
+from eventclip.errors import RecordingError, UserError, whole
 from eventclip.events.array import Events, Move, centre, moved
 from eventclip.events.frames import FrameRenderer, choose_windows
 from eventclip.views.augment import Augmentation, RandAugment
@@ -91,11 +91,10 @@ class ViewTransform:
     ) -> None:
         if tta not in TTA or (augmentation is not None and tta != "as_is"):
             raise UserError(f"tta must be one of {', '.join(TTA)}, without augmentation, got {tta!r}")
-        if max_views < 1:
-            raise UserError(f"max_views must be 1 or more, got {max_views}")
         if resize_mode not in RESIZE_MODES:
             raise UserError(f"resize_mode must be one of {', '.join(RESIZE_MODES)}, got {resize_mode!r}")
-        self.renderer, self.image_size, self.max_views = renderer, image_size, max_views
+        self.renderer, self.max_views = renderer, whole(max_views, "max_views")
+        self.image_size = whole(image_size, "image_size")
         self.resize_mode, self.augmentation, self.tta = resize_mode, augmentation, tta
         self.background = 255 if renderer.white_background else 0
         self.rand_augment = RandAugment(fill=self.background) if augmentation and augmentation.image else None
@@ -127,17 +126,20 @@ class ViewTransform:
 
         Raises:
             RecordingError: there are no events, or ten random shifts in a row left none.
-            UserError: no sensor, or events that need a larger one.
+            UserError: no sensor, or events that need a larger one, or are none of EVENT_DTYPE.
         """
         if (rng is None) != (self.augmentation is None):
             raise ValueError("training views need a generator and evaluation views must not have one")
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise UserError(f"rng must be a generator such as np.random.default_rng(0), got {type(rng).__name__}")
         hw = self.renderer.sensor_hw if sensor_hw is None else sensor_hw
         if hw is None:
             raise UserError("the sensor's size is not known: give sensor_hw=(H, W)")
-        if not len(events):
-            raise RecordingError("the recording holds no events: remove it or record it again")
         move = TTA[self.tta] if self.augmentation is None or rng is None else self.augmentation.move(rng)
         centred = centre(events, hw, must_fit=True)  # kernels rely on it
+        hw = (int(hw[0]), int(hw[1]))
+        if not len(events):
+            raise RecordingError("the recording holds no events: remove it or record it again")
         shown = moved(centred, hw, move)
         if not len(shown):
             shown = self._moved_again(centred, hw, rng)
