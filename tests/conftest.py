@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image, ImageDraw
 
 from eventclip.config.composition import CONFIG_DIR, register_schema
 from eventclip.io import formats
@@ -168,6 +169,65 @@ def run_experiment(compose_experiment: Callable[..., DictConfig]) -> Callable[..
         cfg = compose_experiment(*overrides, folder=folder, experiment=experiment)
         run(cfg)
         return Path(cfg.paths.output)
+
+    return run_with
+
+
+def draw_shapes(path: Path, rng: np.random.Generator, *, side: tuple[int, int] = (48, 64)) -> None:
+    """Draw dark shapes on a bright ground, which an event camera sees the edges of."""
+    height, width = side
+    image = Image.new("RGB", (width, height), tuple(int(level) for level in rng.integers(200, 256, 3)))
+    pencil = ImageDraw.Draw(image)
+    for _ in range(4):
+        (left, right), (top, bottom) = (sorted(rng.integers(0, high - 6, 2).tolist()) for high in (width, height))
+        shape = (pencil.rectangle, pencil.ellipse)[int(rng.integers(2))]
+        shape((left, top, right + 6, bottom + 6), fill=tuple(int(level) for level in rng.integers(0, 160, 3)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-one images in three folders and a nested one."""
+    root = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(3)
+    for number in range(21):
+        draw_shapes(root / ("ant", "bee", "cow/brown")[number % 3] / f"image_{number:02}.png", rng)
+    return root
+
+
+SMALL_ALIGNMENT = (
+    *("clip.arch=null", "clip.pretrained=null", "num_workers=0", "simulation.sensors=[[24,32],[20,20]]"),
+    *("batch_size=6", "trainer.max_epochs=3", "optim.lr=3e-3", "heldout.share=0.2"),
+    *("features.copies=2", "callbacks.progress=null", "logger.tensorboard=null"),
+)
+"""Overrides with which an alignment of the untrained CLIP takes some seconds."""
+
+
+@pytest.fixture
+def compose_alignment(shapes_root: Path, tiny_clip_json: Path, tmp_path: Path) -> Callable[..., DictConfig]:
+    """Compose an alignment of the untrained CLIP on the drawn images; ``<name>.safetensors`` is to be written."""
+
+    def compose_with(*overrides: str, name: str = "aligned") -> DictConfig:
+        own = (f"images={shapes_root}", f"out={tmp_path / name}.safetensors", f"clip.config={tiny_clip_json}")
+        places = (f"paths.output={tmp_path / name}.safetensors.run", f"paths.cache={tmp_path / 'cache'}")
+        register_schema()
+        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+            return compose("align", [*own, *places, *SMALL_ALIGNMENT, *overrides])
+
+    return compose_with
+
+
+@pytest.fixture
+def run_alignment(compose_alignment: Callable[..., DictConfig]) -> Callable[..., Path]:
+    """Align in this process; gives the file that was written, whose run folder is ``<file>.run``."""
+
+    def run_with(*overrides: str, name: str = "aligned") -> Path:
+        from eventclip.training.align import align
+
+        cfg = compose_alignment(*overrides, name=name)
+        align(cfg)
+        return Path(cfg.out)
 
     return run_with
 

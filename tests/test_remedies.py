@@ -27,6 +27,7 @@ PACKAGE = ROOT / "src" / "eventclip"
 COMMANDS = (
     *("train", "evaluate", "import_checkpoint", "pseudo_label", "pack", "data_check", "predict", "show", "simulate"),
     "pairs",
+    "align",
     "export",
 )
 RICHEST = {"train": ("features=cached", "tuning=lora", "adapter=visual"), "data_check": ("data=folder",)}
@@ -36,7 +37,7 @@ ARGUMENTS = {  # of functions, in errors that no setting of a command leads to, 
     *("fill", "heads", "layers", "mlp_width", "magnitude_bins", "operations", "kind", "views", "x", "y", "launcher"),
     *("p95_events", "events_per_frame"),
     *("embed_dim", "patch_size", "quick_gelu"),  # of an architecture's file
-    "hydra.run.dir",
+    *("hydra.run.dir", "hydra.sweep.dir", "hydra.mode"),
     *("install", "uninstall"),  # of Hydra's --shell-completion
 }
 
@@ -104,7 +105,7 @@ def test_every_value_named_with_its_setting_composes(keys):
     literal = {(key, value) for _, key, value in settings_named() if LITERAL.fullmatch(value) and key not in ARGUMENTS}
     assert {("sort", "true"), ("drop_outside", "true"), ("damaged", "keep"), ("features", "live")} <= literal
     groups = {path.name for path in Path(CONFIG_DIR).iterdir() if path.is_dir()}
-    for command in ("train", "predict", "data_check", "pack", "pseudo_label"):
+    for command in ("train", "predict", "data_check", "pack", "pseudo_label", "align"):
         own = sorted(pair for pair in literal if pair[0] in keys[command])
         literal -= set(own)
         chosen = [f"{key}={value}" for key, value in own if key in groups]

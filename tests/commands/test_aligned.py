@@ -78,7 +78,7 @@ def test_training_and_testing_see_the_aligned_clip(run_experiment, aligned, tmp_
         assert len(list((tmp_path / "cache").rglob("cache.json"))) == 4  # two splits of two towers
 
 
-def test_a_checkpoint_finds_its_alignment_again_where_it_has_moved(run_experiment, aligned, tmp_path, capsys):
+def test_a_checkpoint_finds_its_alignment_where_it_has_moved(run_experiment, aligned, tmp_path, capsys):
     run = run_experiment(*SHORT, f"clip.aligned={aligned}")
     moved = aligned.rename(tmp_path / "moved.safetensors")
     sentence = r"aligned by .*aligned\.safetensors, which is not there.*clip=\{'aligned': FILE\} in Python"

@@ -36,6 +36,7 @@ NEEDED = {
     "export": ["out=exported", "clip=tiny"],
     "simulate": ["images=images", "out=out"],
     "pairs": ["recordings=r", "out=o.csv"],
+    "align": ["images=i", "out=o.safetensors", "trainer=ddp"],
 }
 """Overrides with which each command has as many settings as it may."""
 GROUPS = {
@@ -245,7 +246,7 @@ def test_a_value_is_converted_in_the_configuration_itself():
 
 
 def test_an_interpolation_is_checked_once_it_can_be_resolved():
-    cfg = composed("train", "fewshot.seed=${data.root}", "data.root=abc", "+data.extra=1", "paths.output=x")
+    cfg = composed("train", "fewshot.seed=${data.root}", "data.root=abc", "paths.output=x")
     check_config(cfg, "train")
     with pytest.raises(
         UserError, match=r"fewshot\.seed must be a whole number from 0 to 9223372036854775807, got 'abc'"

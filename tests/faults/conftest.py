@@ -23,7 +23,7 @@ SENSOR = (128, 128)
 MODEL = ("clip=tiny", "classes=[star,anchor,umbrella]", "device=cpu", "sensor_hw=[128,128]", "progress=false")
 LOADED = ("training.experiment", "training.pseudo_label", "training.evaluate", "inference.settings", "plots.curve")
 LOADED += ("inference.predict", "plots.timeline", "plots.views", "reports.report", "datasets.packing")
-LOADED += ("simulation.folder", "datasets.audit", "datasets.pairing")
+LOADED += ("simulation.folder", "datasets.audit", "datasets.pairing", "training.align")
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,15 @@ def jobs(inputs, learnable_root, tmp_path_factory, golden_clip_files, golden):
                 "progress=false",
             ),
             ("p.csv",),
+        ),
+        "align": Job(
+            "align",
+            lambda place: (
+                *(f"images={inputs / 'images'}", f"out={place / 'a.safetensors'}", "clip=tiny", f"paths.cache={cache}"),
+                *("num_workers=0", "heldout.share=0.4", "batch_size=2", "trainer.max_epochs=2", "tuning=batchnorm"),
+                *("simulation.sensors=[[20,30]]", "callbacks.progress=null", "logger.tensorboard=null"),
+            ),
+            ("a.safetensors", "a.safetensors.run/results.json", "a.safetensors.run/pictures/nearest.png"),
         ),
         "pack": Job(
             "pack", lambda place: (*data, "workers=1", "progress=false", f"out={place / 'n'}"), ("n/pack.json",)

@@ -10,7 +10,7 @@ import pytest
 
 JOBS = (
     "csv", "timeline", "png", "gif", "evaluate", "pseudo_label", "report", "train", "features", "simulate", "pack",
-    "pairs", "data_check", "import",
+    "pairs", "align", "data_check", "import",
 )  # fmt: skip
 APPENDED = (".log", "metrics.csv", "hparams.yaml", ".tfevents")
 """What a run writes into as it goes, and nobody takes for its result."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-ONE_WRITES = ("csv", "timeline", "pseudo_label", "simulate", "pairs", "pack")
+ONE_WRITES = ("csv", "timeline", "pseudo_label", "simulate", "pairs", "pack", "align")
 """Those that take long and go on where they stopped: a second one at the same work is refused."""
 EACH_WRITES = ("png", "gif", "evaluate", "report", "data_check", "import")
 
@@ -21,6 +21,8 @@ def test_two_at_once_end_right_or_one_is_told(jobs, tmp_path, name):
             meanwhile = "another process is " in one.sentence and "wait for it" in one.sentence
             # Slow to start, one may come when the other has ended: its new folder of links is there then.
             afterwards = name == "pseudo_label" and "is not empty: give a new folder" in one.sentence
+            # And align waits a little, for a killed process's workers to be gone.
+            afterwards |= name == "align" and "is there already: remove it" in one.sentence
             assert meanwhile or afterwards, one.sentence
     assert job.is_whole(place)
     assert not [path for path in place.rglob("*") if path.name.endswith((".part", ".lock"))]

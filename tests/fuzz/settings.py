@@ -115,7 +115,7 @@ def _commands(folder: Path) -> dict[str, list[str]]:
                 )
                 np.save(place / f"{number}.npy", np.stack(columns, axis=1).astype(np.float32))
     (folder / "images" / "ant").mkdir(parents=True)
-    for number in range(3):
+    for number in range(5):
         Image.fromarray(rng.integers(0, 255, (20, 30), dtype=np.uint8)).save(
             folder / "images" / "ant" / f"{number}.png"
         )
@@ -172,6 +172,14 @@ def _commands(folder: Path) -> dict[str, list[str]]:
             "out=pairs.csv",
             "progress=false",
         ],
+        "align": [
+            f"images={folder / 'images'}",
+            *clip,
+            "out=aligned.safetensors",
+            "num_workers=0",
+            "heldout.share=0.4",
+            "trainer.max_epochs=1",
+        ],
     }
 
 
@@ -197,7 +205,7 @@ class _HeavyWork(BaseException):
 
 
 def _stop_before_heavy_work() -> None:
-    """Let training, testing, guessing, packing, pairing and simulating raise at their start."""
+    """Let training, testing, guessing, packing, pairing, simulating and what caches features raise at their start."""
 
     def begin(*_: object, **__: object) -> None:
         raise _HeavyWork
@@ -214,6 +222,7 @@ def _stop_before_heavy_work() -> None:
             (Simulation, "simulate"),
         ),
         (import_module("eventclip.datasets.packing"), "_fill"),
+        (import_module("eventclip.features.cache").FeatureCache, "rows"),
         (import_module("eventclip.datasets.pairing").Files, "below"),  # of a home folder, it may be long
     ):
         assert hasattr(owner, name), f"{owner} has no {name}"

@@ -57,7 +57,7 @@ def check_alignment(cfg: DictConfig) -> None:
     """Look for what an alignment reads: images, pairs, CLIP's files and the checkpoint to go on from.
 
     Raises:
-        UserError: names the first that is missing or not there.
+        UserError: names the first that is missing or not there, or a CLIP that is aligned already.
     """
     typed = "eventclip align images=DIR clip=... out=aligned.safetensors"
     check_given(cfg, "images", f", the folder of images: {typed}")
@@ -67,6 +67,11 @@ def check_alignment(cfg: DictConfig) -> None:
     pairs = _value(cfg, "pairs", "map")
     if pairs is not None and not _is_file(pairs):
         raise UserError(f"there is no file {_path(pairs)}: pairs.map is what eventclip pairs wrote")
+    aligned = _value(cfg, "clip", "aligned")
+    if aligned is not None:
+        raise UserError(
+            f"clip.aligned={aligned} is an alignment already, and each begins at CLIP itself: give clip.aligned=null"
+        )
     check_clip(cfg)
     _check_resume(cfg)
 

@@ -799,7 +799,7 @@ class AlignConfig:
     dtype: Literal["fp32", "fp16"] = "fp32"
     leave_out: list[str] = MISSING
     on_bad_image: Literal["error", "skip"] = "error"
-    batch_size: Annotated[int, Between(2, 2**31 - 1)] = 64
+    batch_size: Annotated[int, Between(2, 2**31 - 1)] = 128
     num_workers: Annotated[int, Between(0, 1024)] = 2
     keep_share: Fraction = 0.5
     statistics: Literal["images", "events"] = "images"

@@ -73,7 +73,7 @@ class ImageDataModule(ResumableDataModule):
         on_bad_image: str = "error",
         pairs: Pairs | None = None,
         pair_files: EventFiles | None = None,
-        batch_size: int = 64,
+        batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
         progress: bool = True,
@@ -99,6 +99,11 @@ class ImageDataModule(ResumableDataModule):
         """Number of images, and of pairs, that are learned from."""
         return len(self.learned) + (0 if self.pairs is None else len(self.pairs))
 
+    @property
+    def kept_share(self) -> float:
+        """Share of the training samples that bring their image along; recordings bring none."""
+        return self.keep_share * len(self.learned) / self.training_size
+
     def connect(self, *, image_size: int, teacher: Teacher, copies: int = 1) -> None:
         """Tell what is known only once CLIP is, and have the teacher look at every image.
 
@@ -116,7 +121,7 @@ class ImageDataModule(ResumableDataModule):
         )
         parts: list[SimulatedViews | RecordedViews] = [self._simulated]
         if self.pairs is not None and len(self.pairs):
-            images = Images(self.pairs.images, self.pairs.images)
+            images = Images(self.pairs.images, np.zeros(len(self.pairs), "S1"))
             transform = one_view(self.renderer, image_size, all_events=False)
             views = PairedViews(self.pairs, self.pair_files, transform, seed=self.seed)
             parts.append(RecordedViews(views, teacher(ImageDataset(images, image_size=image_size), 1)))
@@ -124,7 +129,17 @@ class ImageDataModule(ResumableDataModule):
         self._validation = SimulatedViews(held_out, teacher(held_out, 1), purpose="held out", **shown)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Training batches, resumable between any two of them."""
+        """Training batches, resumable between any two of them.
+
+        Raises:
+            UserError: fewer samples in a batch than processes.
+        """
+        processes = self.ranks()["world_size"]
+        if self.batch_size < processes:
+            raise UserError(
+                f"batch_size={self.batch_size} is the batch of all {processes} processes together and must be at least "
+                f"{processes}"
+            )
         batches = TrainingBatches(
             self.training_size, self.batch_size, seed=self.seed, position=self.position, **self.ranks()
         )
@@ -137,7 +152,17 @@ class ImageDataModule(ResumableDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """One view of each held-out image, the same whenever it is asked for."""
+        """One view of each held-out image, the same whenever it is asked for.
+
+        Raises:
+            UserError: fewer of them than processes.
+        """
+        processes = self.ranks()["world_size"]
+        if len(self.held_out) < processes:
+            raise UserError(
+                f"{len(self.held_out)} held-out images cannot be shared among {processes} processes: give more images, "
+                f"or fewer trainer.devices"
+            )
         return DataLoader(
             self._validation,
             batch_sampler=EvaluationBatches(len(self._validation), self.batch_size, **self.ranks()),

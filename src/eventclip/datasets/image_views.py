@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eventclip.datasets.dataset import Batch, PairedViews, Sample
-from eventclip.datasets.images import Crops, Images
+from eventclip.datasets.images import Crops, Images, read_picture
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.rng import generator
-from eventclip.simulation.images import read_image
 from eventclip.simulation.ranges import SimulationRanges
 from eventclip.views.augment import Augmentation
 from eventclip.views.resize import clip_resize
@@ -78,10 +77,10 @@ class ImageDataset(Dataset[Sample]):
         """The part of an image that a copy shows, in RGB.
 
         Raises:
-            UserError: the image cannot be read.
+            UserError: the image cannot be read, or shows nothing.
         """
         path = self.images.path(position)
-        picture = read_image(path, "RGB")
+        picture = read_picture(path)
         if self.crops is None:
             return picture
         return self.crops(picture, generator(self.seed, f"crop {_named(path)}", epoch=copy))

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ def _walk(top: bytes) -> Iterator[bytes]:
 
 
 def readable(images: Images, *, workers: int, progress: bool) -> tuple[Images, list[str]]:
-    """Read every image once and leave out those that cannot be used.
+    """Read every image once and leave out those that cannot be used, see :func:`read_picture`.
 
     Args:
         images: to be read.
@@ -108,7 +109,7 @@ def readable(images: Images, *, workers: int, progress: bool) -> tuple[Images, l
 
     def complaint(position: int) -> str | None:
         try:
-            read_image(images.path(position))
+            read_picture(images.path(position))
         except UserError as error:
             return str(error)
         return None
@@ -120,6 +121,18 @@ def readable(images: Images, *, workers: int, progress: bool) -> tuple[Images, l
     if not len(good):
         raise UserError(f"none of {len(images)} images can be used: {bad[0]}")
     return images.subset(good), bad
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Read an image that an event camera can see something in, in RGB.
+
+    Raises:
+        UserError: it cannot be read, or is of one gray or colour, which gives no events.
+    """
+    picture = read_image(path, "RGB")
+    if all(low == high for low, high in cast("tuple[tuple[int, int], ...]", picture.getextrema())):
+        raise UserError(f"{path} is of a single gray or colour, which gives no events: take it out")
+    return picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,23 +187,27 @@ class HeldOut:
 
     def _folders(self, images: Images, rng: np.random.Generator) -> Paths:
         there = np.unique(images.folders[images.folders != b""])
+        if len(there) < 2:
+            raise UserError(
+                f"heldout.folders={self.folders} needs images in two folders or more and there are {len(there)}: give "
+                f"heldout.folders=null, which holds out single images"
+            )
         if isinstance(self.folders, int):
             if not 0 < self.folders < len(there):
-                raise UserError(
-                    f"heldout.folders={self.folders} of {len(there)} folders: expected 1 to {len(there) - 1}"
-                )
+                raise UserError(f"heldout.folders={self.folders} must be 1 to {len(there) - 1} of {len(there)} folders")
             return there[np.sort(rng.permutation(len(there))[: self.folders])]
-        names = np.array([os.fsencode(name) for name in self.folders or ()])
-        unknown = [name for name in names if name not in there]
+        names = np.array([os.fsencode(name) for name in self.folders or ()], np.bytes_)
+        unknown = sorted(set(names.tolist()) - set(there.tolist()))
         if unknown:
             raise UserError(f"heldout.folders names {os.fsdecode(unknown[0])!r}, and the images have no such folder")
         return names
 
     def _checked(self, learned: Images, out: Images) -> tuple[Images, Images]:
-        if not len(learned) or len(out) < 2:
+        if len(learned) < 2 or len(out) < 2:
+            option = "heldout.share" if self.folders is None else "heldout.folders"
             raise UserError(
-                f"{len(learned)} images are left to learn from and {len(out)} are held out: expected 1 or more and 2 "
-                f"or more, so give more images or another heldout.share"
+                f"{len(learned)} images are left to learn from and {len(out)} are held out: expected 2 or more of "
+                f"either, so give more images or another {option}"
             )
         return learned, out
 

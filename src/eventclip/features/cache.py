@@ -210,7 +210,7 @@ class FeatureCache:
             worker_init_fn=heed_parent_only,
         )
         read = iter(loader)
-        with tqdm(total=len(missing), desc="encoding recordings", unit="rec", disable=not self.progress) as bar:
+        with tqdm(total=len(missing), desc="encoding views", unit="sample", disable=not self.progress) as bar:
             for rows in blocks:
                 counts: list[int] = []
                 views = self._read(islice(read, math.ceil(len(rows) / _ROWS_AT_ONCE)), counts, bar)

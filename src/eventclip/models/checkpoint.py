@@ -337,12 +337,12 @@ _ABSENT = object()
 
 
 def check_metadata(path: Path, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuse a checkpoint that learned on top of another CLIP, or other classes.
+    """Refuse a checkpoint that learned on top of another CLIP, or other classes, or was aligned on other images.
 
     Args:
         path: of the checkpoint, for the message.
         checkpoint: what it holds.
-        ours: "clip", as the encoder describes it, and "class_names".
+        ours: "clip", as the encoder describes it, "class_names" and, of an alignment, "data".
 
     Raises:
         UserError: names what differs.
@@ -352,6 +352,11 @@ def check_metadata(path: Path, checkpoint: dict[str, Any], ours: dict[str, Any])
         raise UserError(
             f"{path} was trained on CLIP {_clip(theirs)} and this run has {_clip(ours)}: give the same CLIP"
             f"{_of_alignment(theirs, ours)}"
+        )
+    if theirs.get("kind") == ALIGNMENT and theirs["data"].get("checksums") != ours["data"]["checksums"]:
+        raise UserError(
+            f"{path} learned from other images than this run has: give the images, leave_out and heldout that it began "
+            f"with, or resume=null for a fresh start"
         )
     if list(theirs["class_names"]) != list(ours["class_names"]):
         pairs = zip(theirs["class_names"], ours["class_names"], strict=False)

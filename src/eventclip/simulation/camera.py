@@ -322,6 +322,8 @@ def leaks(rates_hz: NDArray[np.float64], seconds: float, rng: np.random.Generato
     """
     sunk = rng.random(len(rates_hz))
     counts = (sunk + rates_hz * seconds).astype(np.int64)
-    which = np.repeat(np.arange(len(rates_hz)), counts)
+    firing = np.flatnonzero(counts)  # few, in a short recording
+    counts = counts[firing]
+    which = np.repeat(firing, counts)
     nth = 1 + np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
     return (nth - sunk[which]) / rates_hz[which], which

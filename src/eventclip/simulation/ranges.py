@@ -96,7 +96,7 @@ class SimulationRanges:
             given = getattr(self, name)
             numbers = isinstance(given, Sequence) and len(given) == 2 and all(map(_is_number, given))
             if not numbers or not low <= given[0] <= given[1] <= high or (positive and given[0] <= 0):
-                least = f"above {low:g}" if positive else f"from {low:g}"
+                least = f"above {low:g}" if positive and not low else f"from {low:g}"
                 raise UserError(
                     f"simulation.{name} must be a lowest and a highest value {least} to {high:g}, got {given!r}"
                 )
@@ -138,7 +138,7 @@ class SimulationRanges:
                 events = events[start : start + count]
                 events["t"] -= events["t"][0]
                 return events, (height, width)
-        raise RecordingError("the picture gives no events, such as one of a single gray: leave it out")
+        raise RecordingError("the picture gives no events, such as one of a single gray: take it out")
 
     def _camera(self, path: NDArray[np.float64], rng: np.random.Generator) -> EventCamera:
         threshold = _logarithmically(self.threshold, rng)
@@ -185,14 +185,16 @@ class SimulationRanges:
         scaled = (max(round(width * scale), 8), max(round(height * scale), 8))
         degrees = _evenly(self.turn_degrees, rng)
         small = picture.resize(scaled, Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR)
-        gray = np.asarray(_turned(small, degrees)).astype(np.float32) / 255
+        turned = np.asarray(_turned(small, degrees))
+        gray = np.arange(256, dtype=np.float32) / 255
         gray = (gray - 0.5) * np.float32(_evenly(self.contrast, rng)) + 0.5
         if rng.random() < self.inverted:
             gray = 1 - gray
         levels = np.rint(255 * np.clip(gray, 0, 1) ** _logarithmically(self.gamma, rng)).astype(np.uint8)
-        margin = 2 if min(levels.shape) > 16 else 0
-        window = tuple(max(side - margin, 4) for side in levels.shape)
-        return intensity_from_gray(levels), (min(window[0], sensor_hw[0]), min(window[1], sensor_hw[1]))
+        light = intensity_from_gray(levels)[turned]  # 256 values in place of as many as pixels
+        margin = 2 if min(light.shape) > 16 else 0
+        window = tuple(max(side - margin, 4) for side in light.shape)
+        return light, (min(window[0], sensor_hw[0]), min(window[1], sensor_hw[1]))
 
 
 def _turned(picture: Image.Image, degrees: float) -> Image.Image:

@@ -28,7 +28,7 @@ class LitAlignment(LightningModule):
         loss: what is minimised.
         optim: recipe of optimizer and schedule.
         spread: of the images' features.
-        keep_share: share of the samples that bring their image along.
+        kept_share: share of the samples that bring their image along.
         clip_factor: learning rate of CLIP's own weights as a fraction of the base rate.
         buffers: names of the tower's buffers that are part of what learned.
         metadata: plain values stored with every checkpoint.
@@ -46,7 +46,7 @@ class LitAlignment(LightningModule):
         optim: AdamWarmupCosine,
         *,
         spread: Spread,
-        keep_share: float = 0.5,
+        kept_share: float = 0.5,
         clip_factor: float = 1.0,
         buffers: Collection[str] = (),
         metadata: dict[str, Any] | None = None,
@@ -55,7 +55,7 @@ class LitAlignment(LightningModule):
     ) -> None:
         super().__init__()
         self.encoder, self.loss, self.optim, self.spread = encoder, loss, optim, spread
-        self.keep_share, self.clip_factor, self.buffer_names = keep_share, clip_factor, tuple(buffers)
+        self.kept_share, self.clip_factor, self.buffer_names = kept_share, clip_factor, tuple(buffers)
         self.metadata = metadata or {}
         self.class_features, self.labels = class_features, labels
         self.strict_loading = False
@@ -73,10 +73,10 @@ class LitAlignment(LightningModule):
             self._of_all(rows[:own], together) for rows in (features[: len(views)], batch["targets"].to(features))
         )
         loss = self.loss.of_views(seen, wanted, spread)
-        if self.loss.keep_images and self.keep_share:
+        if self.loss.keep_images and self.kept_share:
             mine = batch["kept"] < own  # a process that only looks on has another's sample
             kept, before = features[len(views) :][mine], batch["targets"][batch["kept"][mine]]
-            expected = self.keep_share * together / self.trainer.world_size
+            expected = self.kept_share * together / self.trainer.world_size
             loss = loss + self.loss.of_images(kept, before.to(kept), spread, expected)
         self.log("fit/loss", loss, batch_size=together, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
@@ -111,7 +111,7 @@ class LitAlignment(LightningModule):
             logits = F.normalize(features, dim=-1) @ self.class_features.to(features).T
             found["zero_shot"] = float((logits.argmax(-1) == self.labels.to(logits.device)).float().mean())
         for name, value in found.items():
-            self.log(f"val/{name}", value, prog_bar=name == "recall", rank_zero_only=False)
+            self.log(f"val/{name}", value, prog_bar=name == "recall", sync_dist=True)  # the same in all processes
         if not self.trainer.sanity_checking:
             epoch = 0 if self.trainer.state.fn != "fit" else self.current_epoch + 1
             self.history = [entry for entry in self.history if entry["epoch"] < epoch]

@@ -243,6 +243,7 @@ def quieten() -> None:
         ".*`srun` command is available.*",  # a cluster's login node
         ".*Total length of `list` across ranks is zero.*",  # no validation split is looked at
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*all_gather is deprecated.*",  # Lightning's own use of it
     ):
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):

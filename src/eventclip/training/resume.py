@@ -37,6 +37,7 @@ DECIDE_THE_COURSE = (
     "heldout",
     "keep_share",
     "statistics",
+    "features.copies",
     "batch_size",
     "trainer.max_epochs",
     "trainer.max_steps",

@@ -146,7 +146,7 @@ class _Taps(NamedTuple):
     """The largest number in ``used``."""
 
 
-@lru_cache(maxsize=64)  # a data set has one or a few frame sizes
+@lru_cache(maxsize=64)  # frames have one or a few sizes, parts of images many
 def _taps(source: int, target: int, offset: int, length: int) -> _Taps:
     """Taps of the pixels [offset, offset + length) of a line resized from ``source`` to ``target`` pixels."""
     first, used, weights = (part[offset : offset + length] for part in _weights(source, target))
@@ -159,33 +159,27 @@ def _weights(source: int, target: int) -> tuple[NDArray[np.int32], NDArray[np.in
     scale = source / target
     stretch = max(scale, 1.0)
     reach = 2.0 * stretch
-    first = np.empty(target, np.int32)
-    used = np.empty(target, np.int32)
-    weights = np.zeros((target, 2 * math.ceil(reach) + 1), np.int32)
-    for i in range(target):
-        centre = (i + 0.5) * scale
-        low = max(int(centre - reach + 0.5), 0)
-        high = min(int(centre + reach + 0.5), source)
-        # The very order of Pillow's operations: another one shifts weights by a unit in the last place.
-        line = [_cubic((x + low - centre + 0.5) * (1.0 / stretch)) for x in range(high - low)]
-        total = 0.0
-        for weight in line:
-            total += weight
-        first[i], used[i] = low, high - low
-        for x, weight in enumerate(line):
-            fixed = weight / total * (1 << _PRECISION)
-            weights[i, x] = int(fixed - 0.5 if weight < 0 else fixed + 0.5)
-    return first, used, weights
+    centre = (np.arange(target) + 0.5) * scale
+    low = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
+    used = np.minimum((centre + reach + 0.5).astype(np.int64), source) - low
+    taps = np.arange(2 * math.ceil(reach) + 1)
+    # The very order of Pillow's operations: another one shifts weights by a unit in the last place.
+    line = _cubic((taps + low[:, None] - centre[:, None] + 0.5) * (1.0 / stretch))
+    line[taps >= used[:, None]] = 0.0
+    total = np.zeros(target)
+    for weight in line.T:
+        total += weight
+    fixed = line / total[:, None] * (1 << _PRECISION)
+    weights = np.where(line < 0, fixed - 0.5, fixed + 0.5).astype(np.int32)
+    return low.astype(np.int32), used.astype(np.int32), weights
 
 
-def _cubic(x: float) -> float:
+def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Keys' cubic convolution kernel with a = -0.5, as Pillow evaluates it."""
-    x = abs(x)
-    if x < 1.0:
-        return (1.5 * x - 2.5) * x * x + 1.0
-    if x < 2.0:
-        return (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
-    return 0.0
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
 def _resampled(planes: Planes, taps: _Taps) -> Planes:
