@@ -32,8 +32,6 @@ _STUDENT = (
 )
 """Two-sided 95 % points of Student's distribution with 1 to 30 degrees of freedom."""
 
-_ASSETS = "eventclip/assets/"
-
 
 class Estimate(NamedTuple):
     """A mean and the half width of its 95 % interval, which a single value does not have (None)."""
@@ -149,8 +147,7 @@ def heading(column: str) -> str:
 
 
 def shown(column: str, value: Any) -> str:
-    """A setting as people write it: the class of a ``_target_`` without what its section says already, and a file that
-    travels with the package by its place there."""
+    """A setting as people write it: the class of a ``_target_`` without what its section says already."""
     if isinstance(value, Missing):
         return "–"
     if value is None:
@@ -159,8 +156,6 @@ def shown(column: str, value: Any) -> str:
         return f"[{', '.join(shown(column, item) for item in value)}]"
     if column.endswith(_TARGET):
         return _short(str(value).rpartition(".")[2], heading(column).rpartition(".")[2])
-    if isinstance(value, str):
-        return value.rpartition(_ASSETS)[2]
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
