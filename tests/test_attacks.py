@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from eventclip import EventCLIP, evaluate, predict, pseudo_label, show
 from eventclip.config.composition import CONFIG_DIR, register_checkpoint
 from eventclip.errors import UserError
-from eventclip.models.checkpoint import read_checkpoint
+from eventclip.models.checkpoint import ALIGNMENT, read_checkpoint
 from eventclip.models.trust import SHIPPED
 
 SECTIONS = (
@@ -277,6 +277,22 @@ def shipped():
 def test_what_may_be_built_is_what_the_configuration_names():
     listed = {(place, target, partial) for place, some in SHIPPED.items() for target, partial in some.items()}
     assert listed == shipped()
+
+
+def test_no_attack_passes_where_an_alignment_goes_on(run_alignment, pwned, tmp_path):
+    out = run_alignment("trainer.max_epochs=1")
+    honest = torch.load(out.parent / f"{out.name}.run" / "checkpoints" / "last.ckpt", weights_only=True)
+    path = tmp_path / "a.ckpt"
+    for section in ("clip", "tuning", "optim", "loss", "simulation", "heldout", "crops", "pairs", "callbacks", "evil"):
+        for name in (*FEW, "interpolation", "torch.load"):
+            saved(put(honest, section, ATTACKS[name]()), path)
+            told = assert_refused(lambda: read_checkpoint(path, kind=ALIGNMENT), pwned)
+            assert str(path) in told, (section, name)
+    for name in FEW:
+        saved(put(honest, "optim", ATTACKS[name]()), path)
+        told = assert_refused(lambda: run_alignment("trainer.max_epochs=1", f"resume={path}", name="other"), pwned)
+        assert str(path) in told, name
+    assert not (tmp_path / "other.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -58,9 +58,11 @@ def main() -> None:
             raise SystemExit(f"wheel-check: experiment=fewshot_ncaltech composed to something else\n{composed}")
         _run(python, "-c", "import eventclip; [getattr(eventclip, name) for name in eventclip.__all__]", cwd=away)
         _run(python, "-c", STAR, cwd=away)
-        table = _run(script, "predict", "recordings=star.npy", "clip=tiny", "classes=[star,anchor]", *SENSOR, cwd=away)
-        if ",star," not in table:
-            raise SystemExit(f"wheel-check: predict takes a star for something else\n{table}")
+        for clip in ("tiny", "tiny_aligned"):
+            words = ("recordings=star.npy", f"clip={clip}", "classes=[star,anchor]", *SENSOR)
+            table = _run(script, "predict", *words, cwd=away)
+            if ",star," not in table:
+                raise SystemExit(f"wheel-check: predict with clip={clip} takes a star for something else\n{table}")
         sys.stdout.write(f"wheel-check: {wheel.name} works outside the checkout\n")
 
 

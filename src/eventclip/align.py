@@ -23,7 +23,7 @@ def look(cfg: DictConfig) -> None:
     check_alignment(cfg)
 
 
-@entry("align", before=look)
+@entry("align", before=look, experiments=True)
 def main(cfg: DictConfig) -> float:
     """Hand the composed configuration to :func:`eventclip.training.align.align`."""
     from eventclip.training.align import align

@@ -58,7 +58,9 @@ def test_it_writes_a_file_and_says_how_to_use_it(place):
         "images",
     ]
     made = sorted(path.name for path in (place / "aligned.safetensors.run").iterdir())
-    assert made == ["align.log", "checkpoints", "csv", "pictures", "results.json", "starts.json", "tensorboard"]
+    assert made == sorted(
+        [".hydra", "align.log", "checkpoints", "csv", "pictures", "results.json", "starts.json", "tensorboard"]
+    )
     assert load_clip("tiny", aligned=place / "aligned.safetensors").describe()["aligned"]
     log = (place / "aligned.safetensors.run" / "align.log").read_text()
     assert "Traceback" not in log
@@ -67,6 +69,15 @@ def test_it_writes_a_file_and_says_how_to_use_it(place):
     assert again.returncode == 1
     assert again.stderr.startswith("eventclip: out=aligned.safetensors is there already")
     assert again.stderr.count("\n") == 1
+
+
+def test_a_tilde_is_the_home_for_the_file_and_its_run(place, monkeypatch):
+    (place / "home").mkdir()
+    monkeypatch.setenv("HOME", str(place / "home"))
+    monkeypatch.setattr(sys, "argv", ["align", "images=images", *SMALL, "num_workers=0", "out=~/a,b=c.safetensors"])
+    main()
+    assert sorted(path.name for path in (place / "home").iterdir()) == ["a,b=c.safetensors", "a,b=c.safetensors.run"]
+    assert not (place / "~").exists()
 
 
 MISTAKES = [

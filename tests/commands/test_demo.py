@@ -15,12 +15,13 @@ def top1(tmp_path_factory):
     """Test accuracy on a fifth of the demo's recordings, of CLIP as it is and after three shots a class."""
     root = make_symbols(tmp_path_factory.mktemp("cache"), training=3, testing=5, progress=False)
 
-    def accuracy(adapter):
+    def accuracy(adapter, clip="tiny"):
         output = tmp_path_factory.mktemp(adapter)
         register_schema()
         overrides = [
             "experiment=demo",
             f"adapter={adapter}",
+            f"clip={clip}",
             "data._target_=eventclip.datasets.folder.FolderDataModule",
             f"data.root={root}",
             "data.num_workers=0",
@@ -36,7 +37,8 @@ def top1(tmp_path_factory):
         assert results["data"]["recordings"]["test"] == 200
         return results["metrics"]["test/top1_probabilities"]
 
-    return {adapter: accuracy(adapter) for adapter in ("identity", "text", "joint")}
+    found = {adapter: accuracy(adapter) for adapter in ("identity", "text", "joint")}
+    return {**found, "aligned": accuracy("identity", "tiny_aligned")}
 
 
 def test_zero_shot_leaves_room_and_is_far_above_chance(top1):
@@ -46,3 +48,7 @@ def test_zero_shot_leaves_room_and_is_far_above_chance(top1):
 @pytest.mark.parametrize("adapter", ["text", "joint"])
 def test_an_adapter_beats_zero_shot(top1, adapter):
     assert top1[adapter] >= top1["identity"] + 0.04
+
+
+def test_the_alignment_that_travels_along_beats_zero_shot(top1):
+    assert top1["aligned"] >= top1["identity"] + 0.04

@@ -93,7 +93,9 @@ def test_a_command_that_is_none_is_told_with_close_ones(eventclip):
         assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("command", "other"), [("train", "pseudo_label_nimagenet_mini"), ("pseudo_label", "demo ")])
+@pytest.mark.parametrize(
+    ("command", "other"), [("train", "pseudo_label_nimagenet_mini"), ("pseudo_label", "demo "), ("align", "fewshot")]
+)
 def test_nothing_chosen_lists_the_experiments(eventclip, tmp_path, command, other):
     done = eventclip(command)
     assert done.returncode == 0
@@ -101,7 +103,7 @@ def test_nothing_chosen_lists_the_experiments(eventclip, tmp_path, command, othe
     conf = PACKAGE.parents[1] / "conf" / "experiment"
     names = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     assert names <= {path.stem for path in conf.glob("*.yaml")}
-    assert {"train": "fewshot_ncaltech", "pseudo_label": "demo_pseudo"}[command] in names
+    assert {"train": "fewshot_ncaltech", "pseudo_label": "demo_pseudo", "align": "align_demo"}[command] in names
     assert other not in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin"]
 

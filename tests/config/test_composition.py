@@ -121,9 +121,10 @@ def test_nothing_is_chosen_where_nothing_is_said(composed, command):
     assert not OF_THE_DEMO.findall(OmegaConf.to_yaml(cfg))
 
 
-def test_the_demo_is_a_sweep_over_three_adapters(composed):
+def test_the_demo_is_a_sweep_over_three_adapters_and_two_towers(composed):
     cfg = composed("experiment=demo", hydra=True)
-    assert (cfg.hydra.mode.name, cfg.hydra.sweeper.params.adapter) == ("MULTIRUN", "identity,text,joint")
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    assert cfg.hydra.sweeper.params == {"adapter": "identity,text,joint", "clip": "tiny,tiny_aligned"}
     assert (cfg.hydra.runtime.choices.data, cfg.hydra.runtime.choices.clip) == ("symbols", "tiny")
 
 

@@ -26,7 +26,7 @@ def made(*folders):
     return Images(np.array(paths), np.array([os.fsencode(folder) for folder in folders]))
 
 
-def test_images_of_any_depth_are_found_in_the_order_of_their_paths(tmp_path):
+def test_images_of_any_depth_are_found_in_order(tmp_path):
     names = ("z.PNG", "a/b/c/1.jpg", "a/0.jpeg", "a/x.txt", ".hidden/1.png", "a/.1.png", "b c/é.png", "a.png/no.md")
     touch(tmp_path, *names)
     (tmp_path / "b c" / "link").symlink_to(tmp_path / "a")

@@ -13,7 +13,7 @@ from torch import Tensor
 from eventclip.simulation.drawings import CLASSES, fill, has_glyph, outline, stroke
 
 FONTS = ("DejaVuSans", "DejaVuSerif", "STIXGeneral", "STIXGeneralBol")  # the demo draws from DejaVuSansMono
-MASK, SIDE = 96, 64  # side of a cached glyph and of a picture [px]
+SIDE = 64  # of a picture [px]; a cached glyph's is half as large again
 FILL, THIN, THICK = range(3)
 DEMO_WEIGHT = 3.0  # the demo's classes are drawn three times as often as the others
 TEMPLATES = ("a picture of a {}", "a drawing of a {}", "a photo of a {}", "an image of a {}", "{}", "the symbol {}")
@@ -22,7 +22,7 @@ OUTLINE_TEMPLATES = ("a sketch of a {}", "a sketch image of a {}")
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures (B, 3, 64, 64) in [0, 1], the concept of each (B,), and whether it is drawn as an outline (B,)."""
+    """Pictures (B, 3, S, S) in [0, 1], the concept of each (B,), and whether it is drawn as an outline (B,)."""
 
     images: Tensor
     concept: np.ndarray
@@ -30,9 +30,15 @@ class Batch:
 
 
 class Pictures:
-    """Draws batches; every random choice comes from the generator that the caller hands over."""
+    """Draws batches; every random choice comes from the generator that the caller hands over.
 
-    def __init__(self, fonts: tuple[str, ...] = FONTS) -> None:
+    Args:
+        fonts: that the symbols are printed in.
+        side: S of the pictures [px].
+    """
+
+    def __init__(self, fonts: tuple[str, ...] = FONTS, *, side: int = SIDE) -> None:
+        self.side, mask = side, side * 3 // 2
         glyphs: dict[str, list[tuple[int, str]]] = {}
         for name, codes in concepts().items():
             drawn = [(code, font) for code in codes for font in fonts if has_glyph(code, font)]
@@ -40,9 +46,10 @@ class Pictures:
                 glyphs[name] = drawn
         self.names = list(glyphs)
         drawings = [outline(code, font) for name in self.names for code, font in glyphs[name]]
-        centred = [tuple(c * 0.8 * MASK + MASK / 2 for c in drawing) for drawing in drawings]
-        masks = [(fill(c, MASK), stroke(c, MASK, width=1.8), stroke(c, MASK, width=4.5)) for c in centred]
-        self.masks = torch.from_numpy((np.asarray(masks) * 255).astype(np.uint8))  # (G, 3, 96, 96)
+        centred = [tuple(c * 0.8 * mask + mask / 2 for c in drawing) for drawing in drawings]
+        thin, thick = 1.8 * side / SIDE, 4.5 * side / SIDE
+        masks = [(fill(c, mask), stroke(c, mask, width=thin), stroke(c, mask, width=thick)) for c in centred]
+        self.masks = torch.from_numpy((np.asarray(masks) * 255).astype(np.uint8))  # (G, 3, 3S/2, 3S/2)
         counts = np.asarray([len(glyphs[name]) for name in self.names])
         self.first, self.count = np.cumsum(counts) - counts, counts
         weight = np.asarray([DEMO_WEIGHT if name in CLASSES else 1.0 for name in self.names])
@@ -89,8 +96,8 @@ class Pictures:
         matrix[:, 1, 0], matrix[:, 1, 1] = -sin * aspect / scale, cos * aspect / scale
         matrix[:, :2, 2] = -np.einsum("bij,bj->bi", matrix[:, :2, :2], shift)
         matrix[:, 2, :2], matrix[:, 2, 2] = tilt, 1.0
-        axis = torch.linspace(-1, 1, SIDE)
-        grid = torch.stack([*torch.meshgrid(axis, axis, indexing="xy"), torch.ones(SIDE, SIDE)], dim=-1)
+        axis = torch.linspace(-1, 1, self.side)
+        grid = torch.stack([*torch.meshgrid(axis, axis, indexing="xy"), torch.ones(self.side, self.side)], dim=-1)
         moved = torch.einsum("bij,hwj->bhwi", torch.from_numpy(matrix).float(), grid)
         return F.grid_sample(self.masks[glyph].float() / 255, moved[..., :2] / moved[..., 2:], align_corners=False)
 
@@ -99,10 +106,11 @@ class Pictures:
         paper, pen, body = (torch.from_numpy(c).float() for c in self._colours(rng, size))
         texture = torch.from_numpy(rng.normal(0, 0.12, (size, 3, 4, 4)) * warp).float()
         textured = torch.from_numpy(rng.random(size) < 0.5)[:, None, None, None]
-        image = paper[:, :, None, None] + textured * F.interpolate(texture, SIDE, mode="bicubic")
+        image = paper[:, :, None, None] + textured * F.interpolate(texture, self.side, mode="bicubic")
         ghost = ink[torch.from_numpy(rng.permutation(size))]
         faint = torch.from_numpy((rng.random(size) < 0.25) * rng.uniform(0, 0.3, size) * warp).float()
-        ghost = torch.roll(ghost, (int(rng.integers(-24, 25)), int(rng.integers(-24, 25))), (1, 2))
+        far = 24 * self.side // SIDE
+        ghost = torch.roll(ghost, (int(rng.integers(-far, far + 1)), int(rng.integers(-far, far + 1))), (1, 2))
         for layer, colour in ((ghost * faint[:, None, None], pen), (inside, body), (ink, pen)):
             image = torch.lerp(image, colour[:, :, None, None].expand_as(image), layer[:, None])
         blurred = torch.from_numpy(rng.random(size) < 0.45)[:, None, None, None]

@@ -98,6 +98,7 @@ def register_schema(root: type[TrainConfig] = TrainConfig) -> None:
     OmegaConf.register_new_resolver(
         "asset", lambda name: str(Path(__file__).parents[1] / "assets" / name), replace=True
     )
+    OmegaConf.register_new_resolver("expanded", lambda path: str(Path(str(path)).expanduser()), replace=True)
 
 
 @functools.cache

@@ -115,9 +115,10 @@ def experiments_of(name: str) -> str:
     files = _experiment_files(name, [Path(CONFIG_DIR)])
     width = max(len(path.stem) for path in files)
     lines = [f"  {path.stem:{width}}  {_first_words(path)}" for path in files]
+    source = "images=DIR" if name == "align" else "data=NAME"
     how = (
         f"eventclip {name} experiment=NAME KEY=VALUE ...   runs one; with --cfg job it is printed and not run\n"
-        f"eventclip {name} data=NAME clip=NAME ...         takes the defaults of each group; --help lists the groups"
+        f"eventclip {name} {f'{source} clip=NAME ...':28}   takes the defaults of each group; --help lists the groups"
     )
     return "\n".join(["Experiments:", *lines, "", how]) + "\n"
 
@@ -239,7 +240,7 @@ def _options(name: str, group: str, folders: Sequence[Path]) -> list[str]:
 def _experiment_files(name: str, folders: Sequence[Path]) -> list[Path]:
     """Experiments for a command: those whose head names it first, and those that name none."""
     files = {path.stem: path for folder in folders for path in sorted((folder / "experiment").glob("*.yaml"))}
-    wanted = "pseudo_label" if name == "pseudo_label" else "train"  # what was trained is imported, too
+    wanted = name if name in ("pseudo_label", "align") else "train"  # what was trained is imported, too
     return [files[stem] for stem in sorted(files) if _command_of(files[stem]) in (wanted, None)]
 
 

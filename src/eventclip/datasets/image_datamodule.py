@@ -186,9 +186,9 @@ class ImageDataModule(ResumableDataModule):
             yield batch["views"]
 
     def some_targets(self, most: int) -> torch.Tensor:
-        """Features that the frozen tower gives the first images learned from, at most so many: (n, D)."""
-        targets = self._simulated.targets
-        rows = [targets[row][0] for row in range(min(len(self.learned), most))]
+        """Features that the frozen tower gives images learned from, at most so many, spread over all: (n, D)."""
+        targets, size = self._simulated.targets, len(self.learned)
+        rows = [targets[int(row)][0] for row in np.linspace(0, size - 1, min(size, most)).round()]
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
     def held_out_targets(self) -> NDArray[np.float32]:

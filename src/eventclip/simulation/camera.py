@@ -108,11 +108,12 @@ class EventCamera:
     step_us: float = 2000.0
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        values: dict[str, Any] = vars(self)
+        for name, value in values.items():
             if not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise UserError(f"The event camera's {name} must be a finite number, got {value!r}.")
         at_least = {"threshold_on": 0.01, "threshold_off": 0.01, "log_eps": 1e-6, "step_us": 1.0}
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in values.items():
             lowest = at_least.get(name, 0.0)
             if value < lowest:
                 raise UserError(f"The event camera's {name} must be at least {lowest:g}, got {value}.")
@@ -321,9 +322,9 @@ def leaks(rates_hz: NDArray[np.float64], seconds: float, rng: np.random.Generato
         (N,) times from 0 [s], rising for each pixel, and (N,) pixel numbers.
     """
     sunk = rng.random(len(rates_hz))
-    counts = (sunk + rates_hz * seconds).astype(np.int64)
-    firing = np.flatnonzero(counts)  # few, in a short recording
-    counts = counts[firing]
+    due = sunk + rates_hz * seconds
+    firing = np.flatnonzero(due >= 1)  # few, in a short recording
+    counts = due[firing].astype(np.int64)
     which = np.repeat(firing, counts)
     nth = 1 + np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
     return (nth - sunk[which]) / rates_hz[which], which

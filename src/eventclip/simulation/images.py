@@ -73,7 +73,8 @@ def read_image(path: Path, mode: str = "L") -> Image.Image:
             warnings.simplefilter("ignore")
             with open_regular(path) as file, Image.open(file) as opened:
                 opened.load()
-                image = ImageOps.exif_transpose(opened)
+                ImageOps.exif_transpose(opened, in_place=True)
+                image: Image.Image = opened
     except Exception as error:  # whatever Pillow's readers make of damaged bytes
         told = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as an image ({told}): repair it or take it out") from error
@@ -85,7 +86,7 @@ def read_image(path: Path, mode: str = "L") -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _seen(entry: Path) -> bool:

@@ -109,7 +109,8 @@ class LitAlignment(LightningModule):
         }
         if self.class_features is not None and self.labels is not None:
             logits = F.normalize(features, dim=-1) @ self.class_features.to(features).T
-            found["zero_shot"] = float((logits.argmax(-1) == self.labels.to(logits.device)).float().mean())
+            labels = self.labels.to(index.device)[index[order]]
+            found["zero_shot"] = float((logits.argmax(-1) == labels).float().mean())
         for name, value in found.items():
             self.log(f"val/{name}", value, prog_bar=name == "recall", sync_dist=True)  # the same in all processes
         if not self.trainer.sanity_checking:
