@@ -73,7 +73,7 @@ def test_a_position_alone_is_of_the_first_epoch(data):
 def test_a_training_batch_knows_its_share(data, monkeypatch):
     batches = list(data.train_dataloader())
     assert [batch["share"] for batch in batches] == [(4, 4)] * 4 + [(2, 2)]
-    monkeypatch.setattr(data, "_ranks", lambda: {"rank": 2, "world_size": 3})
+    monkeypatch.setattr(data, "ranks", lambda: {"rank": 2, "world_size": 3})
     assert [batch["share"] for batch in data.train_dataloader()] == [(1, 4)] * 4 + [(0, 2)]
     assert all(len(batch["label"]) == 1 for batch in data.train_dataloader())
 
