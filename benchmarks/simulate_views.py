@@ -2,9 +2,10 @@
 
 Images are JPEGs of 300x400 px with the spectrum of natural ones; cameras, motions, crops and loss are those of
 conf/align.yaml. The comparator is the same training on the same batches, held in memory. On a machine of few cores
-the workers take theirs from the tower, so that the ratio tells what simulation costs; where the tower has a GPU, what
-counts is that views are made faster than it takes them, which the second row tells: one thread's views in a second,
-against reading and resizing the image alone.
+the workers take theirs from the tower, so that the ratio tells what simulation costs (and nothing where other work keeps
+the cores busy, which the workers' shares come from then). Where the tower has a GPU, what counts is that views are made
+faster than it takes them, which the second row tells: one thread's views in a second, against reading and resizing the
+image alone.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from eventclip.training.alignment_module import LitAlignment
 from eventclip.training.experiment import quieten
 from eventclip.training.optim import AdamWarmupCosine
 
-IMAGE_HW, BATCH, WARM = (300, 400), 16, 8
+IMAGE_HW, BATCH, WARM = (300, 400), 8, 6
 """Size of the images, views in a step, and steps that fill the workers' queues before time is taken."""
 
 
 def rows(*, quick: bool) -> Iterator[Row]:
     """Views in a second, learned from and made."""
-    steps, runs = (4, 1) if quick else (24, 3)
+    steps, runs = (2, 1) if quick else (16, 3)
     quieten()
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name) / "images", BATCH * (WARM + steps) + 2)

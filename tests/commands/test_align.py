@@ -58,9 +58,16 @@ def test_it_writes_a_file_and_says_how_to_use_it(place):
         "images",
     ]
     made = sorted(path.name for path in (place / "aligned.safetensors.run").iterdir())
-    assert made == sorted(
-        [".hydra", "align.log", "checkpoints", "csv", "pictures", "results.json", "starts.json", "tensorboard"]
-    )
+    assert made == [
+        ".hydra",
+        "align.log",
+        "checkpoints",
+        "csv",
+        "pictures",
+        "results.json",
+        "starts.json",
+        "tensorboard",
+    ]
     assert load_clip("tiny", aligned=place / "aligned.safetensors").describe()["aligned"]
     log = (place / "aligned.safetensors.run" / "align.log").read_text()
     assert "Traceback" not in log

@@ -9,8 +9,8 @@ import pytest
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 JOBS = ("timeline", "pseudo_label", "pack", "simulate", "pairs", "align")
 TRIES = 2
-TELL_WHEN = ("p.json", "results.json", "starts.json", ".ckpt", ".log", "metrics.csv", "hparams.yaml")
-"""Files that tell times and turns, and those that a run writes into as it goes."""
+TELL_WHEN = ("p.json", "results.json", "starts.json", ".ckpt", ".log", "metrics.csv", ".yaml")
+"""Files that tell times, turns and places, and those that a run writes into as it goes."""
 
 
 @pytest.mark.slow
