@@ -64,7 +64,7 @@ class Nothing:
 def draw_views(run: Path, path: Path) -> None:
     """Draw some images, and what the simulated camera sees of them in the first epochs."""
     datamodule = build_datamodule(OmegaConf.load(run / ".hydra" / "config.yaml"))
-    datamodule.connect(image_size=64, teacher=lambda images, copies: Nothing(), copies=EPOCHS)
+    datamodule.connect(image_size=64, teacher=lambda *_: Nothing(), copies=EPOCHS)
     dataset = datamodule._simulated  # noqa: SLF001
     figure = new_figure(0.95 * SHOWN + 0.4, 0.98 * (EPOCHS + 1))
     axes = figure.subplots(EPOCHS + 1, SHOWN)
