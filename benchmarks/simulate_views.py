@@ -2,10 +2,9 @@
 
 Images are JPEGs of 300x400 px with the spectrum of natural ones; cameras, motions, crops and loss are those of
 conf/align.yaml. The comparator is the same training on the same batches, held in memory. On a machine of few cores
-the workers take theirs from the tower, so that the ratio tells what simulation costs (and nothing where other work keeps
-the cores busy, which the workers' shares come from then). Where the tower has a GPU, what counts is that views are made
-faster than it takes them, which the second row tells: one thread's views in a second, against reading and resizing the
-image alone.
+the workers take theirs from the tower, so that the ratio tells what simulation costs (and nothing where other work
+keeps the cores busy). Where the tower has a GPU, what counts is that views are made faster than it takes them, which
+the second row tells: one thread's views in a second, against reading and resizing the image alone.
 """
 
 from __future__ import annotations

@@ -67,10 +67,11 @@ def test_going_on_from_any_step_ends_with_the_same_bytes(run_alignment, tmp_path
 
 
 def test_going_on_with_another_course_or_images_is_refused(run_alignment, shapes_root, tmp_path):
-    run_alignment("trainer.max_epochs=1")
+    began = ("trainer.max_epochs=1", "loss.scale=15.5", "simulation.inverted=0.25")
+    run_alignment(*began)
     (tmp_path / "aligned.safetensors").unlink()
     for override, told in (
-        ("loss.scale=7", r"trained with loss\.scale=15\.0 and this run has 7,.* give loss\.scale=15\.0 to go on"),
+        ("loss.scale=7", r"trained with loss\.scale=15\.5 and this run has 7,.* give loss\.scale=15\.5 to go on"),
         ("simulation.inverted=0.5", r"simulation\.inverted=0\.25 and this run has 0\.5"),
         ("statistics=events", "has no batch norm"),
         ("features.copies=1", r"features\.copies=2 and this run has 1"),
@@ -78,8 +79,8 @@ def test_going_on_with_another_course_or_images_is_refused(run_alignment, shapes
         ("clip.init_seed=1", "was trained on CLIP"),
     ):
         with pytest.raises(UserError, match=told):
-            run_alignment("trainer.max_epochs=1", override)
-    run_alignment("trainer.max_epochs=1", "resume=null", "loss.scale=7")
+            run_alignment(*began, override)
+    run_alignment(*began, "resume=null", "loss.scale=7")
 
 
 def test_a_checkpoint_of_the_other_kind_is_refused(run_alignment, run_experiment, tmp_path):
