@@ -123,27 +123,33 @@ def test_an_alignment_killed_twenty_times_ends_the_same(command, tmp_path):
     finish(command("whole", *course))
     pace = ("+callbacks.pace._target_=pace.Pace", "+callbacks.pace.seconds=0.2")
     chance, words, ends = random.Random(0), command("run", *course, *pace), []
-    out, starts = tmp_path / "run.safetensors", tmp_path / "run.safetensors.run" / "starts.json"
+    out, folder = tmp_path / "run.safetensors", tmp_path / "run.safetensors.run"
+    starts, last = folder / "starts.json", folder / "checkpoints" / "last.ckpt"
     for number in range(KILLS):
-        before = number_of_starts(starts)
+        before, written = number_of_starts(starts), changed_at(last)
         process = subprocess.Popen(words, env=PACED, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        # Some are hit while they import or the teacher looks, some between a few steps or while they look or save.
-        learning = number % 4 != 0
-        if learning:
+        # Some are hit while they import or the teacher looks, some before a step, most between steps or while they save.
+        if number % 4 == 1:
             wait_for(lambda before=before: number_of_starts(starts) > before, process)
-        time.sleep(chance.uniform(0, 1.2) if learning else chance.uniform(0.5, 6))
+        elif number % 4:
+            wait_for(lambda written=written: changed_at(last) != written, process)
+        time.sleep(chance.uniform(0, 0.8) if number % 4 else chance.uniform(0.5, 6))
         process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
         told, _ = process.communicate(timeout=120)
         ends.append(process.returncode)
         assert process.returncode in (-signal.SIGKILL, -signal.SIGTERM, 75), told
     assert {75, -signal.SIGKILL} <= set(ends)
     assert not out.exists()
-    finish(words)
+    finish(command("run", *course))
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     ours, theirs = results(out), results(tmp_path / "whole.safetensors")
     assert ours["history"] == theirs["history"]
     assert (ours["metrics"], ours["epoch"]) == (theirs["metrics"], theirs["epoch"])
     assert ours["restarts"] >= KILLS * 3 // 4
+
+
+def changed_at(file):
+    return file.stat().st_mtime_ns if file.is_file() else 0
 
 
 def number_of_starts(file):
