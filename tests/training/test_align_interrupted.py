@@ -128,7 +128,7 @@ def test_an_alignment_killed_twenty_times_ends_the_same(command, tmp_path):
     for number in range(KILLS):
         before, written = number_of_starts(starts), changed_at(last)
         process = subprocess.Popen(words, env=PACED, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        # Some are hit while they import or the teacher looks, some before a step, most between steps or while they save.
+        # Some are hit while they import or the teacher looks, some before a step, most between steps or in a writing.
         if number % 4 == 1:
             wait_for(lambda before=before: number_of_starts(starts) > before, process)
         elif number % 4:
