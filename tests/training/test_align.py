@@ -103,14 +103,14 @@ def test_it_learns_and_what_it_wrote_is_the_tower(run_alignment, towers, tiny_cl
 
 
 def test_the_file_tells_how_it_was_made_and_names_no_place(run_alignment, shapes_root, tmp_path):
-    out = run_alignment("seed=7", "dtype=fp16")
+    out = run_alignment("seed=7", "dtype=fp16", "loss.scale=17")
     made = read_alignment(out).made
     told = results(out)
     assert made["images"] == {"learned": 17, "held_out": 4}
     assert (made["seed"], made["epochs"], made["pairs"]) == (7, 3, 0)
     assert made["before"] == told["before"]
     assert made["chosen"] == {"epoch": told["epoch"], **told["metrics"]}
-    assert made["settings"]["loss.scale"] == 15.0
+    assert made["settings"]["loss.scale"] == 17
     for place in (shapes_root, tmp_path):
         assert str(place).encode() not in out.read_bytes()
     assert all(value.dtype == torch.float16 for value in load_file(out).values())

@@ -67,10 +67,11 @@ def test_going_on_from_any_step_ends_with_the_same_bytes(run_alignment, tmp_path
 
 
 def test_going_on_with_another_course_or_images_is_refused(run_alignment, shapes_root, tmp_path):
-    run_alignment("trainer.max_epochs=1")
+    began = ("trainer.max_epochs=1", "loss.scale=15.5", "simulation.inverted=0.25")
+    run_alignment(*began)
     (tmp_path / "aligned.safetensors").unlink()
     for override, told in (
-        ("loss.scale=7", r"trained with loss\.scale=15\.0 and this run has 7,.* give loss\.scale=15\.0 to go on"),
+        ("loss.scale=7", r"trained with loss\.scale=15\.5 and this run has 7,.* give loss\.scale=15\.5 to go on"),
         ("simulation.inverted=0.5", r"simulation\.inverted=0\.25 and this run has 0\.5"),
         ("statistics=events", "has no batch norm"),
         ("features.copies=1", r"features\.copies=2 and this run has 1"),
@@ -78,8 +79,8 @@ def test_going_on_with_another_course_or_images_is_refused(run_alignment, shapes
         ("clip.init_seed=1", "was trained on CLIP"),
     ):
         with pytest.raises(UserError, match=told):
-            run_alignment("trainer.max_epochs=1", override)
-    run_alignment("trainer.max_epochs=1", "resume=null", "loss.scale=7")
+            run_alignment(*began, override)
+    run_alignment(*began, "resume=null", "loss.scale=7")
 
 
 def test_a_checkpoint_of_the_other_kind_is_refused(run_alignment, run_experiment, tmp_path):
@@ -122,27 +123,33 @@ def test_an_alignment_killed_twenty_times_ends_the_same(command, tmp_path):
     finish(command("whole", *course))
     pace = ("+callbacks.pace._target_=pace.Pace", "+callbacks.pace.seconds=0.2")
     chance, words, ends = random.Random(0), command("run", *course, *pace), []
-    out, starts = tmp_path / "run.safetensors", tmp_path / "run.safetensors.run" / "starts.json"
+    out, folder = tmp_path / "run.safetensors", tmp_path / "run.safetensors.run"
+    starts, last = folder / "starts.json", folder / "checkpoints" / "last.ckpt"
     for number in range(KILLS):
-        before = number_of_starts(starts)
+        before, written = number_of_starts(starts), changed_at(last)
         process = subprocess.Popen(words, env=PACED, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        # Some are hit while they import or the teacher looks, some between a few steps or while they look or save.
-        learning = number % 4 != 0
-        if learning:
+        # Some are hit while they import or the teacher looks, some before a step, most between steps or in a writing.
+        if number % 4 == 1:
             wait_for(lambda before=before: number_of_starts(starts) > before, process)
-        time.sleep(chance.uniform(0, 1.2) if learning else chance.uniform(0.5, 6))
+        elif number % 4:
+            wait_for(lambda written=written: changed_at(last) != written, process)
+        time.sleep(chance.uniform(0, 0.8) if number % 4 else chance.uniform(0.5, 6))
         process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
         told, _ = process.communicate(timeout=120)
         ends.append(process.returncode)
         assert process.returncode in (-signal.SIGKILL, -signal.SIGTERM, 75), told
     assert {75, -signal.SIGKILL} <= set(ends)
     assert not out.exists()
-    finish(words)
+    finish(command("run", *course))
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     ours, theirs = results(out), results(tmp_path / "whole.safetensors")
     assert ours["history"] == theirs["history"]
     assert (ours["metrics"], ours["epoch"]) == (theirs["metrics"], theirs["epoch"])
     assert ours["restarts"] >= KILLS * 3 // 4
+
+
+def changed_at(file):
+    return file.stat().st_mtime_ns if file.is_file() else 0
 
 
 def number_of_starts(file):

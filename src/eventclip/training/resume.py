@@ -66,6 +66,7 @@ _NOT_SETTINGS = (
     "data.root",
     "data.packed",
     "data.num_workers",
+    "features.num_workers",
     "data.evaluation_batch_size",
     "clip.cache_dir",
     "trainer._target_",
