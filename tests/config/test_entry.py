@@ -74,7 +74,7 @@ def told(typed):
         (["fewshot.shot=1"], "there is no setting fewshot.shot, did you mean fewshot.shots?"),
         (["optim.qqqqq=1"], "there is no setting optim.qqqqq; those of optim are lr, warmup, floor"),
         (["trainer.limit_val_batches=1"], "+trainer.limit_val_batches=... hands it to what is built there"),
-        (["experiment=dem"], "experiment=dem is no choice: expected one of demo, "),
+        (["experiment=dem"], "experiment=dem is no choice: expected one of align_demo, "),
         (
             ["adapter=txt"],
             "adapter=txt is no choice: expected one of identity, joint, text, visual, did you mean text?",
