@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## see the method at work, without any download: zero-shot, then 5 shots with two adapters
+demo: $(READY)  ## see the method at work, without any download: zero-shot, then 5 shots with two adapters, on CLIP as it is and aligned
 	$(BIN)/eventclip train experiment=demo
 
 check: lint type  ## style and types
