@@ -205,11 +205,13 @@ def test_every_door_refuses_unrun(honest, pwned, tmp_path, doors, door):
 
 @pytest.mark.parametrize("door", ["predict", "show", "evaluate", "pseudo_label"])
 def test_trust_is_said_as_it_is_typed(honest, pwned, tmp_path, doors, door):
-    path = saved(put(honest, "adapter", {"width": copying()}), tmp_path / "a.ckpt")
+    attacked = copy.deepcopy(honest)
+    attacked["eventclip"]["config"]["adapter"] = copying()
+    path = saved(attacked, tmp_path / "a.ckpt")
     assert "give trust=true" in assert_refused(lambda: doors[door](path), pwned)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as told:
         doors[door](path, "trust=true")
-    assert pwned.exists()
+    assert pwned.exists(), told.value
 
 
 @pytest.mark.parametrize("word", ["false", "no", "off", "0", "maybe", "null"])

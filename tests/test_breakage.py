@@ -69,7 +69,7 @@ def test_off_as_minus_one_is_told_where_it_wrapped():
     wrapped = EVENTS.copy()
     wrapped["p"] = np.where(EVENTS["p"] == 0, 255, 1)
     for look in (FrameRenderer(5_000), TRANSFORM):
-        with pytest.raises(UserError, match="has p=255, expected 1"):
+        with pytest.raises(UserError, match="has the polarity 255, expected 1"):
             look(wrapped, HW)
 
 

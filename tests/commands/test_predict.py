@@ -174,7 +174,11 @@ def test_real_recordings_pass_through_predict_and_show(run, shared, tmp_path):
         (predict, ("recordings=a.npy", *MODEL, "out=a.txt"), "must end in .csv or .jsonl"),
         (predict, ("recordings=a.npy", *MODEL, "timeline=t.png"), "timeline= shows windows"),
         (predict, ("recordings=a.npy", *MODEL, "trust=true"), "trust=true is for checkpoints"),
-        (predict, ("recordings=a.npy", *MODEL, "window_us=5", "step_us=6", "out=o.csv"), "step no longer"),
+        (
+            predict,
+            ("recordings=a.npy", *MODEL, "window_us=5", "step_us=6", "out=o.csv"),
+            "step_us=6 must be no longer than window_us=5",
+        ),
         (predict, ("recordings={star}", *MODEL, "out=o.csv"), "does not say how large its sensor is"),
         (predict, ("recordings={star}", *MODEL, "top=???"), "wrong at 'top': Missing mandatory value"),
         (show, (), "recording= is missing"),

@@ -48,7 +48,7 @@ def test_an_odd_part_is_built_or_refused_in_one_sentence(compose_experiment, ove
     def build():
         cfg = compose_experiment(override)
         check_config(cfg, "train")
-        make_trainer(cfg, assemble(cfg))
+        make_trainer(cfg, assemble(cfg).metadata["class_names"])
 
     try:
         command(build)()

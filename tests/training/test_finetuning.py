@@ -69,7 +69,7 @@ def test_only_what_learns_has_gradients_and_state(compose_experiment, choice):
         if parameter.requires_grad:
             parameter.register_hook(lambda _, name=name: with_gradient.add(name))
     quieten()
-    trainer = make_trainer(cfg, parts)
+    trainer = make_trainer(cfg, parts.metadata["class_names"])
     trainer.fit(parts.lit, datamodule=parts.datamodule)
     learns = {name: p for name, p in parts.classifier.named_parameters() if p.requires_grad}
     assert with_gradient == set(learns)

@@ -309,8 +309,8 @@ def _refuse_polarities(events: Events, first: int = 0) -> None:
     if odd.any():
         row = int(odd.argmax())
         raise UserError(
-            f"Event {first + row} has p={events['p'][row]}, expected 1 (ON) or 0 (OFF): write OFF as 0, since -1 "
-            f"becomes 255 in EVENT_DTYPE"
+            f"Event {first + row} has the polarity {events['p'][row]}, expected 1 (ON) or 0 (OFF): write OFF as 0, "
+            f"since -1 becomes 255 in EVENT_DTYPE"
         )
 
 

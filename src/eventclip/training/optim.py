@@ -89,8 +89,8 @@ def scheduled(trainer: Trainer, recipe: AdamWarmupCosine, groups: Iterable[Param
     """
     if not hasattr(getattr(trainer, "datamodule", None), "steps_per_epoch"):
         raise UserError(
-            "the schedule needs to know the steps of an epoch: give a data module of eventclip, "
-            "trainer.fit(module, datamodule=data), in place of loaders"
+            "the schedule needs to know the steps of an epoch: give trainer.fit a data module of eventclip in place of "
+            "loaders"
         )
     # Not trainer.estimated_stepping_batches: it starts the training loader before a checkpoint's position is known.
     total = (trainer.max_epochs or 1) * trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
