@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from eventclip import EventCLIP
-from eventclip import __main__ as command_line
 from eventclip.config.composition import CONFIG_DIR, PseudoLabelConfig, command, register_checkpoint, register_schema
 from eventclip.errors import UserError
 from eventclip.models.alignment import aligned_state, read_alignment, write_alignment
@@ -98,13 +98,13 @@ def test_a_checkpoint_finds_its_alignment_where_it_has_moved(run_experiment, ali
     )
 
 
-def run_command(folder, *typed):
+def run_command(folder, name, *typed):
     """Type a command; gives the sentence that it ends with, if any."""
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         patched.setattr(sys, "argv", ["eventclip", *map(str, typed)])
         try:
-            command_line.main()
+            import_module(f"eventclip.{name}").main()
         except SystemExit as ended:
             return str(ended.code) if ended.code else None
     return None

@@ -6,7 +6,7 @@ import open_clip
 import pytest
 import torch
 
-from eventclip import __main__ as command_line
+from eventclip import export as command_line
 from eventclip.files import held
 from eventclip.models.alignment import aligned_state, write_alignment
 from eventclip.models.export import BESIDE, WEIGHTS
@@ -20,7 +20,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def typed(*arguments):
-        monkeypatch.setattr(sys, "argv", ["eventclip", "export", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["eventclip", *map(str, arguments)])
         try:
             command_line.main()
         except SystemExit as ended:
