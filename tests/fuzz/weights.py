@@ -17,7 +17,7 @@ from kinds import Prepared
 from eventclip.inference.api import EventCLIP
 from eventclip.models.architecture import build_clip, find_architecture
 from eventclip.models.building import build_classifier
-from eventclip.models.checkpoint import load_reference_checkpoint, make_metadata
+from eventclip.models.checkpoint import CLASSIFIER, load_reference_checkpoint, make_metadata
 from eventclip.models.factory import load_clip
 from eventclip.models.weights import fill, read_weight_file
 from eventclip.training.resume import _count_start, _newest
@@ -134,7 +134,7 @@ def _resumed_checkpoint(folder: Path) -> Prepared:
         place / "last.ckpt",
         [_saved(tree)],
         partial(_retyped_torch, trees=[tree]),
-        lambda path: _newest(path.parent),
+        lambda path: _newest(path.parent, CLASSIFIER),
         named=str(place),
     )
 
