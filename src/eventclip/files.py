@@ -100,6 +100,23 @@ def fingerprint(value: Any, *, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
+def check_out(out: Path) -> None:
+    """Tell before long work that its result could not be written.
+
+    Args:
+        out: the file to write, given as ``out=``; its folder is made.
+
+    Raises:
+        UserError: it is a folder, or lies where nothing can be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written ({error.strerror or error}): give another place") from None
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f"out={out} cannot be written: give a file in a folder that you can write to")
+
+
 @contextlib.contextmanager
 def held(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Keep other processes from writing ``path`` meanwhile, by a lock beside it that dies with its owner.

@@ -9,14 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from eventclip.datasets.dataset import RecordingDataset, Sample, collate
 from eventclip.datasets.packs import PackedFolders
 from eventclip.datasets.recordings import SPLITS, read_class_list
 from eventclip.datasets.resumable import ResumableDataModule
-from eventclip.datasets.samplers import EvaluationBatches, ResumableLoader, TrainingBatches, heed_parent_only
 from eventclip.datasets.sampling import Sampling
 from eventclip.datasets.sources import EventFiles, PackedFiles
 from eventclip.datasets.splits import RecordingSplits, names_given
@@ -218,15 +216,7 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training batches, resumable between any two of them."""
         samples, workers = self._samples("fit")
-        return ResumableLoader(
-            samples,
-            TrainingBatches(
-                len(self.training), self.batch_size, seed=self.seed, position=self.position, **self.ranks()
-            ),
-            collate=partial(collate, max_views=self.training_views),
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return self.training_loader(samples, partial(collate, max_views=self.training_views), workers=workers)
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         """Evaluation batches of the split that selection looks at; no loader where there is none."""
@@ -240,15 +230,8 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
         """Each recording of ``stage`` once, evaluation views, in order."""
         samples, workers = self._samples(stage)
         size = len(self.recordings(stage))
-        return DataLoader(
-            samples,
-            batch_sampler=EvaluationBatches(size, self.evaluation_batch_size, **self.ranks()),
-            collate_fn=partial(collate, max_views=self.evaluation_views),
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-            worker_init_fn=heed_parent_only,
-        )
+        together = partial(collate, max_views=self.evaluation_views)
+        return self.ordered_loader(samples, size, together, batch_size=self.evaluation_batch_size, workers=workers)
 
     def view_transform(self, stage: str, *, tta: str = "as_is") -> ViewTransform:
         """Events -> views as ``stage`` needs them: augmented in "fit", deterministic in "validate" and "test".

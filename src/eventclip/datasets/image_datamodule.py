@@ -24,7 +24,7 @@ from eventclip.datasets.image_views import (
 from eventclip.datasets.images import Crops, HeldOut, Images, find_images, readable
 from eventclip.datasets.pairs import Pairs
 from eventclip.datasets.resumable import ResumableDataModule
-from eventclip.datasets.samplers import EvaluationBatches, ResumableLoader, TrainingBatches, heed_parent_only
+from eventclip.datasets.samplers import heed_parent_only
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import UserError
 from eventclip.events.frames import FrameRenderer
@@ -140,16 +140,7 @@ class ImageDataModule(ResumableDataModule):
                 f"batch_size={self.batch_size} is the batch of all {processes} processes together and must be at least "
                 f"{processes}"
             )
-        batches = TrainingBatches(
-            self.training_size, self.batch_size, seed=self.seed, position=self.position, **self.ranks()
-        )
-        return ResumableLoader(
-            self._training,
-            batches,
-            collate=collate_views,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return self.training_loader(self._training, collate_views, workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """One view of each held-out image, the same whenever it is asked for.
@@ -163,13 +154,12 @@ class ImageDataModule(ResumableDataModule):
                 f"{len(self.held_out)} held-out images cannot be shared among {processes} processes: give more images, "
                 f"or fewer trainer.devices"
             )
-        return DataLoader(
+        return self.ordered_loader(
             self._validation,
-            batch_sampler=EvaluationBatches(len(self._validation), self.batch_size, **self.ranks()),
-            collate_fn=collate_views,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=heed_parent_only,
+            len(self._validation),
+            collate_views,
+            batch_size=self.batch_size,
+            workers=self.num_workers,
         )
 
     def views_once(self) -> Iterator[torch.Tensor]:

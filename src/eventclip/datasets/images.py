@@ -182,13 +182,13 @@ class HeldOut:
             count = min(max(round(self.share * len(images)), 2), self.most)
             out = np.zeros(len(images), np.bool_)
             out[rng.permutation(len(images))[:count]] = True
+            learned = ~out
         else:
             out = np.isin(images.folders, self._folders(images, rng))
             places = np.flatnonzero(out)
             out[rng.permutation(places)[self.most :]] = False
             learned = ~np.isin(images.folders, np.unique(images.folders[places]))
-            return self._checked(images.subset(np.flatnonzero(learned)), images.subset(np.flatnonzero(out)))
-        return self._checked(images.subset(np.flatnonzero(~out)), images.subset(np.flatnonzero(out)))
+        return self._checked(images.subset(np.flatnonzero(learned)), images.subset(np.flatnonzero(out)))
 
     def _folders(self, images: Images, rng: np.random.Generator) -> Paths:
         there = np.unique(images.folders[images.folders != b""])

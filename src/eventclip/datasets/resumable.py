@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 
+import torch
 from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from eventclip.datasets.dataset import Sample
+from eventclip.datasets.samplers import Collate, EvaluationBatches, ResumableLoader, TrainingBatches, heed_parent_only
 
 
 class ResumableDataModule(LightningDataModule):
@@ -13,9 +18,11 @@ class ResumableDataModule(LightningDataModule):
 
     Attributes:
         batch_size: samples per optimizer step, over all processes together.
+        seed: of their order.
     """
 
     batch_size: int
+    seed: int
 
     @property
     @abstractmethod
@@ -46,3 +53,26 @@ class ResumableDataModule(LightningDataModule):
             return 0, 0
         epoch, steps = divmod(self.trainer.global_step, self.steps_per_epoch)
         return epoch, steps * self.trainer.accumulate_grad_batches
+
+    def training_loader(self, samples: Dataset[Sample], collate: Collate, *, workers: int) -> DataLoader[Sample]:
+        """Training batches, resumable between any two of them."""
+        batches = TrainingBatches(
+            self.training_size, self.batch_size, seed=self.seed, position=self.position, **self.ranks()
+        )
+        return ResumableLoader(
+            samples, batches, collate=collate, num_workers=workers, pin_memory=torch.cuda.is_available()
+        )
+
+    def ordered_loader(
+        self, samples: Dataset[Sample], size: int, collate: Collate, *, batch_size: int, workers: int
+    ) -> DataLoader[Sample]:
+        """Each of so many samples once, in order, shared among the processes."""
+        return DataLoader(
+            samples,
+            batch_sampler=EvaluationBatches(size, batch_size, **self.ranks()),
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            worker_init_fn=heed_parent_only,
+        )

@@ -59,7 +59,12 @@ class Alignment:
 
 
 def aligned_state(visual: nn.Module, *, buffers: Collection[str] = ()) -> dict[str, Tensor]:
-    """What learns in an image tower, on the CPU, by name within it.
+    """What learns in an image tower, on the CPU, by name within it; see :func:`learning_tensors`."""
+    return {name: value.detach().cpu() for name, value in learning_tensors(visual, buffers=buffers).items()}
+
+
+def learning_tensors(visual: nn.Module, *, buffers: Collection[str] = ()) -> dict[str, Tensor]:
+    """What learns in an image tower, the tensors themselves, by name within it.
 
     Args:
         visual: the tower, after :func:`.tuning.tune`.
@@ -71,8 +76,8 @@ def aligned_state(visual: nn.Module, *, buffers: Collection[str] = ()) -> dict[s
     own = dict(visual.named_buffers())
     if unknown := sorted(set(buffers) - own.keys()):
         raise ValueError(f"the image tower has no buffer {unknown[0]}")
-    learns = [(name, value) for name, value in visual.named_parameters() if value.requires_grad]
-    return {name: value.detach().cpu() for name, value in [*learns, *((name, own[name]) for name in sorted(buffers))]}
+    learns: dict[str, Tensor] = {name: value for name, value in visual.named_parameters() if value.requires_grad}
+    return learns | {name: own[name] for name in sorted(buffers)}
 
 
 def write_alignment(

@@ -30,7 +30,7 @@ from eventclip.datasets.pairs import Pairs, read_pairs
 from eventclip.datasets.sources import EventFiles
 from eventclip.errors import UserError
 from eventclip.features.cache import FeatureCache
-from eventclip.files import held, write_json
+from eventclip.files import check_out, held, write_json
 from eventclip.models.alignment import aligned_state, write_alignment
 from eventclip.models.building import build, call_partial
 from eventclip.models.checkpoint import ALIGNMENT, make_metadata, read_checkpoint
@@ -266,12 +266,7 @@ def check_place(out: Path) -> None:
         raise UserError(f"out={out} must end in .safetensors, the kind of file that is written")
     if out.exists():
         raise UserError(f"out={out} is there already: remove it to align anew, or give another out=")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out} cannot be written ({error.strerror or error}): give another place") from None
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"out={out} cannot be written: give a file in a folder that you can write to")
+    check_out(out)
 
 
 def _pairs(section: DictConfig) -> Pairs | None:

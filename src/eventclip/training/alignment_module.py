@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from eventclip.errors import UserError
-from eventclip.models.alignment import aligned_state
+from eventclip.models.alignment import aligned_state, learning_tensors
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.tuning import parameter_groups
 from eventclip.training.alignment_loss import AlignmentLoss, Spread, recall_at_1
@@ -62,22 +62,25 @@ class LitAlignment(LightningModule):
         self.history: list[dict[str, float]] = []
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    def on_fit_start(self) -> None:
+        """Bring to the device, once, what every step needs."""
+        self.spread = self.spread.to(self.device)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch of all processes together, in each of them; their mean is what one process would find."""
         own, together = batch["share"]
         views, images = batch["views"], batch["images"]
         both = torch.cat([views.expand(-1, 3, -1, -1), images]) if len(images) else views
         features = self.encoder.encode_views(both)
-        spread = self.spread.to(features.device)
         seen, wanted = (
             self._of_all(rows[:own], together) for rows in (features[: len(views)], batch["targets"].to(features))
         )
-        loss = self.loss.of_views(seen, wanted, spread)
+        loss = self.loss.of_views(seen, wanted, self.spread)
         if self.loss.keep_images and self.kept_share:
             mine = batch["kept"] < own  # a process that only looks on has another's sample
             kept, before = features[len(views) :][mine], batch["targets"][batch["kept"][mine]]
             expected = self.kept_share * together / self.trainer.world_size
-            loss = loss + self.loss.of_images(kept, before.to(kept), spread, expected)
+            loss = loss + self.loss.of_images(kept, before.to(kept), self.spread, expected)
         self.log("fit/loss", loss, batch_size=together, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
@@ -152,9 +155,7 @@ class LitAlignment(LightningModule):
         Raises:
             UserError: a name is missing or unknown here, or a shape differs.
         """
-        visual = self.encoder.visual
-        own: dict[str, Tensor] = {name: value for name, value in visual.named_parameters() if value.requires_grad}
-        own |= {name: value for name, value in visual.named_buffers() if name in self.buffer_names}
+        own = learning_tensors(self.encoder.visual, buffers=self.buffer_names)
         wrong = sorted(own.keys() ^ state.keys()) or [n for n in own if own[n].shape != state[n].shape]
         if wrong:
             raise UserError(f"{wrong[0]} of the checkpoint does not fit: give the tuning and CLIP it was aligned with")

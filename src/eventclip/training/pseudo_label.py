@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +26,7 @@ from eventclip.datasets.split_files import (
     write_split,
 )
 from eventclip.errors import UserError
-from eventclip.files import held, write_json
+from eventclip.files import check_out, held, write_json
 from eventclip.models.building import build_classifier, call_partial
 from eventclip.models.checkpoint import check_metadata, read_checkpoint, rebuilding
 from eventclip.models.classifier import EventClassifier
@@ -198,12 +197,7 @@ def _check_places(out: Path, links: Path | None) -> None:
     """Tell before anything is scored that its result could not be written."""
     if links is not None:
         check_new_folder(links)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out} cannot be written ({error.strerror or error}): give another place") from None
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UserError(f"out={out} cannot be written: give a file in a folder that you can write to")
+    check_out(out)
 
 
 def _threshold(given: Any, kind: str) -> Any:
