@@ -58,12 +58,19 @@ class Cluster:
         return [int(process) for process, _, _, task, *_ in rows if task.isdigit()]
 
     def wait_for_end(self, job, seconds=240):
-        """State of a job that is over."""
-        self.wait_for(lambda: self.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), job, seconds)
-        time.sleep(0.3)
-        if self.state(job)["JobState"] in ("PENDING", "RUNNING"):  # between two turns
-            return self.wait_for_end(job, seconds)
-        return self.state(job)
+        """State of a job that is over, and has been for a second: between two turns one looks over for a moment."""
+        over = []
+
+        def stays_over():
+            state = self.state(job)
+            if state["JobState"] in ("PENDING", "RUNNING", "COMPLETING"):
+                over.clear()
+            else:
+                over.append((time.monotonic(), state))
+            return over and over[-1][0] - over[0][0] >= 1
+
+        self.wait_for(stays_over, job, seconds)
+        return over[-1][1]
 
     def wait_for(self, condition, job="", seconds=240):
         deadline = time.monotonic() + seconds
