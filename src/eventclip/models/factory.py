@@ -11,6 +11,7 @@ from torch import nn
 
 from eventclip.errors import UserError, said
 from eventclip.models.alignment import align
+from eventclip.models.allocator import keep_freed_memory
 from eventclip.models.architecture import build_clip, build_tokenizer, find_architecture, lower_precision
 from eventclip.models.encoder import ClipEncoder, Preprocess, check_precision, weights_sha256
 from eventclip.models.weights import (
@@ -45,6 +46,8 @@ def load_clip(
 ) -> ClipEncoder:
     """Build a frozen CLIP over open_clip.
 
+    From then on the process keeps the memory that tensors gave back, see :func:`.allocator.keep_freed_memory`.
+
     Example:
         >>> from eventclip import load_clip
         >>> encoder = load_clip("tiny")  # or load_clip("ViT-B-32", "openai"), which is downloaded once
@@ -74,6 +77,7 @@ def load_clip(
             are not finite or that does not tell its activation, an alignment of another CLIP, no network, or an
             unknown precision.
     """
+    keep_freed_memory()
     check_precision(precision)
     for name, switch in {"quick_gelu": quick_gelu, "compiled": compiled}.items():
         if not isinstance(switch, bool | None):
