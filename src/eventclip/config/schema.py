@@ -800,6 +800,7 @@ class AlignConfig:
     leave_out: list[str] = MISSING
     on_bad_image: Literal["error", "skip"] = "error"
     batch_size: Annotated[int, Between(2, 2**31 - 1)] = 128
+    views_at_once: Count | None = None
     num_workers: Annotated[int, Between(0, 1024)] = 2
     keep_share: Fraction = 0.5
     statistics: Literal["images", "events"] = "images"

@@ -19,6 +19,7 @@ AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 """Precisions of Lightning's Trainer under which the tower runs in lower precision than its weights have."""
 
 _AT_ONCE = 64
+_AT_ONCE_ON_CPU = 32  # whose activations fit the blocks that the allocator keeps
 # Matrix kernels change with the shape: below 16 views or so a view's features differ in their last bits from those of
 # the same view in a larger batch. Measured on CPU with ViT-B/32, RN50 and the tiny CLIP: from 16 on they are the same
 # to the last bit, whatever else is in the batch and wherever the view stands.
@@ -45,19 +46,20 @@ def encode_in_batches(
     device = encoder.pixel_scale.device
     # As the loader pinned them: put together first, they would be pageable again, and the copy could overlap nothing.
     there = (piece.to(device, non_blocking=True) for piece in pieces)
-    batches = [_encode(encoder, views, dtype, AUTOCAST.get(precision)) for views in _batches(there)]
+    at_once = _AT_ONCE_ON_CPU if device.type == "cpu" else _AT_ONCE
+    batches = [_encode(encoder, views, dtype, AUTOCAST.get(precision)) for views in _batches(there, at_once)]
     return np.concatenate(batches) if batches else np.zeros((0, encoder.width), DTYPES[dtype])
 
 
-def _batches(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+def _batches(pieces: Iterable[Tensor], at_once: int) -> Iterator[Tensor]:
     """The same views in batches of one size, the last one smaller."""
     waiting: list[Tensor] = []
     for piece in pieces:
         waiting.append(piece)
-        while sum(map(len, waiting)) >= _AT_ONCE:
+        while sum(map(len, waiting)) >= at_once:
             together = torch.cat(waiting)
-            yield together[:_AT_ONCE]
-            waiting = [together[_AT_ONCE:]]
+            yield together[:at_once]
+            waiting = [together[at_once:]]
     if sum(map(len, waiting)):
         yield torch.cat(waiting)
 

@@ -180,6 +180,7 @@ def assemble(cfg: DictConfig, trainer: Trainer) -> Parts:
         kept_share=datamodule.kept_share,
         clip_factor=cfg.tuning.clip_factor,
         buffers=buffers,
+        views_at_once=cfg.views_at_once,
         metadata=metadata,
         **classes,
     )
