@@ -17,6 +17,7 @@ from eventclip.errors import UserError
 from eventclip.files import held
 from eventclip.models.alignment import read_alignment
 from eventclip.models.checkpoint import ALIGNMENT, read_checkpoint
+from eventclip.models.encoder import ClipEncoder
 from eventclip.training import align as aligning
 
 RESNET = {
@@ -123,6 +124,24 @@ def test_the_same_settings_give_the_same_bytes(run_alignment):
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name])
     assert any(not torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+def test_views_seen_in_pieces_teach_the_same(run_alignment, monkeypatch):
+    sizes = []
+    encode = ClipEncoder.encode_views
+
+    def watched(self, pixels):
+        if torch.is_grad_enabled():
+            sizes.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(ClipEncoder, "encode_views", watched)
+    courses = {}
+    for at_once in (3, 1000):
+        sizes.clear()
+        courses[at_once] = losses(run_alignment(f"views_at_once={at_once}", name=f"of_{at_once}"))
+        assert (max(sizes) <= 3) == (at_once == 3)
+    assert courses[3] == pytest.approx(courses[1000], rel=1e-5)
 
 
 def test_the_best_epoch_is_taken_by_recall(run_alignment, towers, monkeypatch):

@@ -9,8 +9,8 @@ from functools import cache
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _NEVER = -1
 _HANDED_BACK = 2**26
-"""Blocks of this size and above [bytes] still go back at once: kept, some hundreds of MB each and no two of one size, they
-would leave more room between them than they fill."""
+"""Blocks of this size and above [bytes] still go back at once: kept, hundreds of MB each and hardly two of one size,
+they would leave more room between them than they fill."""
 
 _USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_")
 
@@ -19,12 +19,12 @@ _USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_M
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks below 64 MiB, for this process and those that it forks.
 
-    glibc takes every block above 32 MiB from the kernel, and hands it back when it is freed; it also hands back what is
-    free at the end of its heap. The activations of a batch are such blocks, so each forward pass has the kernel clear
-    gigabytes of pages again, which can take a small tower on a CPU longer than its arithmetic. In return a process stays
-    as large as it was at its largest. Nothing changes where the user has set one of glibc's variables of the environment
-    for this, such as ``MALLOC_TRIM_THRESHOLD_=131072``, or where the C library is another. Once for each process, by
-    :func:`.factory.load_clip`.
+    glibc takes every block above 32 MiB from the kernel, and hands it back when it is freed; it also hands back what
+    is free at the end of its heap. The activations of a batch are such blocks, so each forward pass has the kernel
+    clear gigabytes of pages again, which can take a small tower on a CPU longer than its arithmetic. In return a
+    process stays as large as it was at its largest. Nothing changes where the user has set one of glibc's variables of
+    the environment for this, such as ``MALLOC_TRIM_THRESHOLD_=131072``, or where the C library is another. Once for
+    each process, by :func:`.factory.load_clip`.
 
     Returns:
         Whether this was done.

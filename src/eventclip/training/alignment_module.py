@@ -21,9 +21,9 @@ from eventclip.training.alignment_loss import AlignmentLoss, Spread, recall_at_1
 from eventclip.training.optim import AdamWarmupCosine, scheduled
 
 _AT_ONCE_ON_CPU = 16
-# Where they fit the processor's cache and the allocator's kept blocks, seeing every view twice costs less than the memory
-# of seeing all at once: EfficientNet-Lite0, a batch of 96, takes 79 ms a view in pieces of 16 and 103 ms whole (one
-# thread), and 2.6 GB instead of 10.4.
+# Where they fit the processor's cache and the allocator's kept blocks, seeing every view twice costs less than the
+# memory of seeing all at once: EfficientNet-Lite0, a batch of 96, takes 79 ms a view in pieces of 16 and 103 ms whole
+# (one thread), and 2.6 GB instead of 10.4.
 
 
 class LitAlignment(LightningModule):
@@ -37,8 +37,8 @@ class LitAlignment(LightningModule):
         kept_share: share of the samples that bring their image along.
         clip_factor: learning rate of CLIP's own weights as a fraction of the base rate.
         buffers: names of the tower's buffers that are part of what learned.
-        views_at_once: how many views the tower sees at once; more of a batch are seen in pieces, each once more when its
-            gradients are taken, which changes a result by rounding alone. None: 16 on a CPU, elsewhere all of a batch.
+        views_at_once: how many views the tower sees at once; more of a batch are seen in pieces, each once more when
+            its gradients are taken, which changes a result by rounding alone. None: 16 on a CPU, elsewhere all.
         metadata: plain values stored with every checkpoint.
         class_features: (K, D) unit text features, to tell zero-shot accuracy on the held-out images.
         labels: (n,) class of each held-out image.
