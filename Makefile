@@ -24,7 +24,7 @@ demo: $(READY)  ## see the method at work, without any download: zero-shot, then
 check: lint type  ## style and types
 
 test-fast: $(READY)  ## what most changes touch, in a minute and a half on two cores
-	$(BIN)/pytest -q -m 'not slow and not tower and not shared' -n 2 --dist loadfile $(FAST)
+	$(BIN)/pytest -q -m 'not slow and not long and not shared' -n 2 --dist loadfile $(FAST)
 
 test: check  ## what must pass before anything lands: style, types and all quick tests: a quarter of an hour on two cores
 	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile

@@ -72,6 +72,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sort", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mutant_is_read_or_told_the_same_in_pieces(tmp_path, recordings, name, sort):

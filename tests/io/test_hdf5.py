@@ -215,6 +215,7 @@ def test_a_rare_name_gives_way_to_a_usual_one(tmp_path):
     np.testing.assert_array_equal(read_events(tmp_path / "a.h5")[0], EXPECTED)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("compression", [hdf5plugin.Blosc(cname="zstd"), hdf5plugin.Zstd(), hdf5plugin.LZ4()])
 def test_filters_of_dsec_and_others_are_known(tmp_path, compression):
     import subprocess

@@ -184,6 +184,7 @@ def test_a_checksum_that_does_not_fit_is_refused(tmp_path):
         read_events(path)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.sampled_from(["flip", "cut", "zeros"]), st.sampled_from(["npz", "stored.npz", "npy", "est.npy"]))
 def test_damaged_files_end_as_if_read_the_slow_way(tmp_path_factory, module_patch, data, damage, kind):
@@ -273,6 +274,7 @@ def test_arrays_of_other_shapes_are_refused_in_no_time(tmp_path, shape):
             list(open_stream(tmp_path / "a.npy", chunk_events=size).chunks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
 def test_a_small_archive_does_not_fill_the_memory(tmp_path, compression):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", compression) as archive, archive.open("event_data.npy", "w") as file:

@@ -119,6 +119,7 @@ _SPECIAL = {
 }
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(st.data(), st.sampled_from([None, "us"]), st.booleans())
 def test_whole_numbers_give_what_the_rules_in_full_give(module_patch, data, time_unit, ordered):

@@ -129,6 +129,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".npy", ".dat", ".raw", ".bin", ".h5", ".csv"])
 def test_ten_times_the_events_take_no_more_memory(tmp_path, encoders, suffix):
     counts = (200_000, 1_600_000 if suffix == ".csv" else 4_000_000 if suffix == ".h5" else 2_000_000)

@@ -113,6 +113,7 @@ KINDS = ("est.npy", "fortran.npy", "fields.npy", "own.npy", "deflated.npz", "sto
          "matrix.hdf5", "fields.h5", "named.csv", "plain.txt", "odd.csv", "packed.csv.gz")  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_pieces_and_whole_agree_on_damaged_tables(tmp_path, recordings, name):
     rng = np.random.default_rng(zlib.crc32(name.encode()))

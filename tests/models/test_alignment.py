@@ -77,6 +77,7 @@ def written(path, encoder, state, **changes):
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("tower", "choice"), CHOICES)
 def test_written_and_applied_it_is_the_tower_that_learned(options, tower, choice, tmp_path):
     encoder = load_clip(**options[tower])
@@ -145,6 +146,7 @@ def test_half_the_bytes_hold_nearly_the_same(options, tmp_path):
     assert all(value.dtype is torch.float32 for value in read_alignment(half).state.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_an_aligned_tower_can_be_kept_in_half_precision(options, tmp_path, precision):
     encoder = load_clip(**options["vit"])
@@ -338,6 +340,7 @@ def test_a_folder_and_whole_weights_are_told(tmp_path, options):
         read_alignment(path)
 
 
+@pytest.mark.long
 def test_damage_anywhere_is_one_sentence_or_does_no_harm(good, damage):
     content, sound = good.read_bytes(), read_alignment(good)
     sentences = []

@@ -31,6 +31,7 @@ def told(word, **environment):
     return first, int(faults)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
 def test_a_block_given_back_is_the_next_one():
     _, as_it_is = told("as it is", MALLOC_MMAP_THRESHOLD_="131072")
@@ -40,6 +41,7 @@ def test_a_block_given_back_is_the_next_one():
     assert faults < as_it_is / 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_what_the_user_set_stays(name):
     own = {"MALLOC_TRIM_THRESHOLD_": "131072", "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}

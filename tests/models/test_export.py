@@ -77,6 +77,7 @@ def assert_plain_open_clip_has(folder, encoder):
     return model
 
 
+@pytest.mark.long
 def test_an_aligned_clip_has_its_features_in_plain_open_clip(options, tmp_path):
     plain, encoder, path = aligned(options, tmp_path)
     lines = export(tmp_path / "out", clip={**options, "aligned": str(path)})
@@ -87,6 +88,7 @@ def test_an_aligned_clip_has_its_features_in_plain_open_clip(options, tmp_path):
         assert not torch.allclose(model.encode_image(pixels), plain.encode_pixels(pixels), atol=1e-3)
 
 
+@pytest.mark.long
 def test_it_comes_back_as_our_own_clip_too(options, tmp_path):
     _, encoder, path = aligned(options, tmp_path)
     folder = tmp_path / "out"
@@ -105,6 +107,7 @@ def test_the_activation_is_that_of_the_weights(tmp_path, quick_gelu):
     assert_plain_open_clip_has(tmp_path / "out", load_clip(**options))
 
 
+@pytest.mark.long
 def test_an_architecture_of_open_clips_own_keeps_its_options(tmp_path):
     options = {"arch": "ViT-S-32-alt", "quick_gelu": True, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.3, 0.4]}
     export(tmp_path / "out", clip=options)
@@ -134,6 +137,7 @@ CONFIG = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("parts", "targets"), [("full", "qkvo"), ("lora", "qkvo"), ("lora", "all"), ("frozen", "qkvo")]
 )

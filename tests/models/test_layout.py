@@ -11,7 +11,7 @@ from eventclip.errors import UserError
 from eventclip.models.factory import load_clip
 from eventclip.models.tuning import tune
 
-pytestmark = pytest.mark.tower
+pytestmark = pytest.mark.long
 
 RESNET = {
     "embed_dim": 32,

@@ -29,7 +29,7 @@ def test_nothing_in_the_file_tells_where_it_was_made():
     assert not [place for place in ("/tmp/", "/home/", "/root/", "/work/") if place in text]
 
 
-@pytest.mark.tower
+@pytest.mark.long
 def test_it_is_laid_over_the_tiny_clip():
     frozen, aligned = load_clip("tiny"), load_clip(**clip_options("tiny"), aligned=ALIGNED)
     views = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

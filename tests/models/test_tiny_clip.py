@@ -61,7 +61,7 @@ def test_it_names_printed_symbols(tiny):
     assert accuracy(tiny, views, np.arange(len(CLASSES))) > 0.9
 
 
-@pytest.mark.tower
+@pytest.mark.long
 def test_it_names_filmed_sketches_but_leaves_room_to_adapt(tiny):
     render, views, labels = FrameRenderer(12_000), [], []
     for label, name in enumerate(CLASSES):

@@ -18,7 +18,7 @@ TOWERS = {
 }
 FAST = ("RN50", "ViT-B/32")
 
-pytestmark = pytest.mark.tower
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("arch", [a if a in FAST else pytest.param(a, marks=pytest.mark.slow) for a in TOWERS])

@@ -255,6 +255,7 @@ def test_timms_norms_with_an_activation_inside_learn_too(tmp_path):
     assert len(learning(encoder)) == 2 * sum(isinstance(m, torch.nn.BatchNorm2d) for m in encoder.modules())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "side"), [("efficientnet_lite0", 64), ("vit_tiny_patch16_224", 224), ("mobilevit_xxs", 64)]
 )

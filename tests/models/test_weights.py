@@ -234,6 +234,7 @@ def sentence(read, path):
     return ""
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 def test_damaged_weights_end_in_a_sentence(openai_archive, golden_clip_files, state, tmp_path):
     import random
