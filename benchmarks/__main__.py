@@ -29,6 +29,7 @@ THREADS = {
     "index": 1,
     "classify": 1,
     "aligned": 1,
+    "allocator": 1,
     "simulate_views": None,
     "features": None,
     "fewshot": None,
