@@ -133,7 +133,7 @@ class LitAlignment(LightningModule):
     def _features(self, views: Tensor) -> Tensor:
         """Raw features of any number of views; without gradients, or in pieces whose activations nobody keeps."""
         at_once = self.views_at_once or (_AT_ONCE_ON_CPU if views.device.type == "cpu" else len(views))
-        pieces = views.split(at_once)
+        pieces = torch.split(views, at_once)
         if len(pieces) == 1 or not torch.is_grad_enabled():
             return torch.cat([self.encoder.encode_views(piece) for piece in pieces])
         return torch.cat([checkpoint(self.encoder.encode_views, piece, use_reentrant=False) for piece in pieces])
