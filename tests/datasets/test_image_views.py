@@ -126,6 +126,19 @@ def test_a_view_is_of_the_part_that_its_target_is_of(images):
         assert torch.equal(sample["image"], views.images[copy, 5]["views"][0])
 
 
+def test_part_of_another_image_is_put_beside_for_the_teacher_too(images):
+    alone = ImageDataset(images, image_size=SIZE, crops=Crops(whole=1.0))
+    dataset = ImageDataset(images, image_size=SIZE, crops=Crops(whole=1.0, beside=0.5))
+    shown = [[dataset[copy, 5]["views"], alone[copy, 5]["views"]] for copy in range(40)]
+    changed = [copy for copy, (one, other) in enumerate(shown) if not torch.equal(one, other)]
+    assert 10 <= len(changed) <= 30
+    assert torch.equal(shown[changed[0]][0], dataset[changed[0], 5]["views"])
+    views = simulated(images, crops=dataset.crops, copies=40, keep_share=1.0)
+    assert torch.equal(views[changed[0], 5]["image"], shown[changed[0]][0][0])
+    fewer = ImageDataset(images.subset(np.arange(6)), image_size=SIZE, crops=dataset.crops)
+    assert fewer.describe() != dataset.describe()  # another image may stand there
+
+
 def test_without_crops_every_epoch_shows_the_whole_image(module):
     own = module()
     own.connect(image_size=SIZE, teacher=named_targets, copies=7)

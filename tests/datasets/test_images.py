@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eventclip.datasets.images import Crops, HeldOut, Images, find_images, read_picture, readable
+from eventclip.datasets.images import Crops, HeldOut, Images, find_images, put_beside, read_picture, readable
 from eventclip.errors import UserError
 
 
@@ -163,7 +163,20 @@ def test_a_picture_too_small_to_cut_is_shown_whole():
     assert Crops(area=1.0, whole=0.0)(Image.new("L", (90, 80)), np.random.default_rng(0)).size == (90, 80)
 
 
-@pytest.mark.parametrize("given", [{"area": 0}, {"area": 1.1}, {"whole": -0.1}, {"whole": 2}])
+def test_another_image_covers_one_side_and_no_more():
+    white, black = Image.new("RGB", (100, 80), "white"), Image.new("RGB", (30, 200))
+    sides = set()
+    for seed in range(40):
+        covered = np.asarray(put_beside(white, black, np.random.default_rng(seed)))[..., 0] == 0
+        rows, columns = covered.all(axis=1), covered.all(axis=0)
+        assert 0.33 <= covered.mean() <= 0.66
+        assert covered.mean() in (rows.mean(), columns.mean())  # one band, all across
+        sides |= {(bool(covered[0, 0]), bool(covered[0, -1]), bool(covered[-1, 0]))}
+    assert len(sides) == 4
+    assert np.asarray(white).min() == 255
+
+
+@pytest.mark.parametrize("given", [{"area": 0}, {"area": 1.1}, {"whole": -0.1}, {"whole": 2}, {"beside": 1.5}])
 def test_a_share_of_an_area_outside_its_range_is_refused(given):
-    with pytest.raises(UserError, match=r"crops\.area must lie above 0 and up to 1 and crops\.whole from 0 to 1"):
+    with pytest.raises(UserError, match=r"above 0 and up to 1, crops\.whole and crops\.beside from 0 to 1, got"):
         Crops(**given)

@@ -754,6 +754,7 @@ class Crops:
 
     area: Annotated[float, Between(0.0, 1.0, without_low=True)]
     whole: Fraction
+    beside: Fraction
 
 
 @dataclass
@@ -799,7 +800,7 @@ class AlignConfig:
     dtype: Literal["fp32", "fp16"] = "fp32"
     leave_out: list[str] = MISSING
     on_bad_image: Literal["error", "skip"] = "error"
-    batch_size: Annotated[int, Between(2, 2**31 - 1)] = 128
+    batch_size: Annotated[int, Between(2, 2**31 - 1)] = 64
     views_at_once: Count | None = None
     num_workers: Annotated[int, Between(0, 1024)] = 2
     keep_share: Fraction = 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eventclip.datasets.dataset import Batch, PairedViews, Sample
-from eventclip.datasets.images import Crops, Images, read_picture
+from eventclip.datasets.images import Crops, Images, put_beside, read_picture
 from eventclip.errors import RecordingError, UserError
 from eventclip.events.frames import FrameRenderer
 from eventclip.rng import generator
@@ -40,7 +41,7 @@ class ImageDataset(Dataset[Sample]):
     """Images as CLIP's own preprocessing shows them, whole or in part: samples for the feature cache.
 
     A sample asked for by ``(copy, position)`` is {"views": uint8 (1, 3, S, S), "index": int}. Which part copy c of an
-    image shows depends on seed, c and the image's path.
+    image shows depends on seed, c and the image's path; what is put beside it, on which images there are, too.
 
     Args:
         images: in order.
@@ -57,7 +58,9 @@ class ImageDataset(Dataset[Sample]):
 
     def describe(self) -> dict[str, Any]:
         """Plain values that decide what is seen of a given image."""
-        parts = None if self.crops is None else {**asdict(self.crops), "seed": self.seed}
+        parts: dict[str, Any] | None = None if self.crops is None else {**asdict(self.crops), "seed": self.seed}
+        if parts and parts["beside"]:
+            parts["of"] = sha256(b"\n".join(map(self.row_name, range(len(self))))).hexdigest()
         return {"images": {"revision": 1, "views": REVISION, "image_size": self.image_size, "crops": parts}}
 
     def row_name(self, position: int) -> bytes:
@@ -74,16 +77,21 @@ class ImageDataset(Dataset[Sample]):
         return b"%d-%d/%s" % (status.st_size, status.st_mtime_ns, os.fsencode(path))
 
     def picture(self, copy: int, position: int) -> Image.Image:
-        """The part of an image that a copy shows, in RGB.
+        """The part of an image that a copy shows, in RGB, and what is put beside it.
 
         Raises:
-            UserError: the image cannot be read, or shows nothing.
+            UserError: an image cannot be read, or shows nothing.
         """
         path = self.images.path(position)
         picture = read_picture(path)
         if self.crops is None:
             return picture
-        return self.crops(picture, generator(self.seed, f"crop {_named(path)}", epoch=copy))
+        part = self.crops(picture, generator(self.seed, f"crop {_named(path)}", epoch=copy))
+        rng = generator(self.seed, f"mix {_named(path)}", epoch=copy)
+        if rng.random() < self.crops.beside:
+            other = read_picture(self.images.path(int(rng.integers(len(self)))))
+            return put_beside(part, self.crops(other, rng), rng)
+        return part
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         copy, position = key

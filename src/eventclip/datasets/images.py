@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from eventclip.errors import UserError
 from eventclip.parallel import map_ordered
@@ -224,6 +224,8 @@ class Crops:
     Attributes:
         area: smallest share of the image's area; 1 takes all of it always.
         whole: probability that all of it is taken.
+        beside: probability that part of another image covers some third to two thirds of it from one side, see
+            :func:`put_beside`: a scene that no image shows, for which the tower that teaches has a feature too.
 
     Raises:
         UserError: a value outside its range.
@@ -231,11 +233,13 @@ class Crops:
 
     area: float = 0.25
     whole: float = 0.3
+    beside: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.area <= 1 or not 0 <= self.whole <= 1:
+        if not 0 < self.area <= 1 or not 0 <= self.whole <= 1 or not 0 <= self.beside <= 1:
             raise UserError(
-                f"crops.area must lie above 0 and up to 1 and crops.whole from 0 to 1, got {self.area} and {self.whole}"
+                f"crops.area must lie above 0 and up to 1, crops.whole and crops.beside from 0 to 1, got {self.area}, "
+                f"{self.whole} and {self.beside}"
             )
 
     def __call__(self, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -251,3 +255,14 @@ class Crops:
                 x, y = int(rng.integers(width - across + 1)), int(rng.integers(height - down + 1))
                 return picture.crop((x, y, x + across, y + down))
         return picture
+
+
+def put_beside(picture: Image.Image, other: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Cover 35 to 65 % of a picture, from the left, right, top or bottom, with the middle of another one."""
+    share, upright = rng.uniform(0.35, 0.65), rng.random() < 0.5
+    width, height = picture.size
+    size = (max(int(width * share), 8), height) if upright else (width, max(int(height * share), 8))
+    at_end = rng.random() < 0.5
+    together = picture.copy()
+    together.paste(ImageOps.fit(other, size), (width - size[0], height - size[1]) if at_end else (0, 0))
+    return together

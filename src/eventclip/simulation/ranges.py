@@ -73,23 +73,23 @@ class SimulationRanges:
     """
 
     sensors: Sequence[Sequence[int]] = ((180, 240),)
-    threshold: Range = (0.15, 0.6)
-    balance: Range = (0.7, 1.4)
-    spread: Range = (0.0, 0.15)
+    threshold: Range = (0.25, 0.6)
+    balance: Range = (0.8, 1.25)
+    spread: Range = (0.0, 0.1)
     refractory_us: Range = (0, 1500)
-    shot_noise_hz: Range = (0.05, 5.0)
-    leak_hz: Range = (0.0, 0.3)
-    hot_pixel_fraction: Range = (0.0, 0.002)
-    log_eps: Range = (0.01, 0.08)
+    shot_noise_hz: Range = (0.05, 2.0)
+    leak_hz: Range = (0.0, 0.2)
+    hot_pixel_fraction: Range = (0.0, 0.0015)
+    log_eps: Range = (0.02, 0.05)
     motions: Sequence[str] = MOTIONS
-    travel: Range = (0.15, 0.6)
-    speed: Range = (0.2, 4.0)
-    size: Range = (0.6, 1.0)
-    turn_degrees: Range = (-10.0, 10.0)
-    contrast: Range = (0.5, 1.1)
-    gamma: Range = (0.7, 1.5)
-    inverted: float = 0.25
-    window: Range = (0.4, 1.0)
+    travel: Range = (0.3, 0.6)
+    speed: Range = (0.2, 2.0)
+    size: Range = (0.75, 1.0)
+    turn_degrees: Range = (-5.0, 5.0)
+    contrast: Range = (0.7, 1.05)
+    gamma: Range = (0.85, 1.2)
+    inverted: float = 0.1
+    window: Range = (0.5, 1.0)
 
     def __post_init__(self) -> None:
         for name, (low, high, positive) in _ALLOWED.items():
