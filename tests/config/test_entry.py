@@ -77,7 +77,7 @@ def told(typed):
         (["experiment=dem"], "experiment=dem is no choice: expected one of align_demo, "),
         (
             ["adapter=txt"],
-            "adapter=txt is no choice: expected one of identity, joint, text, visual, did you mean text?",
+            "adapter=txt is no choice: expected one of identity, joint, prototype, text, visual, did you mean text?",
         ),
         (["data=0"], "data=0 is no choice: expected one of folder, "),
         (["clip=[1]"], "clip=[1] is no choice: expected one of openai, "),

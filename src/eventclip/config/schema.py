@@ -101,6 +101,7 @@ Channels = Annotated[list[float], Exactly(3, "three numbers, such as [0.5,0.5,0.
 ResizeMode = Literal["crop", "pad", "stretch"]
 Color = Literal["gray", "rgb"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
+Weights = Literal["fixed", "support", "validation"]
 Split = Literal["training", "validation", "test"]
 Parts = Literal["frozen", "full", "lora", "bias", "layernorm", "batchnorm", "conv1", "projection", "class_token"]
 Precision: TypeAlias = Literal[
@@ -270,6 +271,20 @@ class TransformerAdapter:
 
 
 @dataclass
+class SupportAdapter:
+    """What every adapter takes that is fitted from a support."""
+
+    weights: Weights
+
+
+@dataclass
+class PrototypeAdapter(SupportAdapter):
+    """Of :class:`eventclip.adapters.gaussian.PrototypeAdapter`."""
+
+    strength: Positive
+
+
+@dataclass
 class FewShot:
     """Of :func:`eventclip.datasets.sampling.sample_few_shot`."""
 
@@ -411,6 +426,7 @@ TARGETS: dict[str, type] = {
     "eventclip.adapters.paper.TextAdapter": TextAdapter,
     "eventclip.adapters.paper.VisualAdapter": TransformerAdapter,
     "eventclip.adapters.paper.JointAdapter": TransformerAdapter,
+    "eventclip.adapters.gaussian.PrototypeAdapter": PrototypeAdapter,
     "eventclip.training.optim.AdamWarmupCosine": Optim,
     "eventclip.features.cache.FeatureCache": FeatureCache,
     "eventclip.training.checkpoints.LastCheckpoint": LastCheckpoint,
@@ -432,7 +448,7 @@ TARGETS: dict[str, type] = {
 Data = Annotated[Any, Built((DataSet, NCaltech101, NCars, NImageNet, Folder))]
 FramesGroup = Annotated[Any, Built((Frames,))]
 ClipGroup = Annotated[Any, Built((Clip,))]
-AdapterGroup = Annotated[Any, Built((IdentityAdapter, TextAdapter, TransformerAdapter))]
+AdapterGroup = Annotated[Any, Built((IdentityAdapter, TextAdapter, TransformerAdapter, PrototypeAdapter))]
 FewShotGroup = Annotated[Any, Built((FewShot,))]
 FeaturesGroup = Annotated[Any, Built((FeatureCache,))]
 OptimGroup = Annotated[Any, Built((Optim,))]

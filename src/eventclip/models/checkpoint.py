@@ -70,9 +70,29 @@ def load_classifier(
     with rebuilding(path):
         classifier = build_classifier({name: config[name] for name in _OF_CLASSIFIER}, names)
     check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
+    load_learned(path, checkpoint, classifier)
+    return classifier.eval(), metadata
+
+
+def load_learned(path: Path, checkpoint: dict[str, Any], classifier: EventClassifier) -> None:
+    """Put what a checkpoint learned into a classifier that was built as its own was.
+
+    Args:
+        path: of the checkpoint, for messages.
+        checkpoint: what :func:`read_checkpoint` gave.
+        classifier: built from the same configuration; its adapter, if it was fitted, tells how again.
+
+    Raises:
+        UserError: tensors, or what is said of the fit, do not fit.
+    """
     with rebuilding(path):
         classifier.load_learned_state_dict(checkpoint["state_dict"])
-    return classifier.eval(), metadata
+    fitted = checkpoint["eventclip"].get("fitted", {})
+    if not isinstance(fitted, dict) or not all(isinstance(value, str | int | float) for value in fitted.values()):
+        raise UserError(f"{path} is damaged: fitted in its metadata is {said(fitted)}, expected values by name")
+    adapter: Any = classifier.adapter
+    if hasattr(adapter, "fitted"):
+        adapter.fitted = dict(fitted)
 
 
 def clip_here(trained: dict[str, Any], clip: Clip | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "eventclip.adapters.paper.TextAdapter": True,
         "eventclip.adapters.paper.VisualAdapter": True,
         "eventclip.adapters.paper.JointAdapter": True,
+        "eventclip.adapters.gaussian.PrototypeAdapter": True,
     },
     "features": {"eventclip.features.cache.FeatureCache": True},
     "optim": {"eventclip.training.optim.AdamWarmupCosine": False},
