@@ -94,6 +94,8 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     datamodule = build_datamodule(cfg)
     datamodule.connect(tested=evaluated or "test")
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
+    if len(class_names) < 2:
+        raise UserError(f"{datamodule.root} has one class, {class_names[0]!r}: give a data set of two or more")
     classifier = build_classifier(cfg, class_names)
     fits = isinstance(classifier.adapter, SupportAdapter)
     cache = build_feature_cache(cfg, classifier.encoder, every_copy=fits)

@@ -128,19 +128,15 @@ def check_classes(adapter: SupportAdapter, recordings: Recordings) -> None:
     """Tell before anything is encoded which class could not be fitted.
 
     Raises:
-        UserError: there is one class only, or one has no recording.
+        UserError: a class has no recording.
     """
-    name, folders = type(adapter).__name__, recordings.class_folders
-    if len(folders) < 2:
-        raise UserError(
-            f"{recordings.root} has {len(folders)} class, and {name} tells classes apart: give a data set of two or "
-            f"more"
-        )
-    empty = [folder for folder, own in zip(folders, recordings.by_class(), strict=True) if not len(own)]
+    own = recordings.by_class()
+    empty = [folder for folder, of_class in zip(recordings.class_folders, own, strict=True) if not len(of_class)]
     if empty:
         raise UserError(
-            f"class {empty[0]!r} has none of the {len(recordings)} training recordings, and {name} is fitted from one "
-            f"or more of each class: add some (to fewshot.split_file, where that lists them), or give adapter=text"
+            f"class {empty[0]!r} has none of the {len(recordings)} training recordings, and {type(adapter).__name__} "
+            f"is fitted from one or more of each class: add some (to fewshot.split_file, where that lists them), or "
+            f"give adapter=text"
         )
 
 
@@ -240,7 +236,7 @@ def _fit(
                 f"adapter.weights=fixed, or adapter=text"
             )
     log.info(
-        "%s fitted to %d recordings in %d copies: %s (%.1f s)",
+        "%s fitted to %d recordings in %d copies: %s (%.2f s)",
         *(name, len(samples), samples.copies, describe_fit(adapter), time.monotonic() - started),
     )
 
