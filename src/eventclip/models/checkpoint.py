@@ -87,6 +87,9 @@ def load_learned(path: Path, checkpoint: dict[str, Any], classifier: EventClassi
     """
     with rebuilding(path):
         classifier.load_learned_state_dict(checkpoint["state_dict"])
+        if hasattr(classifier.adapter, "resize_for"):  # then tensors must fit each other, too
+            with torch.no_grad():
+                classifier(features=torch.zeros(1, 1, classifier.encoder.width))
     fitted = checkpoint["eventclip"].get("fitted", {})
     if not isinstance(fitted, dict) or not all(isinstance(value, str | int | float) for value in fitted.values()):
         raise UserError(f"{path} is damaged: fitted in its metadata is {said(fitted)}, expected values by name")
@@ -192,8 +195,9 @@ def read_checkpoint(
         raise UserError(
             f"{path} was not written by eventclip.train: it lacks the metadata that tell its CLIP and classes"
         )
-    _check_state(path, checkpoint.get("state_dict"))
     metadata = checkpoint["eventclip"]
+    fitted = isinstance(metadata, dict) and "fitted" in metadata
+    _check_state(path, checkpoint.get("state_dict"), fitted=fitted)
     _check_format(path, metadata)
     refuse_what_is_not_plain(path, metadata)
     if metadata["format"] == 1:
@@ -267,12 +271,12 @@ def _in_todays_words(metadata: dict[str, Any]) -> dict[str, Any]:
     return {**metadata, "format": METADATA_FORMAT, "config": config}
 
 
-def _check_state(path: Path, state: Any) -> None:
-    """Refuse learned tensors that are none, or hold no numbers."""
+def _check_state(path: Path, state: Any, *, fitted: bool) -> None:
+    """Refuse learned tensors that are none, or hold no numbers; what was ``fitted`` has whole numbers among them."""
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise UserError(f"{path} is damaged: it lacks state_dict, the tensors that learned, by name")
     for name, value in state.items():
-        flaw = is_bad_tensor(value) if isinstance(value, torch.Tensor) else "is no tensor"
+        flaw = is_bad_tensor(value, whole=fitted) if isinstance(value, torch.Tensor) else "is no tensor"
         if flaw is not None:
             raise UserError(f"{path} is of no use: {said(name)} {flaw}; give an earlier checkpoint, or train again")
 

@@ -120,6 +120,8 @@ class EventClassifier(nn.Module):
                     f"{name} has shape {tuple(state[name].shape)} in the checkpoint and {tuple(value.shape)} here: "
                     f"give the adapter, CLIP and classes it was trained with"
                 )
+            if value.is_floating_point() != state[name].is_floating_point():
+                raise UserError(f"{name} is of {state[name].dtype} in the checkpoint and of {value.dtype} here")
             with torch.no_grad():
                 value.copy_(state[name])
 
