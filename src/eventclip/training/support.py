@@ -228,6 +228,9 @@ def _fit(
         Support(*(part.to(device) for part in gather(one))) for one in (samples, validation) if one is not None
     )
     adapter.fit_support(*support, validation=further[0] if further else None, seed=seed)
+    for module in adapter.modules():
+        for key, value in module.named_buffers(recurse=False):
+            setattr(module, key, value.contiguous())  # as a checkpoint gives it back: another layout rounds otherwise
     name = type(adapter).__name__
     for key, value in adapter.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
