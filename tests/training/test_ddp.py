@@ -80,7 +80,7 @@ def test_two_processes_train_and_test_as_one_does(command, tmp_path, batch_size,
         torch.testing.assert_close(*compared, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("adapter", ["prototype"])
+@pytest.mark.parametrize("adapter", ["prototype", "probe", "tip_f"])
 def test_two_processes_fit_and_test_as_one_does(command, tmp_path, adapter):
     small = [word for word in command("one") if not word.startswith(("adapter", "hydra.run.dir"))]
     fitted = [*small, f"adapter={adapter}", "features=cached", "adapter.weights=validation"]

@@ -22,7 +22,7 @@ from eventclip.training.support import gather
 
 LAST = "checkpoints/last.ckpt"
 SMALL = dict.fromkeys(("visual", "joint"), ("adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2"))
-BY_STEPS = ("text", "visual", "joint")
+BY_STEPS = ("text", "visual", "joint", "task_residual", "clip_adapter")
 FITTED = sorted({path.stem for path in (Path(CONFIG_DIR) / "adapter").glob("*.yaml")} - {*BY_STEPS, "identity"})
 QUIET = ("logger.tensorboard=null", "callbacks.pictures=null", "callbacks.diagnostics=null")
 
@@ -165,8 +165,8 @@ def test_a_fit_to_other_recordings_is_not_gone_on_with(train):
     train("prototype")
     with pytest.raises(UserError, match="was fitted to other recordings than this run has"):
         train("prototype", "fewshot.shots=2")
-    with pytest.raises(UserError, match=r"adapter\.strength=4.0 and this run has 1, .*resume=null"):
-        train("prototype", "adapter.strength=1")
+    with pytest.raises(UserError, match=r"adapter\.text_shots=1.0 and this run has 2, .*resume=null"):
+        train("prototype", "adapter.text_shots=2")
     fresh = train("prototype", "fewshot.shots=2", "resume=null")
     assert results(fresh)["data"]["recordings"]["training"] == 6
 
@@ -228,3 +228,33 @@ def test_what_ships_as_fitted_is_a_support_adapter(compose_experiment):
     for name in FITTED:
         kind = build(compose_experiment(f"adapter={name}").adapter, "adapter").func
         assert issubclass(kind, SupportAdapter)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("adapter.key_labels", lambda value: value + 7),  # no classes
+        ("adapter.key_labels", lambda value: value[:-1]),
+        ("adapter.key_labels", torch.Tensor.float),
+        ("adapter.keys", lambda value: value[:, :-1]),
+        ("adapter.keys", lambda value: value[0, 0]),
+        ("adapter.keys", lambda value: value[:2]),
+        ("adapter.is_fitted", torch.Tensor.float),
+    ],
+)
+def test_fitted_tensors_that_do_not_fit_each_other_are_told(train, tmp_path, name, damage):
+    checkpoint = torch.load(train("tip") / LAST, weights_only=True)
+    checkpoint["state_dict"][name] = damage(checkpoint["state_dict"][name]).clone()
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match=r"odd\.ckpt") as told:
+        load_classifier(tmp_path / "odd.ckpt")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("fitted", [3, {"alpha": [1.0]}, {"alpha": None}])
+def test_a_fit_that_is_told_in_odd_values_is_refused(train, tmp_path, fitted):
+    checkpoint = torch.load(train("prototype") / LAST, weights_only=True)
+    checkpoint["eventclip"]["fitted"] = fitted
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match=r"odd\.ckpt is damaged: fitted in its metadata is"):
+        load_classifier(tmp_path / "odd.ckpt")
