@@ -78,6 +78,7 @@ def test_how_a_fitted_adapter_is_set_always_has_a_column(write_run, tabled):
 def test_free_numbers_set_otherwise_than_asked_are_noted(write_run, tabled):
     write_run("a", settings=PROTOTYPE, adapter={"weights": "fixed"})
     write_run("b", settings=PROTOTYPE, adapter={"weights": "support"}, seed=1)
+    assert cells(tabled()) == [("fixed",), ("support",)]
     (note,) = tabled().notes
     assert note.startswith("Set as adapter.weights=fixed where support was asked for: ")
     assert note.endswith("/a.")

@@ -115,8 +115,8 @@ def make_table(runs: Sequence[Run], *, mixed: bool = False) -> Table:
     """Group runs by what differs between them and average each group over its seeds.
 
     A setting that follows from those already shown (the width of an adapter from the adapter) has no column. How the
-    free numbers of fitted adapters are set always has one, and a note says where they were set otherwise. Runs of one
-    group with the same seed are no independent runs: their mean counts as one value, and a note says so.
+    free numbers of fitted adapters were set always has one, and a note says where that is not as it was asked for.
+    Runs of one group with the same seed are no independent runs: their mean counts as one value, and a note says so.
 
     Args:
         runs: at least one.
@@ -171,6 +171,8 @@ def _short(name: str, section: str) -> str:
 def _described(run: Run, *, mixed: bool) -> dict[str, Any]:
     """All that may tell a run from another but its seed."""
     settings = {**run.settings, "clip.weights": run.clip_sha256[:12], "name": run.name}
+    if run.fitted is not None:
+        settings[WEIGHTS] = run.fitted
     if mixed:
         settings |= {"data.root": run.root, "classes": len(run.class_names)}
     return settings
