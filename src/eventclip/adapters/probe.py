@@ -66,8 +66,8 @@ class LinearProbeAdapter(SupportAdapter):
         return {"prior_weight": self.prior_weight}
 
     def candidates(self, support: Support) -> list[Values]:
-        """Two a decade, 0.1 to 3e-4, the tightest first."""
-        return [{"prior_weight": 10.0 ** (power / 2)} for power in range(-2, -8, -1)]
+        """Two a decade, 0.3 to 3e-4, the tightest first."""
+        return [{"prior_weight": 10.0 ** (power / 2)} for power in range(-1, -8, -1)]
 
     def prior(self, support: Support) -> Tensor:
         """W_0 (K, D)."""
