@@ -43,19 +43,22 @@ def at_shots(shots: float, table: Mapping[int, float]) -> float:
 def mean_log_likelihood(logits: Tensor, labels: Tensor, share: Tensor) -> float:
     """Mean over recordings of the log probability of their class.
 
+    One label in n + 2 is taken to be another class's, each as likely (Platt, 1999): that a few recordings are all
+    recognised makes no classifier certain.
+
     Args:
         logits: (n, Q, K), of Q passes.
         labels: (n,) int64.
         share: (n, Q) weight of a pass, summing to 1 in each recording.
     """
-    own = logits.log_softmax(dim=-1).gather(-1, _indices(labels, logits)).squeeze(-1)
-    return float((own.double() * share).sum() / len(labels))
+    told = _expected(logits, labels) - logits.logsumexp(dim=-1)
+    return float((told.double() * share).sum() / len(labels))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, share: Tensor) -> float:
     """Find the temperature T, 0.01 to 100, for which logits / T are the likeliest (Guo et al., ICML 2017).
 
-    The log likelihood is concave in 1 / T: Newton's steps within a bracket find its one maximum.
+    The mean log likelihood is concave in 1 / T: Newton's steps within a bracket find its one maximum.
 
     Args:
         logits: (n, Q, K), of Q passes.
@@ -63,9 +66,9 @@ def fit_temperature(logits: Tensor, labels: Tensor, share: Tensor) -> float:
         share: (n, Q) weight of a pass, summing to 1 in each recording.
     """
     logits = logits - logits.amax(dim=-1, keepdim=True)
-    own = logits.gather(-1, _indices(labels, logits)).squeeze(-1)
+    own = _expected(logits, labels)
     least, most, sharpness = 1 / _SHARPEST, _SHARPEST, 1.0
-    for _ in range(40):
+    for _ in range(60):
         probabilities = (sharpness * logits).softmax(dim=-1)
         expected = (probabilities * logits).sum(dim=-1)
         spread = (probabilities * logits.square()).sum(dim=-1) - expected.square()
@@ -78,6 +81,13 @@ def fit_temperature(logits: Tensor, labels: Tensor, share: Tensor) -> float:
             break
         sharpness = following
     return 1 / sharpness
+
+
+def _expected(logits: Tensor, labels: Tensor) -> Tensor:
+    """Expected logit of a recording's class, (n, Q), where one label in n + 2 is another class's."""
+    doubt = 1 / (len(labels) + 2)
+    own = logits.gather(-1, labels[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(-1)
+    return (1 - doubt) * own + doubt * (logits.sum(dim=-1) - own) / (logits.shape[-1] - 1)
 
 
 def choose(scored: Iterable[tuple[Values, Tensor]], labels: Tensor, share: Tensor) -> tuple[Values, float]:
@@ -114,7 +124,3 @@ def folds_of(labels: Tensor, count: int) -> Tensor:
     folds = torch.empty_like(labels)
     folds[order] = (torch.arange(len(labels), device=labels.device) - firsts) % count
     return folds
-
-
-def _indices(labels: Tensor, logits: Tensor) -> Tensor:
-    return labels[:, None, None].expand(-1, logits.shape[1], 1)

@@ -91,11 +91,11 @@ class ProKeRAdapter(SupportAdapter):
     def check_size(self, support: Support) -> None:
         """Refuse a Gram matrix, and its factor, that do not fit memory."""
         needed = 2 * 8 * len(support) ** 2
-        there = _memory(support.labels.device)
+        there = memory_of(support.labels.device)
         if needed > there:
             raise UserError(
-                f"the Gram matrix of {len(support)} recordings needs about {needed / 1e9:.0f} GB and there are "
-                f"{there / 1e9:.0f} GB: give fewer fewshot.shots, or take the GDA adapter, whose matrix is as wide as "
+                f"the Gram matrix of {len(support)} recordings needs about {needed / 1e9:.1f} GB and there are "
+                f"{there / 1e9:.1f} GB: give fewer fewshot.shots, or take the GDA adapter, whose matrix is as wide as "
                 f"a feature"
             )
 
@@ -216,7 +216,7 @@ class TipAdapter(SupportAdapter):
         return [
             {"alpha": alpha, "beta": beta}
             for beta in (1.0, 2.0, 3.57, 5.5, 9.0, 15.0)
-            for alpha in (0.1, 0.39, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+            for alpha in (0.1, 0.39, 1.0, 3.0, 10.0, 30.0, 100.0)
         ]
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
@@ -332,7 +332,7 @@ def _votes(similarities: Tensor, labels: Tensor, classes: int) -> Tensor:
     return votes.index_add_(-1, labels, similarities)
 
 
-def _memory(device: torch.device) -> int:
+def memory_of(device: torch.device) -> int:
     """Bytes of memory of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory

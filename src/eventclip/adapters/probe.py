@@ -43,6 +43,7 @@ class LinearProbeAdapter(SupportAdapter):
     """
 
     solved: ClassVar[tuple[str, ...]] = ("weight",)
+    judged_by: ClassVar[int] = 1024
     weight: Tensor
 
     def __init__(
@@ -66,8 +67,8 @@ class LinearProbeAdapter(SupportAdapter):
         return {"prior_weight": self.prior_weight}
 
     def candidates(self, support: Support) -> list[Values]:
-        """Two a decade, 0.1 to 3e-4, the tightest first."""
-        return [{"prior_weight": 10.0 ** (power / 2)} for power in range(-2, -8, -1)]
+        """Two a decade, 0.3 to 3e-4, the tightest first."""
+        return [{"prior_weight": 10.0 ** (power / 2)} for power in range(-1, -8, -1)]
 
     def prior(self, support: Support) -> Tensor:
         """W_0 (K, D)."""
@@ -75,30 +76,57 @@ class LinearProbeAdapter(SupportAdapter):
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The classifier."""
-        return {"weight": self._fit(support, values["prior_weight"], None, torch.float64).float()}
+        return {"weight": self._fit(support, values["prior_weight"], torch.float64).float()}
 
     def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
         """Of a linear classifier without bias."""
         return features @ solution["weight"].T
 
+    def free_weights(
+        self,
+        support: Support,
+        held: Support | None,
+        mode: str,
+        seed: int,
+        *,
+        candidates: Sequence[Values] | None = None,
+    ) -> tuple[Values, float]:
+        """The prior's weight from rough fits, and the temperature that goes with it from better ones."""
+        values, temperature = super().free_weights(support, held, mode, seed, candidates=candidates)
+        if mode != "support":
+            return values, temperature
+        return super().free_weights(support, held, mode, seed, candidates=[values])
+
     def left_out(self, support: Support, candidates: Sequence[Values], seed: int) -> Iterator[Tensor]:
-        """By cross-validation; each fold's fit goes on from that of the candidate before, in single precision."""
+        """By cross-validation of a few steps, from the candidate before; in single precision where there are many.
+
+        In single precision the place where a search stops depends on rounding: it serves to choose, not to be told.
+        """
+        dtype = torch.float32 if len(candidates) > 1 else torch.float64
         folds = folds_of(support.labels, min(FOLDS, support.shots))
         weights: dict[int, Tensor] = {}
         for values in candidates:
             logits = support.passes.new_zeros(*support.share.shape, len(support.text))
             for fold in range(int(folds.max()) + 1):
                 rest = support.take(folds != fold)
-                weights[fold] = self._fit(rest, values["prior_weight"], weights.get(fold), torch.float32)
-                logits[folds == fold] = support.passes[folds == fold] @ weights[fold].T
+                weights[fold] = self._fit(rest, values["prior_weight"], dtype, weights.get(fold), steps=50)
+                logits[folds == fold] = support.passes[folds == fold] @ weights[fold].float().T
             yield logits
 
-    def _fit(self, support: Support, prior_weight: float, start: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def _fit(
+        self,
+        support: Support,
+        prior_weight: float,
+        dtype: torch.dtype,
+        start: Tensor | None = None,
+        *,
+        steps: int = 500,
+    ) -> Tensor:
         prior = self.prior(support).to(dtype)
         held = torch.full((len(support.text),), prior_weight, dtype=dtype, device=prior.device)
         if self.class_weights == "clap":
-            held *= clap_weights(support, self.logit_scale).to(dtype)
-        return fit_linear(Samples.of(support, dtype), prior, held, prior if start is None else start)
+            held *= clap_weights(support, self.logit_scale)
+        return fit_linear(Samples.of(support, dtype), prior, held, start, steps=steps)
 
 
 class RandomProbeAdapter(LinearProbeAdapter):
@@ -217,20 +245,21 @@ def clap_weights(support: Support, logit_scale: float) -> Tensor:
     return (own / own.mean()).clamp(min=1e-2)  # a class that zero-shot never finds would not be held at all
 
 
-def fit_linear(samples: Samples, prior: Tensor, held: Tensor, start: Tensor, *, steps: int = 500) -> Tensor:
+def fit_linear(
+    samples: Samples, prior: Tensor, held: Tensor, start: Tensor | None = None, *, steps: int = 500
+) -> Tensor:
     """Minimise cross entropy summed over recordings + sum_k held_k / 2 |w_k - prior_k|^2 by L-BFGS.
 
     Args:
         samples: N samples.
         prior: (K, D).
         held: (K,), above 0.
-        start: (K, D) where to begin.
+        start: (K, D) where to begin; None begins at the prior.
         steps: at most.
 
     Returns:
         (K, D) the minimum.
     """
-    exact = start.dtype == torch.float64
     # Features of a tower share most of their length: in coordinates where the loss is about as curved in all
     # directions, W = W_0 + Z L^-1, a few dozen steps do where thousands would not.
     curvature = samples.features.T @ (samples.features * samples.share.unsqueeze(1)) / len(prior)
@@ -238,7 +267,7 @@ def fit_linear(samples: Samples, prior: Tensor, held: Tensor, start: Tensor, *, 
     factor = torch.linalg.cholesky(curvature)
     features = torch.linalg.solve_triangular(factor, samples.features.T, upper=False).T.contiguous()
     offset = samples.features @ prior.T
-    moved = (start - prior) @ factor
+    moved = torch.zeros_like(prior) if start is None else (start - prior) @ factor
 
     def away() -> Tensor:
         distance: Tensor = torch.linalg.solve_triangular(factor, moved, upper=False, left=False)
@@ -253,11 +282,11 @@ def fit_linear(samples: Samples, prior: Tensor, held: Tensor, start: Tensor, *, 
 
     optimizer = torch.optim.LBFGS(
         [moved],
-        max_iter=steps if exact else steps // 10,
+        max_iter=steps,
         max_eval=2 * steps,
         history_size=20,
-        tolerance_grad=1e-6 if exact else 1e-3,
-        tolerance_change=1e-12 if exact else 1e-6,
+        tolerance_grad=1e-6 if steps > 50 else 1e-3,
+        tolerance_change=1e-10,
         line_search_fn="strong_wolfe",
     )
     optimizer.step(closure)  # type: ignore[no-untyped-call]

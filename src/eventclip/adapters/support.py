@@ -241,7 +241,7 @@ class SupportAdapter(nn.Module):
             UserError: shapes that do not fit together, labels that are no classes, one class only, a class without
                 recordings, a valid view that is not finite, no validation set, or a support that does not fit memory.
         """
-        support = self._support(features, valid, labels, "support")
+        support = self.gathered(features, valid, labels, "support")
         _check_classes(support)
         held = None
         mode = "fixed" if self.weights == "support" and support.shots < 2 else self.weights
@@ -251,11 +251,11 @@ class SupportAdapter(nn.Module):
                     "adapter.weights=validation needs validation recordings, and there are none: give the data set "
                     "a validation split, or set adapter.weights=support"
                 )
-            held = self._support(*validation, "validation set")
+            held = self.gathered(*validation, "validation set")
         self.check_size(support)
         values, temperature = self.free_weights(support, held, mode, seed)
         for name, value in self.solve(support, values, seed).items():
-            setattr(self, name, value.to(getattr(self, name)))
+            setattr(self, name, value.to(getattr(self, name)).contiguous())
         self.temperature.fill_(temperature)
         self.is_fitted.fill_(True)
         self.fitted = {"weights": mode, **values, "temperature": temperature}
@@ -339,7 +339,7 @@ class SupportAdapter(nn.Module):
         for values in candidates:
             yield self.judge(self.solve(support, values, seed), held.passes, support.text)
 
-    def _support(self, features: Tensor, valid: Tensor, labels: Tensor, what: str) -> Support:
+    def gathered(self, features: Tensor, valid: Tensor, labels: Tensor, what: str) -> Support:
         """Check recordings, and put them into an order that does not depend on the one they came in."""
         width, place = self.text_features.shape[1], self.text_features.device
         if (
