@@ -14,6 +14,7 @@ from eventclip.adapters.paper import IdentityAdapter
 from eventclip.adapters.probe import LinearProbeAdapter, LPPlusPlusAdapter, RandomProbeAdapter
 from eventclip.adapters.support import SupportAdapter, mean_features
 from eventclip.errors import UserError
+from eventclip.models.classifier import EventClassifier
 
 KINDS = {
     "prototype": PrototypeAdapter,
@@ -172,6 +173,29 @@ def test_many_recordings_choose_by_those_of_some_classes(kind, monkeypatch):
         adapter = fit(kind, *recordings(3), weights)
         assert adapter.fitted["weights"] == weights
         assert logits_of(adapter).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_may_have_unlike_numbers_of_recordings(kind):
+    features, valid, labels = recordings(6)
+    kept = torch.arange(len(labels)) // CLASSES < 2 + labels  # 2 of class 0 to 6 of class 4
+    adapter = fit(kind, features[kept], valid[kept], labels[kept], "support")
+    assert adapter.fitted["weights"] == "support"
+    tests, tests_valid, truth = recordings(20, seed=11, passes=1)
+    assert adapter(tests[:, 0], tests_valid[:, 0]).sum(1).argmax(1).eq(truth).float().mean() > 0.85
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_classifier_stores_it_and_takes_it_back(kind, golden_clip, golden_batch):
+    features, valid, labels, text = golden_batch
+    classes = labels.unique()
+    labels = torch.searchsorted(classes, labels)
+    fitted, other = (EventClassifier(golden_clip, KINDS[kind](text[classes], 100.0, weights="fixed")) for _ in range(2))
+    fitted.adapter.fit_support(features.unsqueeze(1), valid.unsqueeze(1), labels)
+    state = fitted.learned_state_dict()
+    other.adapter.resize_for({name.removeprefix("adapter."): value for name, value in state.items()})
+    other.load_learned_state_dict(state)
+    assert torch.equal(other(features=features, valid=valid).logits, fitted(features=features, valid=valid).logits)
 
 
 def broken(change):

@@ -51,6 +51,7 @@ class ProKeRAdapter(SupportAdapter):
 
     solved: ClassVar[tuple[str, ...]] = ("keys", "coefficients", "sharpness")
     support_sized: ClassVar[tuple[str, ...]] = ("keys", "coefficients")
+    judged_by: ClassVar[int] = 1024
     keys: Tensor
     coefficients: Tensor
     sharpness: Tensor

@@ -376,7 +376,7 @@ class SupportAdapter(nn.Module):
         # By numbers, not by bytes: a last bit that rounding moves must not move a recording.
         keys = told.means[:, :_SORTED_BY].cpu().numpy()
         order = np.lexsort((*keys.T[::-1], told.labels.cpu().numpy()))
-        ordered = told.take(torch.from_numpy(order).to(features.device))
+        ordered = told.take(torch.from_numpy(order))
         return Support(ordered.passes.to(place), ordered.share.to(place), ordered.labels.to(place), told.text)
 
 
