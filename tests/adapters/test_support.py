@@ -23,7 +23,7 @@ KINDS = {
     "linear_probe": LinearProbeAdapter,
     "clap": lambda *given, **options: LinearProbeAdapter(*given, class_weights="clap", **options),
     "random_probe": RandomProbeAdapter,
-    "lp++": LPPlusPlusAdapter,
+    "lp++": lambda *given, **options: LPPlusPlusAdapter(*given, steps=60, **options),
     "tip": TipAdapter,
     "tip-f": lambda *given, **options: TipAdapterF(*given, epochs=3, **options),
 }
@@ -169,8 +169,8 @@ def test_mixed_precision_does_not_round_the_logits(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_recordings_choose_by_those_of_some_classes(kind, monkeypatch):
     monkeypatch.setattr(SupportAdapter, "judged_by", 6)
-    for weights in ("support", "validation"):
-        adapter = fit(kind, *recordings(3), weights)
+    for weights, count in (("support", 3), ("support", 9), ("validation", 3)):
+        adapter = fit(kind, *recordings(count), weights)
         assert adapter.fitted["weights"] == weights
         assert logits_of(adapter).isfinite().all()
 
@@ -295,6 +295,13 @@ def test_mean_features_by_hand():
     mean = mean_features(features, torch.tensor([[True, True, False]]))
     torch.testing.assert_close(mean, torch.full((1, 2), 0.5**0.5))
     assert not mean_features(features, torch.zeros(1, 3, dtype=torch.bool)).any()
+
+
+def test_a_thinned_support_keeps_two_of_each_class():
+    support = build("prototype").gathered(*recordings(12), "support")
+    assert support.thinned(15).counts.tolist() == [4] * CLASSES  # ranks 0, 1, 4 and 8
+    assert support.thinned(1).counts.tolist() == [2] * CLASSES
+    assert len(support.thinned(1000)) == len(support)
 
 
 def test_some_classes_of_a_support_are_numbered_anew():
