@@ -59,7 +59,7 @@ def test_a_probe_ends_where_the_gradient_is_nil(drawn, kind, prior_weight):
     assert np.abs(gradient(prior, drawn, prior, held)).max() > 0.1
 
 
-def test_an_endless_prior_is_zero_shot_and_a_loose_one_the_support(drawn):
+def test_an_endless_prior_is_zero_shot_a_loose_one_is_not(drawn):
     _, passes, labels = drawn
     tight, loose = (fitted(drawn, weights="fixed", prior_weight=weight) for weight in (1e7, 1e-5))
     torch.testing.assert_close(tight.weight, SCALE * tight.text_features, rtol=0, atol=1e-4)

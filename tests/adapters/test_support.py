@@ -14,6 +14,7 @@ from eventclip.adapters.paper import IdentityAdapter
 from eventclip.adapters.probe import LinearProbeAdapter, LPPlusPlusAdapter, RandomProbeAdapter
 from eventclip.adapters.support import SupportAdapter, mean_features
 from eventclip.errors import UserError
+from eventclip.models.classifier import EventClassifier
 
 KINDS = {
     "prototype": PrototypeAdapter,
@@ -22,7 +23,7 @@ KINDS = {
     "linear_probe": LinearProbeAdapter,
     "clap": lambda *given, **options: LinearProbeAdapter(*given, class_weights="clap", **options),
     "random_probe": RandomProbeAdapter,
-    "lp++": LPPlusPlusAdapter,
+    "lp++": lambda *given, **options: LPPlusPlusAdapter(*given, steps=60, **options),
     "tip": TipAdapter,
     "tip-f": lambda *given, **options: TipAdapterF(*given, epochs=3, **options),
 }
@@ -168,10 +169,33 @@ def test_mixed_precision_does_not_round_the_logits(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_recordings_choose_by_those_of_some_classes(kind, monkeypatch):
     monkeypatch.setattr(SupportAdapter, "judged_by", 6)
-    for weights in ("support", "validation"):
-        adapter = fit(kind, *recordings(3), weights)
+    for weights, count in (("support", 3), ("support", 9), ("validation", 3)):
+        adapter = fit(kind, *recordings(count), weights)
         assert adapter.fitted["weights"] == weights
         assert logits_of(adapter).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_may_have_unlike_numbers_of_recordings(kind):
+    features, valid, labels = recordings(6)
+    kept = torch.arange(len(labels)) // CLASSES < 2 + labels  # 2 of class 0 to 6 of class 4
+    adapter = fit(kind, features[kept], valid[kept], labels[kept], "support")
+    assert adapter.fitted["weights"] == "support"
+    tests, tests_valid, truth = recordings(20, seed=11, passes=1)
+    assert adapter(tests[:, 0], tests_valid[:, 0]).sum(1).argmax(1).eq(truth).float().mean() > 0.85
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_classifier_stores_it_and_takes_it_back(kind, golden_clip, golden_batch):
+    features, valid, labels, text = golden_batch
+    classes = labels.unique()
+    labels = torch.searchsorted(classes, labels)
+    fitted, other = (EventClassifier(golden_clip, KINDS[kind](text[classes], 100.0, weights="fixed")) for _ in range(2))
+    fitted.adapter.fit_support(features.unsqueeze(1), valid.unsqueeze(1), labels)
+    state = fitted.learned_state_dict()
+    other.adapter.resize_for({name.removeprefix("adapter."): value for name, value in state.items()})
+    other.load_learned_state_dict(state)
+    assert torch.equal(other(features=features, valid=valid).logits, fitted(features=features, valid=valid).logits)
 
 
 def broken(change):
@@ -271,6 +295,13 @@ def test_mean_features_by_hand():
     mean = mean_features(features, torch.tensor([[True, True, False]]))
     torch.testing.assert_close(mean, torch.full((1, 2), 0.5**0.5))
     assert not mean_features(features, torch.zeros(1, 3, dtype=torch.bool)).any()
+
+
+def test_a_thinned_support_keeps_two_of_each_class():
+    support = build("prototype").gathered(*recordings(12), "support")
+    assert support.thinned(15).counts.tolist() == [4] * CLASSES  # ranks 0, 1, 4 and 8
+    assert support.thinned(1).counts.tolist() == [2] * CLASSES
+    assert len(support.thinned(1000)) == len(support)
 
 
 def test_some_classes_of_a_support_are_numbered_anew():

@@ -18,7 +18,7 @@ Values = dict[str, float]
 """Free weights by name."""
 
 _LEAST_GAIN = 1e-6  # in mean log likelihood: below it, rounding chooses
-_SHARPEST = 100.0
+_SHARPEST, _FLATTEST = 0.01, 10_000.0
 
 
 def check_weights(how: str) -> str:
@@ -56,7 +56,7 @@ def mean_log_likelihood(logits: Tensor, labels: Tensor, share: Tensor) -> float:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, share: Tensor) -> float:
-    """Find the temperature T, 0.01 to 100, for which logits / T are the likeliest (Guo et al., ICML 2017).
+    """Find the temperature T, 0.01 to 10,000, for which logits / T are the likeliest (Guo et al., ICML 2017).
 
     The mean log likelihood is concave in 1 / T: Newton's steps within a bracket find its one maximum.
 
@@ -67,7 +67,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, share: Tensor) -> float:
     """
     logits = logits - logits.amax(dim=-1, keepdim=True)
     own = _expected(logits, labels)
-    least, most, sharpness = 1 / _SHARPEST, _SHARPEST, 1.0
+    least, most, sharpness = 1 / _FLATTEST, 1 / _SHARPEST, 1.0
     for _ in range(60):
         probabilities = (sharpness * logits).softmax(dim=-1)
         expected = (probabilities * logits).sum(dim=-1)

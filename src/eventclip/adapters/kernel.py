@@ -51,6 +51,7 @@ class ProKeRAdapter(SupportAdapter):
 
     solved: ClassVar[tuple[str, ...]] = ("keys", "coefficients", "sharpness")
     support_sized: ClassVar[tuple[str, ...]] = ("keys", "coefficients")
+    judged_by: ClassVar[int] = 1024
     keys: Tensor
     coefficients: Tensor
     sharpness: Tensor
@@ -89,8 +90,8 @@ class ProKeRAdapter(SupportAdapter):
         ]
 
     def check_size(self, support: Support) -> None:
-        """Refuse a Gram matrix, and its factor, that do not fit memory."""
-        needed = 2 * 8 * len(support) ** 2
+        """Refuse a Gram matrix that does not fit memory."""
+        needed = 3 * 8 * len(support) ** 2  # the matrix, its factor, and what is copied on the way
         there = memory_of(support.labels.device)
         if needed > there:
             raise UserError(

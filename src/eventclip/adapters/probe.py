@@ -63,7 +63,7 @@ class LinearProbeAdapter(SupportAdapter):
         self.register_buffer("weight", torch.zeros_like(self.text_features))
 
     def constants(self, support: Support) -> Values:
-        """As given, or from the shots."""
+        """As given."""
         return {"prior_weight": self.prior_weight}
 
     def candidates(self, support: Support) -> list[Values]:

@@ -83,6 +83,11 @@ class Support:
         """Some of the recordings: a mask or indices (n,)."""
         return replace(self, passes=self.passes[chosen], share=self.share[chosen], labels=self.labels[chosen])
 
+    def thinned(self, most: int) -> Support:
+        """About ``most`` of the recordings, or two of each class, evenly of all classes."""
+        ranks = folds_of(self.labels, max(len(self), 1))
+        return self.take((ranks % max(1, round(len(self) / most)) == 0) | (ranks < 2))
+
     def of_classes(self, classes: Tensor) -> Support:
         """The recordings of some classes, numbered anew in the order given."""
         numbers = torch.full((len(self.text),), -1, dtype=torch.int64, device=classes.device)
@@ -167,7 +172,8 @@ class SupportAdapter(nn.Module):
     support_sized: ClassVar[tuple[str, ...]] = ()
     """Those of them with a row for each recording of the support."""
     judged_by: ClassVar[int] = 2048
-    """About how many recordings of the support free weights are judged by: of more, those of some classes."""
+    """About how many recordings of the support free weights are judged by: of more, those of some classes, and of
+    two classes with more still, some."""
 
     text_features: Tensor
     is_fitted: Tensor
@@ -325,6 +331,7 @@ class SupportAdapter(nn.Module):
             count = max(2, round(self.judged_by * len(support.text) / len(support)))
             some = present[torch.linspace(0, len(present) - 1, min(count, len(present))).round().long()]
             support, held = support.of_classes(some), None if held is None else held.of_classes(some)
+            support = support.thinned(self.judged_by)
         candidates = self.candidates(support) if candidates is None else candidates
         if held is None:
             scored = self.left_out(support, candidates, seed)
@@ -376,7 +383,7 @@ class SupportAdapter(nn.Module):
         # By numbers, not by bytes: a last bit that rounding moves must not move a recording.
         keys = told.means[:, :_SORTED_BY].cpu().numpy()
         order = np.lexsort((*keys.T[::-1], told.labels.cpu().numpy()))
-        ordered = told.take(torch.from_numpy(order).to(features.device))
+        ordered = told.take(torch.from_numpy(order))
         return Support(ordered.passes.to(place), ordered.share.to(place), ordered.labels.to(place), told.text)
 
 
