@@ -31,6 +31,8 @@ COMMANDS = (
     "export",
 )
 RICHEST = {"train": ("features=cached", "tuning=lora", "adapter=visual"), "data_check": ("data=folder",)}
+FITTED = ("features=cached", "adapter=prototype")
+"""What train may be given instead: other adapters have other settings."""
 NAMED = re.compile(r"(?<![\w./{<'\"-])([a-z][a-z_]*(?:\.[a-z_]+)*)=([^\s,;:)]*)")
 LITERAL = re.compile(r"[a-z0-9_-]+")
 ARGUMENTS = {  # of functions, in errors that no setting of a command leads to, and Hydra's own
@@ -84,7 +86,9 @@ def keys():
     """Command -> all keys of its configuration, and the groups that it leaves out where none is chosen."""
     chosen = {"clip", "experiment"}
     GlobalHydra.instance().clear()
-    return {command: set(keys_of(composed(command, *RICHEST.get(command, ())))) | chosen for command in COMMANDS}
+    found = {command: set(keys_of(composed(command, *RICHEST.get(command, ())))) | chosen for command in COMMANDS}
+    found["train"] |= set(keys_of(composed("train", *FITTED)))
+    return found
 
 
 def test_every_setting_named_in_a_sentence_exists(keys):
@@ -111,7 +115,10 @@ def test_every_value_named_with_its_setting_composes(keys):
         chosen = [f"{key}={value}" for key, value in own if key in groups]
         single = [f"{key}={value}" for key, value in own if key not in groups]
         assert composed(command, *chosen), chosen
+        fitted = [one for one in single if command == "train" and one.startswith("adapter.")]
+        single = [one for one in single if one not in fitted]
         assert composed(command, *RICHEST.get(command, ()), *single), single
+        assert composed("train", *FITTED, *fitted), fitted
     assert not literal
 
 

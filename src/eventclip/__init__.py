@@ -6,7 +6,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from eventclip.adapters.gaussian import GDAAdapter, PrototypeAdapter
+    from eventclip.adapters.kernel import ProKeRAdapter, TipAdapter, TipAdapterF
     from eventclip.adapters.paper import IdentityAdapter, JointAdapter, TextAdapter, VisualAdapter
+    from eventclip.adapters.probe import LinearProbeAdapter, LPPlusPlusAdapter, RandomProbeAdapter
+    from eventclip.adapters.residual import CLIPAdapter, TaskResAdapter
     from eventclip.datasets.dataset import RecordingDataset
     from eventclip.datasets.folder import FolderDataModule
     from eventclip.datasets.ncaltech101 import NCaltech101DataModule
@@ -52,6 +56,16 @@ __all__ = [  # noqa: RUF022  (in the order of use, as the documentation has them
     "TextAdapter",
     "VisualAdapter",
     "JointAdapter",
+    "PrototypeAdapter",
+    "GDAAdapter",
+    "LinearProbeAdapter",
+    "RandomProbeAdapter",
+    "LPPlusPlusAdapter",
+    "ProKeRAdapter",
+    "TipAdapter",
+    "TipAdapterF",
+    "TaskResAdapter",
+    "CLIPAdapter",
     "EventClassifier",
     "LitEventClassifier",
     "load_classifier",
@@ -78,6 +92,10 @@ _MODULES = {
     "eventclip.models.factory": ("load_clip",),
     "eventclip.models.encoder": ("ClipEncoder",),
     "eventclip.adapters.paper": ("IdentityAdapter", "TextAdapter", "VisualAdapter", "JointAdapter"),
+    "eventclip.adapters.gaussian": ("PrototypeAdapter", "GDAAdapter"),
+    "eventclip.adapters.probe": ("LinearProbeAdapter", "RandomProbeAdapter", "LPPlusPlusAdapter"),
+    "eventclip.adapters.kernel": ("ProKeRAdapter", "TipAdapter", "TipAdapterF"),
+    "eventclip.adapters.residual": ("TaskResAdapter", "CLIPAdapter"),
     "eventclip.models.classifier": ("EventClassifier",),
     "eventclip.training.module": ("LitEventClassifier",),
     "eventclip.models.checkpoint": ("load_classifier",),

@@ -81,6 +81,18 @@ def test_a_few_shot_teachers_shots_keep_their_labels(label, run_experiment, tmp_
     assert label(f"checkpoint={checkpoint}", "pseudo.keep_true=false").guessed.all()
 
 
+def test_a_fitted_teacher_labels_as_it_was_tested(label, run_experiment, tmp_path):
+    fitted = ("adapter=prototype", "features=cached", f"paths.cache={tmp_path / 'cache'}")
+    shots = run_experiment(*fitted, "fewshot.shots=2", folder="shots")
+    split = label(f"checkpoint={shots / 'checkpoints' / 'last.ckpt'}", "pseudo.threshold=0")
+    assert split.head["counts"] == {"selected": 12, "true": 6, "guessed": 12}
+    assert split.head["teacher"]["adapter"]["_target_"] == "eventclip.adapters.gaussian.PrototypeAdapter"
+    guessed = {label for (_, label), guess in zip(split.pairs, split.guessed, strict=True) if guess}
+    assert guessed <= {0, 1, 2}
+    trained = run_experiment(*fitted, f"fewshot.split_file={split.path}", folder="trained")
+    assert results(trained)["data"]["pseudo_labelled"] == 12
+
+
 def test_another_threshold_scores_nothing_anew(label, tmp_path, monkeypatch):
     loose = label()
     monkeypatch.setattr("eventclip.training.scores._score", None)
@@ -102,6 +114,7 @@ def test_another_threshold_scores_nothing_anew(label, tmp_path, monkeypatch):
         (["out=/proc/nowhere/pseudo.json"], r"out=/proc/nowhere/pseudo\.json cannot be written"),
         (["links=/proc"], "links=/proc is not empty"),
         (["adapter=text"], "has learned nothing yet and cannot teach"),
+        (["adapter=prototype"], "PrototypeAdapter has learned nothing yet and cannot teach"),
         (["checkpoint=/nowhere.ckpt"], r"there is no checkpoint /nowhere\.ckpt"),
         (["trainer.precision=5-bit"], "trainer cannot be built"),
     ],

@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 
 from eventclip.plots.curve import Point
 from eventclip.reports.report import SweepTable, series
-from eventclip.reports.table import Estimate, Row, Table
+from eventclip.reports.table import MISSING, Estimate, Row, Table
 
 TOP1 = "test/top1_probabilities"
 
@@ -37,3 +37,20 @@ def test_a_table_is_a_line_for_each_other_difference():
         "clip.arch RN50, wide": [Point(1, 0.1, None)],
         "clip.arch ViT_B": [Point(1, 0.5, None), Point(20, 0.75, None), Point(None, 0.8, None)],
     }
+
+
+def test_a_line_goes_on_where_weights_were_set_otherwise():
+    def row(adapter, weights, shots):
+        settings = {"adapter._target_": adapter, "adapter.weights": weights, "fewshot.shots": shots}
+        return Row(settings, shots, (0,), {TOP1: Estimate(shots / 10, None)})
+
+    columns = ["adapter._target_", "adapter.weights", "fewshot.shots"]
+    rows = [row("GDAAdapter", "fixed", 1), row("GDAAdapter", "support", 5), row("TextAdapter", MISSING, 1)]
+    assert list(series(Table(columns, [TOP1], rows, []))) == ["adapter gda", "adapter text"]
+    both = series(Table(columns, [TOP1], [*rows, row("GDAAdapter", "fixed", 5)], []))
+    assert list(both) == [
+        "adapter gda, adapter.weights fixed",
+        "adapter gda, adapter.weights support",
+        "adapter text, adapter.weights –",
+    ]
+    assert both["adapter gda, adapter.weights fixed"] == [Point(1, 0.1, None), Point(5, 0.5, None)]

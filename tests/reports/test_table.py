@@ -1,5 +1,6 @@
 """What differs names a row; what differs only in the seed is averaged."""
 
+import json
 import math
 
 import pytest
@@ -58,6 +59,41 @@ def test_an_option_that_differs_beside_its_adapter_has_a_column(write_run, table
     table = tabled()
     assert table.columns == ["adapter._target_", "adapter.width"]
     assert cells(table) == [("joint", "128"), ("joint", "256"), ("text", "–")]
+
+
+PROTOTYPE = {"adapter._target_": "eventclip.adapters.gaussian.PrototypeAdapter", "adapter.weights": "support"}
+
+
+def test_how_a_fitted_adapter_is_set_always_has_a_column(write_run, tabled):
+    write_run("a", settings=PROTOTYPE, adapter={"weights": "support"})
+    assert cells(tabled()) == [("support",)]
+    write_run("b", settings=TEXT)
+    write_run("c", settings={**PROTOTYPE, "adapter.weights": "fixed"}, adapter={"weights": "fixed"})
+    table = tabled()
+    assert [heading(column) for column in table.columns] == ["adapter", "adapter.weights"]
+    assert cells(table) == [("prototype", "fixed"), ("prototype", "support"), ("text", "–")]
+    assert table.notes == []
+
+
+def test_free_numbers_set_otherwise_than_asked_are_noted(write_run, tabled):
+    write_run("a", settings=PROTOTYPE, adapter={"weights": "fixed"})
+    write_run("b", settings=PROTOTYPE, adapter={"weights": "support"}, seed=1)
+    assert cells(tabled()) == [("fixed",), ("support",)]
+    (note,) = tabled().notes
+    assert note.startswith("Set as adapter.weights=fixed where support was asked for: ")
+    assert note.endswith("/a.")
+
+
+def test_what_only_steps_have_parts_no_fitted_run(write_run, tabled, tmp_path):
+    fitted = write_run("a", settings=PROTOTYPE, adapter={"weights": "support"})
+    told = json.loads(fitted.read_text())
+    del told["settings"]["optim.lr"]
+    fitted.write_text(json.dumps(told))
+    write_run("b", settings={**TEXT, "optim._target_": "Adam"})
+    assert [heading(column) for column in tabled().columns] == ["adapter", "adapter.weights"]
+    assert tabled().notes == []
+    write_run("c", settings={**TEXT, "optim._target_": "Adam", "optim.lr": 0.1})
+    assert cells(tabled()) == [("prototype", "support", "–"), ("text", "–", "0.001"), ("text", "–", "0.1")]
 
 
 def test_a_section_set_to_null_differs_from_a_built_one(write_run, tabled):

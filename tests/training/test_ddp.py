@@ -80,6 +80,26 @@ def test_two_processes_train_and_test_as_one_does(command, tmp_path, batch_size,
         torch.testing.assert_close(*compared, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("adapter", ["prototype", "probe", "tip_f"])
+def test_two_processes_fit_and_test_as_one_does(command, tmp_path, adapter):
+    small = [word for word in command("one") if not word.startswith(("adapter", "hydra.run.dir"))]
+    fitted = [*small, f"adapter={adapter}", "features=cached", "adapter.weights=validation"]
+    train([*fitted, f"paths.cache={tmp_path}/cache/one", f"hydra.run.dir={tmp_path}/one"])
+    train([*fitted, f"paths.cache={tmp_path}/cache/two", f"hydra.run.dir={tmp_path}/two", *TWO])
+    ours, theirs = (json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two"))
+    assert ours["metrics"] == pytest.approx(theirs["metrics"], abs=1e-5)
+    assert (ours["adapter"], ours["validation"]) == (theirs["adapter"], theirs["validation"])
+    one, two = (torch.load(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("one", "two"))
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    assert one["eventclip"]["fitted"] == two["eventclip"]["fitted"]
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(value, two["state_dict"][name], atol=1e-5, rtol=1e-5)
+    train([*fitted, f"paths.cache={tmp_path}/cache/two", f"hydra.run.dir={tmp_path}/two", *TWO])
+    again = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert again["resumed"] is True
+    assert again["metrics"] == theirs["metrics"]
+
+
 def test_a_signal_to_one_of_two_ends_both_at_one_step(command, tmp_path):
     words = command("run", *TWO, "trainer.max_epochs=40")
     train(command("unbroken", *TWO, "trainer.max_epochs=40"))

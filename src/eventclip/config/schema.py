@@ -101,6 +101,7 @@ Channels = Annotated[list[float], Exactly(3, "three numbers, such as [0.5,0.5,0.
 ResizeMode = Literal["crop", "pad", "stretch"]
 Color = Literal["gray", "rgb"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
+Weights = Literal["fixed", "support", "validation"]
 Split = Literal["training", "validation", "test"]
 Parts = Literal["frozen", "full", "lora", "bias", "layernorm", "batchnorm", "conv1", "projection", "class_token"]
 Precision: TypeAlias = Literal[
@@ -270,6 +271,87 @@ class TransformerAdapter:
 
 
 @dataclass
+class SupportAdapter:
+    """What every adapter takes that is fitted from a support."""
+
+    weights: Weights
+
+
+@dataclass
+class PrototypeAdapter(SupportAdapter):
+    """Of :class:`eventclip.adapters.gaussian.PrototypeAdapter`."""
+
+    text_shots: Positive
+
+
+@dataclass
+class GDAAdapter(SupportAdapter):
+    """Of :class:`eventclip.adapters.gaussian.GDAAdapter`."""
+
+    alpha: Positive | None
+
+
+@dataclass
+class ProKeRAdapter(SupportAdapter):
+    """Of :class:`eventclip.adapters.kernel.ProKeRAdapter`."""
+
+    beta: Positive
+    regularization: Positive | None
+    blend: Positive | None
+
+
+@dataclass
+class TipAdapter(SupportAdapter):
+    """Of :class:`eventclip.adapters.kernel.TipAdapter`."""
+
+    alpha: Positive
+    beta: Positive
+
+
+@dataclass
+class TipAdapterF(TipAdapter):
+    """Of :class:`eventclip.adapters.kernel.TipAdapterF`."""
+
+    epochs: Count
+
+
+@dataclass
+class RandomProbeAdapter(SupportAdapter):
+    """Of :class:`eventclip.adapters.probe.RandomProbeAdapter`."""
+
+    prior_weight: Positive
+
+
+@dataclass
+class LinearProbeAdapter(RandomProbeAdapter):
+    """Of :class:`eventclip.adapters.probe.LinearProbeAdapter`."""
+
+    class_weights: Literal["uniform", "clap"]
+
+
+@dataclass
+class LPPlusPlusAdapter(SupportAdapter):
+    """Of :class:`eventclip.adapters.probe.LPPlusPlusAdapter`."""
+
+    steps: Count
+
+
+@dataclass
+class TaskResAdapter:
+    """Of :class:`eventclip.adapters.residual.TaskResAdapter`."""
+
+    alpha: Positive
+
+
+@dataclass
+class CLIPAdapter:
+    """Of :class:`eventclip.adapters.residual.CLIPAdapter`."""
+
+    reduction: Count
+    residual: Fraction
+
+
+@dataclass
 class FewShot:
     """Of :func:`eventclip.datasets.sampling.sample_few_shot`."""
 
@@ -411,6 +493,16 @@ TARGETS: dict[str, type] = {
     "eventclip.adapters.paper.TextAdapter": TextAdapter,
     "eventclip.adapters.paper.VisualAdapter": TransformerAdapter,
     "eventclip.adapters.paper.JointAdapter": TransformerAdapter,
+    "eventclip.adapters.gaussian.PrototypeAdapter": PrototypeAdapter,
+    "eventclip.adapters.gaussian.GDAAdapter": GDAAdapter,
+    "eventclip.adapters.kernel.ProKeRAdapter": ProKeRAdapter,
+    "eventclip.adapters.kernel.TipAdapter": TipAdapter,
+    "eventclip.adapters.kernel.TipAdapterF": TipAdapterF,
+    "eventclip.adapters.probe.LinearProbeAdapter": LinearProbeAdapter,
+    "eventclip.adapters.probe.RandomProbeAdapter": RandomProbeAdapter,
+    "eventclip.adapters.probe.LPPlusPlusAdapter": LPPlusPlusAdapter,
+    "eventclip.adapters.residual.TaskResAdapter": TaskResAdapter,
+    "eventclip.adapters.residual.CLIPAdapter": CLIPAdapter,
     "eventclip.training.optim.AdamWarmupCosine": Optim,
     "eventclip.features.cache.FeatureCache": FeatureCache,
     "eventclip.training.checkpoints.LastCheckpoint": LastCheckpoint,
@@ -432,7 +524,24 @@ TARGETS: dict[str, type] = {
 Data = Annotated[Any, Built((DataSet, NCaltech101, NCars, NImageNet, Folder))]
 FramesGroup = Annotated[Any, Built((Frames,))]
 ClipGroup = Annotated[Any, Built((Clip,))]
-AdapterGroup = Annotated[Any, Built((IdentityAdapter, TextAdapter, TransformerAdapter))]
+AdapterGroup = Annotated[
+    Any,
+    Built(
+        (
+            IdentityAdapter,
+            TextAdapter,
+            TransformerAdapter,
+            PrototypeAdapter,
+            GDAAdapter,
+            ProKeRAdapter,
+            TipAdapterF,
+            LinearProbeAdapter,
+            LPPlusPlusAdapter,
+            TaskResAdapter,
+            CLIPAdapter,
+        )
+    ),
+]
 FewShotGroup = Annotated[Any, Built((FewShot,))]
 FeaturesGroup = Annotated[Any, Built((FeatureCache,))]
 OptimGroup = Annotated[Any, Built((Optim,))]

@@ -70,9 +70,32 @@ def load_classifier(
     with rebuilding(path):
         classifier = build_classifier({name: config[name] for name in _OF_CLASSIFIER}, names)
     check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
+    load_learned(path, checkpoint, classifier)
+    return classifier.eval(), metadata
+
+
+def load_learned(path: Path, checkpoint: dict[str, Any], classifier: EventClassifier) -> None:
+    """Put what a checkpoint learned into a classifier that was built as its own was.
+
+    Args:
+        path: of the checkpoint, for messages.
+        checkpoint: what :func:`read_checkpoint` gave.
+        classifier: built from the same configuration; its adapter, if it was fitted, tells how again.
+
+    Raises:
+        UserError: tensors, or what is said of the fit, do not fit.
+    """
     with rebuilding(path):
         classifier.load_learned_state_dict(checkpoint["state_dict"])
-    return classifier.eval(), metadata
+        if hasattr(classifier.adapter, "resize_for"):  # then tensors must fit each other, too
+            with torch.no_grad():
+                classifier(features=torch.zeros(1, 1, classifier.encoder.width))
+    fitted = checkpoint["eventclip"].get("fitted", {})
+    if not isinstance(fitted, dict) or not all(isinstance(value, str | int | float) for value in fitted.values()):
+        raise UserError(f"{path} is damaged: fitted in its metadata is {said(fitted)}, expected values by name")
+    adapter: Any = classifier.adapter
+    if hasattr(adapter, "fitted"):
+        adapter.fitted = dict(fitted)
 
 
 def clip_here(trained: dict[str, Any], clip: Clip | None) -> dict[str, Any]:
@@ -172,8 +195,9 @@ def read_checkpoint(
         raise UserError(
             f"{path} was not written by eventclip.train: it lacks the metadata that tell its CLIP and classes"
         )
-    _check_state(path, checkpoint.get("state_dict"))
     metadata = checkpoint["eventclip"]
+    fitted = isinstance(metadata, dict) and "fitted" in metadata
+    _check_state(path, checkpoint.get("state_dict"), fitted=fitted)
     _check_format(path, metadata)
     refuse_what_is_not_plain(path, metadata)
     if metadata["format"] == 1:
@@ -247,12 +271,12 @@ def _in_todays_words(metadata: dict[str, Any]) -> dict[str, Any]:
     return {**metadata, "format": METADATA_FORMAT, "config": config}
 
 
-def _check_state(path: Path, state: Any) -> None:
-    """Refuse learned tensors that are none, or hold no numbers."""
+def _check_state(path: Path, state: Any, *, fitted: bool) -> None:
+    """Refuse learned tensors that are none, or hold no numbers; what was ``fitted`` has whole numbers among them."""
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise UserError(f"{path} is damaged: it lacks state_dict, the tensors that learned, by name")
     for name, value in state.items():
-        flaw = is_bad_tensor(value) if isinstance(value, torch.Tensor) else "is no tensor"
+        flaw = is_bad_tensor(value, whole=fitted) if isinstance(value, torch.Tensor) else "is no tensor"
         if flaw is not None:
             raise UserError(f"{path} is of no use: {said(name)} {flaw}; give an earlier checkpoint, or train again")
 

@@ -98,11 +98,15 @@ class EventClassifier(nn.Module):
         return {name: value.detach().cpu() for name, value in self._learned().items()}
 
     def load_learned_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Load what learned.
+        """Load what learned; a fitted adapter takes the size of what it was fitted from.
 
         Raises:
             UserError: a name is missing or unknown here, or a shape differs.
         """
+        resize = getattr(self.adapter, "resize_for", None)
+        if resize is not None:
+            stored = {name.partition(".")[2]: value for name, value in state.items() if name.startswith("adapter.")}
+            resize(stored)
         own = self._learned()
         for name in sorted(own.keys() ^ state.keys()):
             lacking = "the checkpoint lacks" if name in own else "the checkpoint has"
@@ -116,6 +120,8 @@ class EventClassifier(nn.Module):
                     f"{name} has shape {tuple(state[name].shape)} in the checkpoint and {tuple(value.shape)} here: "
                     f"give the adapter, CLIP and classes it was trained with"
                 )
+            if value.is_floating_point() != state[name].is_floating_point():
+                raise UserError(f"{name} is of {state[name].dtype} in the checkpoint and of {value.dtype} here")
             with torch.no_grad():
                 value.copy_(state[name])
 

@@ -80,18 +80,23 @@ def load_tensors(path: Path, what: str, *, checked: bool = False) -> Any:
         raise unreadable(path, what, error) from error
 
 
-def is_bad_tensor(value: Tensor) -> str | None:
+def is_bad_tensor(value: Tensor, *, whole: bool = False) -> str | None:
     """What is wrong with a tensor of a file as a weight; None where it holds finite floating-point values of its own.
 
     Reads no more memory than the file had: a tensor may claim more elements than are stored.
+
+    Args:
+        value: the tensor.
+        whole: take int64 and bool as well, which a fitted adapter keeps labels and switches in.
     """
     if type(value) not in (Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.device.type != "cpu":
         return "is no plain tensor"
-    if not value.is_floating_point():
+    counts = whole and value.dtype in (torch.int64, torch.bool)
+    if not value.is_floating_point() and not counts:
         return f"is of {value.dtype}, expected floating point"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return f"claims {tuple(value.shape)} values, more than are stored"
-    return None if is_finite(value) else "holds values that are not finite (NaN or infinity)"
+    return None if counts or is_finite(value) else "holds values that are not finite (NaN or infinity)"
 
 
 def is_finite(value: Tensor) -> bool:

@@ -18,6 +18,9 @@ ACCURACY = "test/top1_probabilities"
 SHOTS = "fewshot.shots"
 """The setting that the curve is drawn over."""
 
+WEIGHTS = "adapter.weights"
+"""The setting that says how a fitted adapter's free numbers are set."""
+
 _DEEPEST = 8  # of a setting's lists
 
 T = TypeVar("T")
@@ -38,6 +41,7 @@ class Run:
         selection: the split its weights were chosen on; None: none.
         root: folder of its data set.
         clip_sha256: of CLIP's weights.
+        fitted: how its adapter's free numbers were really set, where that was fitted in one go; None: it was not.
     """
 
     folder: Path
@@ -50,6 +54,7 @@ class Run:
     selection: str | None
     root: str
     clip_sha256: str
+    fitted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ def read_run(path: Path) -> Run:
             selection=_name_or_none(content["selection"]["split"]),
             root=printable(_kind(content["data"]["root"], str)),
             clip_sha256=_kind(content["clip"]["weights_sha256"], str),
+            fitted=printable(_kind(content["adapter"]["weights"], str)) if "adapter" in content else None,
         )
         if run.settings.get(SHOTS) is not None and _kind(run.settings[SHOTS], int) < 1:
             raise ValueError(f"{SHOTS} is less than 1")
@@ -206,7 +212,7 @@ def mixtures(runs: Sequence[Run]) -> list[str]:
         for run in runs:
             groups.setdefault(describe(run), []).append(run)
         if len(groups) > 1:
-            parts = "; ".join(f"{value} in {_some(members)}" for value, members in groups.items())
+            parts = "; ".join(f"{value} in {some_of(members)}" for value, members in groups.items())
             reasons.append(f"the runs have {what}: {parts}")
     return reasons
 
@@ -216,6 +222,7 @@ def _first_difference(lists: Sequence[Sequence[str]]) -> int:
     return next((i for i, names in enumerate(zip(*lists, strict=False)) if len(set(names)) > 1), min(map(len, lists)))
 
 
-def _some(runs: Sequence[Run], limit: int = 3) -> str:
+def some_of(runs: Sequence[Run], limit: int = 3) -> str:
+    """Folders of the first runs, and how many more there are."""
     named = ", ".join(str(run.folder) for run in runs[:limit])
     return named if len(runs) <= limit else f"{named} and {len(runs) - limit} more"

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from eventclip.config.run_folders import differences
 from eventclip.errors import UserError, printable
 from eventclip.files import whole_file
-from eventclip.reports.collect import ACCURACY, SHOTS, Collection, Run, collect, mixtures
+from eventclip.reports.collect import ACCURACY, SHOTS, WEIGHTS, Collection, Run, collect, mixtures
 from eventclip.reports.table import Table, heading, make_table, shown, to_csv, to_latex, to_markdown
 
 if TYPE_CHECKING:  # matplotlib is for who writes files
@@ -91,10 +91,16 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def series(table: Table) -> dict[str, list[Point]]:
-    """The rows as lines over their shots, one for each other difference, named by it."""
+    """The rows as lines over their shots, one for each other difference, named by it.
+
+    A line goes on where free numbers were set otherwise at other shots, as with one shot nothing can be left out.
+    """
     from eventclip.plots.curve import Point
 
     others = [column for column in table.columns if column != SHOTS]
+    free = [column for column in others if column != WEIGHTS]
+    places = [(*(shown(column, row.settings[column]) for column in free), row.shots) for row in table.rows]
+    others = free if len(set(places)) == len(places) else others
     lines: dict[str, list[Point]] = {}
     for row in table.rows:
         name = ", ".join(f"{heading(column)} {shown(column, row.settings[column])}" for column in others)

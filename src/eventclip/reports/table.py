@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from eventclip.reports.collect import SHOTS, Run
+from eventclip.reports.collect import SHOTS, WEIGHTS, Run, some_of
 from eventclip.tables import aligned
 
 METRICS = {
@@ -114,8 +114,9 @@ class Table:
 def make_table(runs: Sequence[Run], *, mixed: bool = False) -> Table:
     """Group runs by what differs between them and average each group over its seeds.
 
-    A setting that follows from those already shown (the width of an adapter from the adapter) has no column. Runs of
-    one group with the same seed are no independent runs: their mean counts as one value, and a note says so.
+    A setting that follows from those already shown (the width of an adapter from the adapter) has no column. How the
+    free numbers of fitted adapters were set always has one, and a note says where that is not as it was asked for.
+    Runs of one group with the same seed are no independent runs: their mean counts as one value, and a note says so.
 
     Args:
         runs: at least one.
@@ -126,7 +127,9 @@ def make_table(runs: Sequence[Run], *, mixed: bool = False) -> Table:
         if all(settings.get(key, run.seed) == run.seed for run, settings in zip(runs, described, strict=True)):
             for settings in described:  # it follows the seed, as the few-shot draw does
                 settings.pop(key, None)
-    columns, notes = _columns(described)
+    by_steps = [settings for run, settings in zip(runs, described, strict=True) if run.fitted is None]
+    columns, notes = _columns(described, by_steps)
+    notes += _otherwise(runs)
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, settings in enumerate(described):
         groups.setdefault(_values(settings, columns), []).append(index)
@@ -168,20 +171,30 @@ def _short(name: str, section: str) -> str:
 def _described(run: Run, *, mixed: bool) -> dict[str, Any]:
     """All that may tell a run from another but its seed."""
     settings = {**run.settings, "clip.weights": run.clip_sha256[:12], "name": run.name}
+    if run.fitted is not None:
+        settings[WEIGHTS] = run.fitted
     if mixed:
         settings |= {"data.root": run.root, "classes": len(run.class_names)}
     return settings
 
 
-def _columns(described: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """The keys that tell runs apart, and a note of those that differ but follow from them."""
+def _columns(described: list[dict[str, Any]], by_steps: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The keys that tell runs apart, and a note of those that differ but follow from them.
+
+    Args:
+        described: settings of all runs.
+        by_steps: those of them whose adapter was not fitted: what they alone have, such as a learning rate, differs
+            where it does so among them.
+    """
     keys = list(dict.fromkeys(key for settings in described for key in settings))
     for settings in described:  # a section set to null differs from a built one in what is built
         for key in [key for key in settings if settings[key] is None and f"{key}{_TARGET}" in keys]:
             settings[f"{key}{_TARGET}"] = settings.pop(key)
-    differing = [key for key in keys if len({_values(settings, [key]) for settings in described}) > 1]
+    having = {key: [settings for settings in described if key in settings] for key in keys}
+    among = {key: by_steps if having[key] == by_steps else described for key in keys}
+    differing = [key for key in keys if len({_values(settings, [key]) for settings in among[key]}) > 1]
     targets = [key for key in differing if key.endswith(_TARGET)]
-    columns = targets + [key for key in _ALWAYS if key in differing]
+    columns = targets + [key for key in _ALWAYS if key in differing] + [WEIGHTS] * (WEIGHTS in keys)
     following = []
     for key in (key for key in differing if key not in columns):
         apart = {_values(settings, columns) for settings in described}
@@ -193,6 +206,19 @@ def _columns(described: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     if SHOTS in columns:
         columns.append(columns.pop(columns.index(SHOTS)))
     return columns, [f"Differs as well, along with the columns: {', '.join(following)}."] if following else []
+
+
+def _otherwise(runs: Sequence[Run]) -> list[str]:
+    """A note of each way in which free numbers were set that is not the one asked for."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        asked = run.settings.get(WEIGHTS, run.fitted)
+        if run.fitted is not None and asked != run.fitted:
+            groups.setdefault((str(asked), run.fitted), []).append(run)
+    return [
+        f"Set as {WEIGHTS}={used} where {asked} was asked for: {some_of(members)}."
+        for (asked, used), members in groups.items()
+    ]
 
 
 def _values(settings: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from eventclip.config.checking import convert
 from eventclip.datasets.recordings import SPLITS
 from eventclip.errors import UserError
 from eventclip.files import whole_file
-from eventclip.models.checkpoint import check_metadata, load_reference_checkpoint, read_checkpoint, rebuilding
+from eventclip.models.checkpoint import check_metadata, load_learned, load_reference_checkpoint, read_checkpoint
 from eventclip.training.experiment import Parts, assemble, make_trainer, quieten, write_results
 
 log = logging.getLogger(__name__)
@@ -76,8 +76,7 @@ def load(cfg: DictConfig, path: Path) -> tuple[Parts, dict[str, Any]]:
     checkpoint = read_checkpoint(path, trust=cfg.trust)
     parts = assemble(cfg, evaluated=cfg.split)
     check_metadata(path, checkpoint, parts.metadata)
-    with rebuilding(path):
-        parts.classifier.load_learned_state_dict(checkpoint["state_dict"])
+    load_learned(path, checkpoint, parts.classifier)
     return parts, checkpoint
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from omegaconf import DictConfig, OmegaConf
 
 import eventclip
+from eventclip.adapters.support import SupportAdapter
 from eventclip.datasets.audit import check_first
 from eventclip.datasets.datamodule import EventDataModule, grouped
 from eventclip.errors import UserError
@@ -31,6 +32,7 @@ from eventclip.training.checkpoints import WholeFileIO
 from eventclip.training.module import LitEventClassifier
 from eventclip.training.requeue import leave_if_asked, slurm_environment
 from eventclip.training.resume import begin, flat_settings
+from eventclip.training.support import NO_PART, check_classes, check_fit, fit_support, learns, results_of_fit
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +64,20 @@ def build_datamodule(cfg: DictConfig) -> EventDataModule:
     return datamodule
 
 
-def build_feature_cache(cfg: DictConfig, encoder: ClipEncoder) -> FeatureCache | None:
-    """Build the feature cache of a frozen tower; None where views are encoded live."""
+def build_feature_cache(cfg: DictConfig, encoder: ClipEncoder, *, every_copy: bool = False) -> FeatureCache | None:
+    """Build the feature cache of a frozen tower; None where views are encoded live.
+
+    Args:
+        cfg: the configuration.
+        encoder: CLIP.
+        every_copy: all copies are read, whatever the number of epochs.
+    """
     if not cfg.features:
         return None
     kept = build(cfg.features, "features")
     cache: FeatureCache = call_partial(kept, "features", encoder=encoder, between=leave_if_asked)
     epochs = cfg.trainer.max_epochs or -1
-    if epochs > 0:
+    if epochs > 0 and not every_copy:
         cache.copies = min(cache.copies, epochs)  # further ones would never be read
     return cache
 
@@ -81,11 +89,16 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         cfg: the configuration.
         evaluated: the one split that is looked at; None for a run that trains, if anything learns, and tests.
     """
+    if evaluated is None:
+        check_fit(cfg)
     datamodule = build_datamodule(cfg)
     datamodule.connect(tested=evaluated or "test")
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
+    if len(class_names) < 2:
+        raise UserError(f"{datamodule.root} has one class, {class_names[0]!r}: give a data set of two or more")
     classifier = build_classifier(cfg, class_names)
-    cache = build_feature_cache(cfg, classifier.encoder)
+    fits = isinstance(classifier.adapter, SupportAdapter)
+    cache = build_feature_cache(cfg, classifier.encoder, every_copy=fits)
     datamodule.connect(image_size=classifier.encoder.image_size, feature_cache=cache)
     data = datamodule.describe(training=evaluated is None and learns(classifier))
     counts = ", ".join(f"{count} {split}" for split, count in data["recordings"].items())
@@ -109,18 +122,16 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     return Parts(datamodule, classifier, lit, metadata)
 
 
-def learns(classifier: EventClassifier) -> bool:
-    """Whether anything learns from training recordings; zero-shot needs none."""
-    return any(parameter.requires_grad for parameter in classifier.parameters())
-
-
 def check_recordings(parts: Parts) -> None:
     """Tell before training what any recording would end it with, such as a sensor of unknown size.
 
     Raises:
         RecordingError: the first recording of a format that is trained or tested on cannot be used.
+        UserError: an adapter is to be fitted to a class that has no recording.
     """
-    data = parts.datamodule
+    data, adapter = parts.datamodule, parts.classifier.adapter
+    if isinstance(adapter, SupportAdapter):
+        check_classes(adapter, data.training)
     stages = ["test", *(["fit"] if learns(parts.classifier) else []), *(["validate"] if data.selection else [])]
     for stage in stages:
         check_first(data.recordings(stage), data.files)
@@ -142,8 +153,12 @@ def run(cfg: DictConfig) -> float | None:
     parts = assemble(cfg)
     check_recordings(parts)
     trainer = make_trainer(cfg, parts.metadata["class_names"])
-    resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust)
-    if learns(parts.classifier):
+    fits = isinstance(parts.classifier.adapter, SupportAdapter)
+    without = NO_PART if fits else ()
+    resume, restarts = begin(trainer, cfg.resume, output, parts.metadata, trust=cfg.trust, without=without)
+    if fits:
+        fit_support(trainer, parts.lit, parts.datamodule, resume)
+    elif learns(parts.classifier):
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
@@ -174,13 +189,15 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, further: dict
     if not trainer.is_global_zero:
         return
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-    output = Path(cfg.paths.output)
+    output, adapter = Path(cfg.paths.output), parts.classifier.adapter
+    fitted = {"adapter": results_of_fit(adapter)} if isinstance(adapter, SupportAdapter) else {}
     results = {
         "name": cfg.name,
         "metrics": metrics,
         **_diagnostics(trainer),
+        **fitted,
         "seed": cfg.seed,
-        "settings": flat_settings(parts.metadata["config"]),
+        "settings": flat_settings(parts.metadata["config"], without=NO_PART if fitted else ()),
         "data": parts.metadata["data"],
         "class_names": parts.metadata["class_names"],
         "clip": parts.metadata["clip"],

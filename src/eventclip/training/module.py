@@ -133,9 +133,10 @@ class LitEventClassifier(LightningModule):
         return scheduled(self.trainer, self.optim, parameter_groups(self.classifier, clip_factor=self.clip_factor))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what learned and the metadata; leave frozen CLIP weights out."""
+        """Keep what learned and the metadata, how an adapter was fitted among them; leave frozen CLIP weights out."""
+        fitted = getattr(self.classifier.adapter, "fitted", None)
         checkpoint["state_dict"] = self.classifier.learned_state_dict()
-        checkpoint["eventclip"] = self.metadata
+        checkpoint["eventclip"] = {**self.metadata, **({"fitted": dict(fitted)} if fitted else {})}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load what learned, all of it or an error, and give Lightning nothing more to load."""

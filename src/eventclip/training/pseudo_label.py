@@ -28,12 +28,13 @@ from eventclip.datasets.split_files import (
 from eventclip.errors import UserError
 from eventclip.files import check_out, held, write_json
 from eventclip.models.building import build_classifier, call_partial
-from eventclip.models.checkpoint import check_metadata, read_checkpoint, rebuilding
+from eventclip.models.checkpoint import check_metadata, load_learned, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.plots.style import save_figure
 from eventclip.training.experiment import build_datamodule, build_feature_cache, quieten
 from eventclip.training.scores import ScoreStore, check_tta, score_all
 from eventclip.training.selection import Scores, Selection, draw_report, label_report, report_lines
+from eventclip.training.support import learns
 
 log = logging.getLogger(__name__)
 
@@ -135,11 +136,10 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     shots = datamodule.training.subset([])
     if path is not None and checkpoint is not None:
         check_metadata(path, checkpoint, {"clip": clip, "class_names": class_names})
-        with rebuilding(path):
-            classifier.load_learned_state_dict(checkpoint["state_dict"])
+        load_learned(path, checkpoint, classifier)
         if cfg.pseudo.keep_true:
             shots = true_shots(cfg, path, checkpoint["eventclip"])
-    elif any(p.requires_grad for p in classifier.parameters()):
+    elif learns(classifier):
         raise UserError(
             f"{cfg.adapter._target_.rsplit('.', 1)[-1]} has learned nothing yet and cannot teach: give checkpoint=, or "
             f"adapter=identity for zero-shot"

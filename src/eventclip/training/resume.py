@@ -88,7 +88,13 @@ PREFERRED = ("last.ckpt", "next.ckpt", "previous.ckpt")
 
 
 def begin(
-    trainer: Trainer, resume: str | None, output: Path, metadata: dict[str, Any], *, trust: bool = False
+    trainer: Trainer,
+    resume: str | None,
+    output: Path,
+    metadata: dict[str, Any],
+    *,
+    trust: bool = False,
+    without: Sequence[str] = (),
 ) -> tuple[Path | None, int]:
     """Choose where a run begins, and make its folder fit for that: no later checkpoints, no later steps in the logs.
 
@@ -99,6 +105,7 @@ def begin(
         output: the run's folder.
         metadata: what the checkpoint must fit.
         trust: let the checkpoint's own metadata name code outside eventclip that this run does not name.
+        without: settings, or sections of them, that decide nothing in this run.
 
     Returns:
         The checkpoint, known to fit, or None; and how often the run has been started before.
@@ -117,7 +124,7 @@ def begin(
         checkpoint = read_checkpoint(chosen, trust=trust, own=metadata["config"], kind=kind)
         check_metadata(chosen, checkpoint, metadata)
         step = _check_state(chosen, checkpoint)
-        _check_course(chosen, checkpoint["eventclip"]["config"], metadata["config"])
+        _check_course(chosen, checkpoint["eventclip"]["config"], metadata["config"], without)
         log.info("going on from %s, step %d", chosen, step)
     restarts = 0
     if trainer.is_global_zero:
@@ -146,11 +153,11 @@ def _check_state(path: Path, checkpoint: dict[str, Any]) -> int:
     return int(checkpoint["global_step"])
 
 
-def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any], without: Sequence[str]) -> None:
     """Refuse to go on with other settings than a training began with: it would be neither that run nor a new one."""
     there, here = dict(_leaves(theirs)), dict(_leaves(ours))
     for key in sorted(there.keys() | here.keys()):
-        decides = any(key == name or key.startswith(f"{name}.") for name in DECIDE_THE_COURSE)
+        decides = _is_among(key, DECIDE_THE_COURSE) and not _is_among(key, without)
         # What only one of them has may be new to a later version; of the trainer's, which are Lightning's, null is so.
         comparable = key.startswith("trainer.") or (key in there and key in here)
         if decides and comparable and there.get(key) != here.get(key):
@@ -247,22 +254,26 @@ def _damage(path: Path, kind: str) -> str | None:
     return None
 
 
-def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def flat_settings(config: Mapping[str, Any], *, without: Sequence[str] = ()) -> dict[str, Any]:
     """Flatten a resolved configuration to dotted keys and keep what can change a result.
 
     Args:
         config: plain nested containers, interpolations resolved.
+        without: settings, or sections of them, that decide nothing in this run.
 
     Returns:
         Dotted key -> plain value, in the configuration's order, for ``results.json``. Left out are the name and the
         seed (they have their own place), where files lie, what is logged, and how many processes do the work. Of a
         file's absolute path only its name stays, so that two machines' runs compare.
     """
-    return {key: _without_folder(value) for key, value in _leaves(config) if not _is_left_out(key)}
+    left_out = (*_NOT_SETTINGS, *without)
+    leaves = ((key, value) for key, value in _leaves(config) if not key.endswith("._partial_"))
+    return {key: _without_folder(value) for key, value in leaves if not _is_among(key, left_out)}
 
 
-def _is_left_out(key: str) -> bool:
-    return key.endswith("._partial_") or any(key == name or key.startswith(f"{name}.") for name in _NOT_SETTINGS)
+def _is_among(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is one of these settings, or in one of these sections."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _without_folder(value: Any) -> Any:

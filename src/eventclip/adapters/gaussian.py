@@ -1,0 +1,190 @@
+"""Adapters that describe a class by its mean: prototypes, and Gaussians of one common covariance (GDA)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eventclip.adapters.choosing import Values, at_shots, positive
+from eventclip.adapters.support import Support, SupportAdapter, across_folds
+
+_ALPHA = {1: 0.03, 2: 0.3, 4: 1.0}  # shots -> weight of the Gaussians; on the demo's symbols
+_NIL = 1e-9
+
+
+class PrototypeAdapter(SupportAdapter):
+    """Each class's text feature and the mean of its recordings, blended by how many recordings there are.
+
+    w_k = (1 - a) t_k + a unit(mean of class k), a = S / (S + text_shots); logits are the cosine to w_k times the logit
+    scale. What any other adapter has to beat.
+
+    Example:
+        >>> import torch
+        >>> from eventclip.adapters.gaussian import PrototypeAdapter
+        >>> adapter = PrototypeAdapter(torch.eye(3, 16), logit_scale=100.0)
+        >>> features, valid = torch.randn(6, 1, 4, 16), torch.ones(6, 1, 4, dtype=torch.bool)  # (n, P, V, D), (n, P, V)
+        >>> adapter.fit_support(features, valid, torch.tensor([0, 0, 1, 1, 2, 2]))
+        >>> adapter(features[:, 0], valid[:, 0]).shape
+        torch.Size([6, 4, 3])
+
+    Args:
+        text_features: (K, D) text features of the classes.
+        logit_scale: factor from cosine to logits.
+        weights: how ``text_shots`` is set, "fixed", "support" or "validation", see :class:`SupportAdapter`.
+        text_shots: with "fixed": how many recordings the text counts for, above 0.
+
+    Raises:
+        UserError: an option outside its range.
+    """
+
+    solved: ClassVar[tuple[str, ...]] = ("weight",)
+    weight: Tensor
+
+    def __init__(
+        self, text_features: Tensor, logit_scale: float, *, weights: str = "support", text_shots: float = 1.0
+    ) -> None:
+        super().__init__(text_features, logit_scale, weights=weights)
+        self.text_shots = positive(text_shots, "text_shots")
+        self.register_buffer("weight", self.text_features.clone())
+
+    def constants(self, support: Support) -> Values:
+        """As given."""
+        return {"text_shots": self.text_shots}
+
+    def candidates(self, support: Support) -> list[Values]:
+        """From next to nothing to far more than any support has."""
+        return [{"text_shots": 2.0**power} for power in range(-5, 10)]
+
+    def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
+        """The blended prototypes."""
+        counts = support.counts.unsqueeze(1)
+        return {"weight": _blend(support.text, support.class_means(support.recordings), counts, values["text_shots"])}
+
+    def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
+        """Cosine to the prototypes times the logit scale."""
+        return self.logit_scale * features @ solution["weight"].T
+
+
+class GDAAdapter(SupportAdapter):
+    """Zero-shot logits plus Gaussian discriminant analysis (Wang et al., ICLR 2024).
+
+    Classes are Gaussians about their means mu_k with one covariance S, that of passes about their class's mean, shrunk
+    as the authors do: Q = M ((M - 1) S + tr(S) I)^-1. Logits are s x t_k + alpha (x Q mu_k - mu_k Q mu_k / 2), so that
+    alpha = 1 is Bayes' rule; the authors' alpha is M / D times this one. M counts recordings, however many passes they
+    have. Good from about three recordings a class on; with one, S knows of nothing but augmentation.
+
+    Example:
+        >>> import torch
+        >>> from eventclip.adapters.gaussian import GDAAdapter
+        >>> adapter = GDAAdapter(torch.eye(3, 16), logit_scale=100.0, weights="fixed")
+        >>> features, valid = torch.randn(6, 1, 4, 16), torch.ones(6, 1, 4, dtype=torch.bool)  # (n, P, V, D), (n, P, V)
+        >>> adapter.fit_support(features, valid, torch.tensor([0, 0, 1, 1, 2, 2]))
+        >>> adapter.fitted["weights"]
+        'fixed'
+
+    Args:
+        text_features: (K, D) text features of the classes.
+        logit_scale: factor from cosine to logits.
+        weights: how ``alpha`` is set, "fixed", "support" or "validation", see :class:`SupportAdapter`.
+        alpha: with "fixed": weight of the Gaussians' logits beside the text's, above 0; None grows it with the
+            recordings of a class, from 0.03 for one to 1 for four and more.
+
+    Raises:
+        UserError: an option outside its range.
+    """
+
+    solved: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, text_features: Tensor, logit_scale: float, *, weights: str = "support", alpha: float | None = None
+    ) -> None:
+        super().__init__(text_features, logit_scale, weights=weights)
+        self.alpha = None if alpha is None else positive(alpha, "alpha")
+        self.register_buffer("weight", torch.zeros_like(self.text_features))
+        self.register_buffer("bias", torch.zeros(len(self.text_features)))
+
+    def constants(self, support: Support) -> Values:
+        """As given, or from the shots."""
+        return {"alpha": self.alpha or at_shots(support.mean_shots, _ALPHA)}
+
+    def constant_temperature(self, values: Values) -> float:
+        """The more the Gaussians count, the more: they know nothing of how little they were fitted to."""
+        return 1 + 3 * values["alpha"]
+
+    def candidates(self, support: Support) -> list[Values]:
+        """Four a decade about the constant for the shots; the largest leaves nothing of the text."""
+        middle = at_shots(support.mean_shots, _ALPHA)
+        return [{"alpha": middle * 10.0 ** (power / 4)} for power in range(-6, 6)]
+
+    def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
+        """The linear classifier that both parts make together."""
+        weight, bias = _gaussians(support)
+        return {
+            "weight": (self.logit_scale * support.text + values["alpha"] * weight).float(),
+            "bias": (values["alpha"] * bias).float(),
+        }
+
+    def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
+        """Of a linear classifier."""
+        return features @ solution["weight"].T + solution["bias"]
+
+    def left_out(self, support: Support, candidates: Sequence[Values], seed: int) -> Iterator[Tensor]:
+        """By cross-validation; a fold has fewer shots, and takes as much less of its Gaussians as the constants do."""
+        all_shots = at_shots(support.mean_shots, _ALPHA)
+
+        def judge(rest: Support, left: Support) -> Tensor:
+            weight, bias = _gaussians(rest)
+            logits = (left.passes.double() @ weight.T + bias).float()
+            return logits * (at_shots(rest.mean_shots, _ALPHA) / all_shots)
+
+        gaussian = across_folds(support, judge)
+        zero_shot = self.logit_scale * support.passes @ support.text.T
+        for values in candidates:
+            yield zero_shot + values["alpha"] * gaussian
+
+
+def _gaussians(support: Support) -> tuple[Tensor, Tensor]:
+    """Weight (K, D) and bias (K,) of the Gaussians alone, in double precision."""
+    means = support.class_means(support.means.double())
+    return gaussian_classifier(means, _shrunk_scatter(support, means) / len(support))
+
+
+def gaussian_classifier(means: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Log odds of Gaussians with one covariance: means (K, D), (D, D) -> weight (K, D) and bias (K,)."""
+    weight = torch.cholesky_solve(means.T, torch.linalg.cholesky(covariance)).T
+    return weight, -0.5 * (weight * means).sum(dim=1)
+
+
+def _blend(text: Tensor, means: Tensor, counts: Tensor, text_shots: float) -> Tensor:
+    share = counts / (counts + text_shots)
+    return torch.lerp(text, F.normalize(means, dim=-1), share)
+
+
+def _shrunk_scatter(support: Support, means: Tensor) -> Tensor:
+    """(M - 1) S + tr(S) I, (D, D).
+
+    Where every class has one recording in one pass, S is nil: that about the mean of all stands in.
+    """
+    scatter = _scatter(support, means)
+    trace = torch.trace(scatter)
+    if trace < _NIL:
+        scatter = _scatter(support, support.means.double().mean(dim=0).expand_as(means))
+        trace = torch.trace(scatter).clamp(min=_NIL)
+    scatter.diagonal().add_(trace / (len(support) - 1))
+    return scatter
+
+
+def _scatter(support: Support, means: Tensor) -> Tensor:
+    """Sum over recordings of the mean over passes of (x - mu)(x - mu)', a pass after the other to save memory."""
+    total = means.new_zeros(means.shape[1], means.shape[1])
+    own = means[support.labels]
+    for features, share in zip(support.passes.unbind(1), support.share.unbind(1), strict=True):
+        weighted = (features - own) * share.double().sqrt().unsqueeze(1)
+        total += weighted.T @ weighted
+    return total
