@@ -23,7 +23,7 @@ demo: $(READY)  ## see the method at work, without any download: zero-shot, then
 
 check: lint type  ## style and types
 
-test-fast: $(READY)  ## what most changes touch, in a minute and a half on two cores
+test-fast: $(READY)  ## what most changes touch, in less than a minute on two cores
 	$(BIN)/pytest -q -m 'not slow and not long and not shared' -n 2 --dist loadfile $(FAST)
 
 test: check  ## what must pass before anything lands: style, types and all quick tests: a quarter of an hour on two cores

@@ -104,6 +104,7 @@ def test_keys_learn_along_the_gradient_of_the_cross_entropy(drawn):
     torch.testing.assert_close(moved[steep], expected[steep], rtol=1e-2, atol=1e-6)
 
 
+@pytest.mark.long
 def test_the_seed_decides_the_order_in_which_keys_learn(drawn):
     rng = np.random.default_rng(1)
     labels = np.repeat(np.arange(CLASSES), 80)  # two batches

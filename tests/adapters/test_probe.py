@@ -40,6 +40,7 @@ def gradient(weight, drawn, prior, held):
     return np.einsum("npk,npd->kd", errors, features) / passes.shape[1] + held[:, None] * (weight - prior)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior_weight", [1.0, 0.01, 1e-4])
 @pytest.mark.parametrize("kind", ["uniform", "clap", "random"])
 def test_a_probe_ends_where_the_gradient_is_nil(drawn, kind, prior_weight):
@@ -59,6 +60,7 @@ def test_a_probe_ends_where_the_gradient_is_nil(drawn, kind, prior_weight):
     assert np.abs(gradient(prior, drawn, prior, held)).max() > 0.1
 
 
+@pytest.mark.long
 def test_an_endless_prior_is_zero_shot_a_loose_one_is_not(drawn):
     _, passes, labels = drawn
     tight, loose = (fitted(drawn, weights="fixed", prior_weight=weight) for weight in (1e7, 1e-5))
@@ -69,6 +71,7 @@ def test_an_endless_prior_is_zero_shot_a_loose_one_is_not(drawn):
     assert learned.mean() > held.mean() + 0.05
 
 
+@pytest.mark.long
 def test_labels_that_say_nothing_make_logits_small(drawn):
     """Labels drawn blindly: what was learned of them is of no use for recordings left out."""
     text, passes, labels = drawn
@@ -77,6 +80,7 @@ def test_labels_that_say_nothing_make_logits_small(drawn):
     assert blind.fitted["temperature"] > 2 * told.fitted["temperature"]
 
 
+@pytest.mark.long
 def test_a_random_probe_forgets_the_text(drawn):
     text, passes, labels = drawn
     other = fitted((text[::-1].copy(), passes, labels), RandomProbeAdapter)

@@ -45,6 +45,7 @@ class TestBoth:
         for clean, poisoned in zip(*results, strict=True):
             assert torch.equal(clean, poisoned)
 
+    @pytest.mark.long
     def test_all_that_is_stored_learns_and_comes_back(self, golden_batch, kind):
         features, valid, labels, text = golden_batch
         adapter = kind(text, 100.0)

@@ -66,6 +66,7 @@ def logits_of(adapter, count=4):
 @pytest.mark.parametrize("weights", MODES)
 @pytest.mark.parametrize("kind", KINDS)
 class TestLaws:
+    @pytest.mark.long
     def test_order_padding_and_doubled_passes_change_nothing(self, kind, weights):
         features, valid, labels = recordings(3)
         expected = logits_of(fit(kind, features, valid, labels, weights))
@@ -134,6 +135,7 @@ def test_one_shot_in_one_pass_falls_back_to_constants(kind):
     assert logits_of(adapter).isfinite().all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_fit_forgets_the_first(kind):
     adapter = fit(kind, *recordings(4, seed=2), "support")
@@ -141,6 +143,7 @@ def test_a_second_fit_forgets_the_first(kind):
     torch.testing.assert_close(logits_of(adapter), logits_of(fit(kind, *recordings(2), "support")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_temperature_makes_held_out_recordings_likelier(kind):
     """Labels of which a third are wrong: what constants say is far too sure, what the support chose is not."""
@@ -166,6 +169,7 @@ def test_mixed_precision_does_not_round_the_logits(kind):
     assert torch.equal(mixed, logits_of(adapter))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_recordings_choose_by_those_of_some_classes(kind, monkeypatch):
     monkeypatch.setattr(SupportAdapter, "judged_by", 6)
@@ -175,6 +179,7 @@ def test_many_recordings_choose_by_those_of_some_classes(kind, monkeypatch):
         assert logits_of(adapter).isfinite().all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_classes_may_have_unlike_numbers_of_recordings(kind):
     features, valid, labels = recordings(6)

@@ -15,6 +15,7 @@ def torchs(width, layers, heads, mlp_width):
     return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("training", [False, True])
 def test_it_is_torchs_encoder(training):
     torch.manual_seed(0)

@@ -81,6 +81,7 @@ def test_golden_cases_are_equal_to_the_last_bit():
         assert_golden(name, case, events, golden[f"{name}/windows"], golden[f"{name}/frames"])
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

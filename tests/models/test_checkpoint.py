@@ -246,6 +246,7 @@ def test_an_old_name_in_another_place_is_refused(tmp_path):
         read_checkpoint(tmp_path / "a.ckpt")
 
 
+@pytest.mark.long
 def test_the_one_door_gives_classifier_and_metadata():
     classifier, metadata = load_classifier(OF_VERSION_1)
     assert not classifier.training

@@ -99,6 +99,7 @@ def test_it_comes_back_as_our_own_clip_too(options, tmp_path):
     assert back.describe()["quick_gelu"] == encoder.describe()["quick_gelu"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quick_gelu", [True, False])
 def test_the_activation_is_that_of_the_weights(tmp_path, quick_gelu):
     options = {**small(tmp_path, "vit"), "quick_gelu": quick_gelu}
@@ -173,6 +174,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
         export(folder / "notes.txt", clip="tiny")
 
 
+@pytest.mark.long
 def test_exporting_again_takes_the_place_of_what_was_there(tmp_path):
     export(tmp_path / "out", clip=small(tmp_path, "vit"))
     export(tmp_path / "out", clip=small(tmp_path, "resnet"))

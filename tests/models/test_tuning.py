@@ -95,6 +95,7 @@ def test_lora_trains_as_many_parameters_as_the_golden_file_tells(golden_clip, go
     assert sum(p.numel() for p in classifier.parameters() if p.requires_grad) == expected
 
 
+@pytest.mark.long
 def test_lora_starts_as_clip_itself_by_its_seed_alone(golden_clip_files, golden_clip):
     config, weights = golden_clip_files
     views = make_views(64)
@@ -117,6 +118,7 @@ def test_lora_draws_down_with_a_deviation_of_one_over_the_rank(golden_clip):
     assert down.std().item() == pytest.approx(1 / 4, rel=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("choice", ["frozen", "full", "class_token", ["bias", "conv1"], "lora"])
 def test_gradients_reach_what_learns_and_nothing_else(golden_clip, golden_batch, choice):
     text = golden_batch[3]
@@ -168,6 +170,7 @@ def test_a_tuned_classifier_comes_back_from_what_learned(golden_clip, golden_bat
         )
 
 
+@pytest.mark.long
 def test_a_resnets_pool_takes_lora_and_norms_stay(resnet):
     views = make_views(64)
     before = resnet.encode_views(views)
@@ -237,6 +240,7 @@ def make_timm(tmp_path, name, side=32):
     return load_clip(None, config=path)
 
 
+@pytest.mark.long
 def test_batch_norms_learn_weights_and_biases_but_no_statistics(resnet):
     tune(resnet, "batchnorm")
     norms = [name for name, module in resnet.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
