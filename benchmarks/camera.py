@@ -7,7 +7,7 @@ and without noise; the kernel without noise gives the same events in place and p
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -99,7 +99,11 @@ def rows(*, quick: bool) -> Iterator[Row]:
     events, theirs, more = kernel(np.random.default_rng(0)), plain(), noisy(np.random.default_rng(0))
     if disagreement(events, theirs):
         raise DifferError("simulated camera")
-    work = [lambda: kernel(np.random.default_rng(0)), lambda: noisy(np.random.default_rng(0)), plain]
+    work: list[Callable[[], object]] = [
+        lambda: kernel(np.random.default_rng(0)),
+        lambda: noisy(np.random.default_rng(0)),
+        plain,
+    ]
     ours, with_noise, numpys = medians(work, runs, clock=time.thread_time)
     how = f"median of {runs}, in turns, CPU time"
     yield Row(f"simulating {len(events):,} events", 1e3 * ours, "numpy", 1e3 * numpys, "ms", how)

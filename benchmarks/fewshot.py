@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -164,6 +165,6 @@ def cache_pace(folder: Path, encoder: ClipEncoder, size: Protocol, *, quick: boo
     for stage in VIEWS:
         dataset, cache = samples_and_cache(cfg, encoder, stage)
         dataset.recordings = dataset.recordings.subset(range(recordings))
-        taken, built = seconds(lambda cache=cache, dataset=dataset: cache(dataset))
+        taken, built = seconds(partial(cache, dataset))
         pace[stage] = taken / int(built.rows.counts.sum())
     return pace

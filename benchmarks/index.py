@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import DifferError, seconds
 from benchmarks.table import Row
-from eventclip.datasets import index
-from eventclip.datasets.recordings import Recordings, list_kept, list_recordings
+from eventclip.datasets.recordings import SETTLED_S, Recordings, list_kept, list_recordings
 from eventclip.datasets.samplers import EvaluationBatches
 
 CLASSES, SUFFIXES = 1000, (".npz",)
@@ -96,7 +95,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         root, cache = Path(folder, "N-ImageNet"), Path(folder, "cache")
         make_tree(root / "extracted_train", recordings)
-        time.sleep(index.SETTLED_S + 0.1)
+        time.sleep(SETTLED_S + 0.1)
 
         def kept_anew(number: int) -> Recordings:
             kept = list_kept(root, "extracted_train", suffixes=SUFFIXES, cache=cache / str(number))

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
             for i in np.random.default_rng(turn).permutation(number).tolist():
                 found = []
                 for name, way in ways.items():
-                    taken, events = seconds(lambda way=way, i=i: way(i), clock=time.thread_time)
+                    taken, events = seconds(partial(way, i), clock=time.thread_time)
                     found.append(events)
                     if turn:
                         times[name].append(1e3 * taken)

@@ -8,6 +8,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 RESULTS = CHECKOUT / "benchmarks" / "RESULTS.md"
+MODULES = sorted(one.stem for one in RESULTS.parent.glob("*.py") if "def rows(" in one.read_text(encoding="utf-8"))
 
 
 def benchmarks(*arguments):
@@ -22,6 +23,14 @@ def test_a_module_alone_prints_its_rows_and_writes_nothing():
     assert ran.stdout.count("×") == 2
     assert "numpy" in ran.stdout
     assert RESULTS.read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_runs_at_small_sizes(name):
+    ran = benchmarks(name, "--quick")
+    assert ran.returncode == 0, ran.stderr
+    assert "×" in ran.stdout
 
 
 @pytest.mark.parametrize(
