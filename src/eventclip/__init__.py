@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from eventclip.adapters.best import BestAdapter
     from eventclip.adapters.gaussian import GDAAdapter, PrototypeAdapter
     from eventclip.adapters.kernel import ProKeRAdapter, TipAdapter, TipAdapterF
     from eventclip.adapters.paper import IdentityAdapter, JointAdapter, TextAdapter, VisualAdapter
@@ -56,6 +57,7 @@ __all__ = [  # noqa: RUF022  (in the order of use, as the documentation has them
     "TextAdapter",
     "VisualAdapter",
     "JointAdapter",
+    "BestAdapter",
     "PrototypeAdapter",
     "GDAAdapter",
     "LinearProbeAdapter",
@@ -92,6 +94,7 @@ _MODULES = {
     "eventclip.models.factory": ("load_clip",),
     "eventclip.models.encoder": ("ClipEncoder",),
     "eventclip.adapters.paper": ("IdentityAdapter", "TextAdapter", "VisualAdapter", "JointAdapter"),
+    "eventclip.adapters.best": ("BestAdapter",),
     "eventclip.adapters.gaussian": ("PrototypeAdapter", "GDAAdapter"),
     "eventclip.adapters.probe": ("LinearProbeAdapter", "RandomProbeAdapter", "LPPlusPlusAdapter"),
     "eventclip.adapters.kernel": ("ProKeRAdapter", "TipAdapter", "TipAdapterF"),

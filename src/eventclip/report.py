@@ -12,6 +12,8 @@ from eventclip.errors import UserError
 
 WHAT = """Collect the results.json of all runs below some folders into one Markdown table: a row for each difference in
 their settings, mean ± 95 % interval (Student t) over seeds."""
+AGAINST = "tell of each row how its top-1 differs from that of the row with these settings, paired by seed"
+BY_SHOTS = "a line for each way, a column for each number of shots"
 MIX = "one table even of runs with different test splits, other classes, or weights chosen on the test split"
 
 
@@ -22,16 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.error = refuse
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="outputs, multirun, or any part of them")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report.md, .tex, .csv and .png there")
+    parser.add_argument("--against", default="", metavar="KEY=VALUE[,...]", help=AGAINST)
+    parser.add_argument("--by-shots", action="store_true", help=BY_SHOTS)
     parser.add_argument("--mix", action="store_true", help=MIX)
     given = parser.parse_args(arguments)
     from eventclip.reports.report import report
 
-    report(given.folders, given.out, mix=given.mix)
+    report(given.folders, given.out, mix=given.mix, against=given.against, by_shots=given.by_shots)
 
 
 def refuse(message: str) -> NoReturn:
     """Refuse the command line in one sentence."""
-    raise UserError(f"{message}: eventclip report DIR... [--out FOLDER] [--mix]")
+    raise UserError(f"{message}: eventclip report DIR... [--out FOLDER] [--against KEY=VALUE] [--by-shots] [--mix]")
 
 
 if __name__ == "__main__":

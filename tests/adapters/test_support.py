@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from eventclip.adapters import kernel as kernel_module
+from eventclip.adapters.best import BestAdapter
 from eventclip.adapters.gaussian import GDAAdapter, PrototypeAdapter
 from eventclip.adapters.kernel import ProKeRAdapter, TipAdapter, TipAdapterF
 from eventclip.adapters.paper import IdentityAdapter
@@ -17,6 +18,7 @@ from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier
 
 KINDS = {
+    "best": BestAdapter,
     "prototype": PrototypeAdapter,
     "gda": GDAAdapter,
     "proker": ProKeRAdapter,

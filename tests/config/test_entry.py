@@ -75,7 +75,7 @@ def told(typed):
         (["optim.qqqqq=1"], "there is no setting optim.qqqqq; those of optim are lr, warmup, floor"),
         (["trainer.limit_val_batches=1"], "+trainer.limit_val_batches=... hands it to what is built there"),
         (["experiment=dem"], "experiment=dem is no choice: expected one of align_demo, "),
-        (["adapter=txt"], "adapter=txt is no choice: expected one of clip_adapter, gda, identity, "),
+        (["adapter=txt"], "adapter=txt is no choice: expected one of best, clip_adapter, gda, identity, "),
         (["data=0"], "data=0 is no choice: expected one of folder, "),
         (["clip=[1]"], "clip=[1] is no choice: expected one of openai, "),
         (["frames=null"], "frames=null is no choice: expected one of gray, rgb"),

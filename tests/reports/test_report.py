@@ -2,7 +2,6 @@
 
 from omegaconf import OmegaConf
 
-from eventclip.plots.curve import Point
 from eventclip.reports.report import SweepTable, series
 from eventclip.reports.table import MISSING, Estimate, Row, Table
 
@@ -34,8 +33,8 @@ def test_a_table_is_a_line_for_each_other_difference():
         for arch, shots, mean in (("RN50, wide", 1, 0.1), ("ViT_B", 1, 0.5), ("ViT_B", 20, 0.75), ("ViT_B", None, 0.8))
     ]
     assert series(Table(["clip.arch", "fewshot.shots"], [TOP1], rows, [])) == {
-        "clip.arch RN50, wide": [Point(1, 0.1, None)],
-        "clip.arch ViT_B": [Point(1, 0.5, None), Point(20, 0.75, None), Point(None, 0.8, None)],
+        "clip.arch RN50, wide": {1: Estimate(0.1, None)},
+        "clip.arch ViT_B": {1: Estimate(0.5, None), 20: Estimate(0.75, None), None: Estimate(0.8, None)},
     }
 
 
@@ -53,4 +52,4 @@ def test_a_line_goes_on_where_weights_were_set_otherwise():
         "adapter gda, adapter.weights support",
         "adapter text, adapter.weights –",
     ]
-    assert both["adapter gda, adapter.weights fixed"] == [Point(1, 0.1, None), Point(5, 0.5, None)]
+    assert both["adapter gda, adapter.weights fixed"] == {1: Estimate(0.1, None), 5: Estimate(0.5, None)}

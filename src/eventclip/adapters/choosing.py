@@ -55,7 +55,7 @@ def mean_log_likelihood(logits: Tensor, labels: Tensor, share: Tensor) -> float:
     return float((told.double() * share).sum() / len(labels))
 
 
-def fit_temperature(logits: Tensor, labels: Tensor, share: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, share: Tensor, *, start: float = 1.0) -> float:
     """Find the temperature T, 0.01 to 10,000, for which logits / T are the likeliest (Guo et al., ICML 2017).
 
     The mean log likelihood is concave in 1 / T: Newton's steps within a bracket find its one maximum.
@@ -64,10 +64,11 @@ def fit_temperature(logits: Tensor, labels: Tensor, share: Tensor) -> float:
         logits: (n, Q, K), of Q passes.
         labels: (n,) int64.
         share: (n, Q) weight of a pass, summing to 1 in each recording.
+        start: where the search begins.
     """
     logits = logits - logits.amax(dim=-1, keepdim=True)
     own = _expected(logits, labels)
-    least, most, sharpness = 1 / _FLATTEST, 1 / _SHARPEST, 1.0
+    least, most, sharpness = 1 / _FLATTEST, 1 / _SHARPEST, 1 / start
     for _ in range(60):
         probabilities = (sharpness * logits).softmax(dim=-1)
         expected = (probabilities * logits).sum(dim=-1)
@@ -102,9 +103,9 @@ def choose(scored: Iterable[tuple[Values, Tensor]], labels: Tensor, share: Tenso
         The first of the best candidates, and its temperature.
     """
     best: tuple[Values, float] | None = None
-    highest = -float("inf")
+    highest, temperature = -float("inf"), 1.0
     for values, logits in scored:
-        temperature = fit_temperature(logits, labels, share)
+        temperature = fit_temperature(logits, labels, share, start=temperature)  # neighbours have similar ones
         likelihood = mean_log_likelihood(logits / temperature, labels, share)
         if best is None or likelihood > highest + _LEAST_GAIN:
             best, highest = (values, temperature), likelihood

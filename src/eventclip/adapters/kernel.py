@@ -241,9 +241,13 @@ class TipAdapter(SupportAdapter):
         own, labels = support.recordings, support.labels
         folds = folds_of(labels, support.shots)
         heard = (folds.unsqueeze(1) != folds).float()
+        zero_shot = self.logit_scale * own @ support.text.T
+        beta: float | None = None
         for values in candidates:
-            votes = _votes(kernel(own, own, values["beta"]) * heard, labels, len(support.text))
-            yield (self.logit_scale * own @ support.text.T + values["alpha"] * votes).unsqueeze(1)
+            if beta != values["beta"]:
+                beta = values["beta"]
+                votes = _votes(kernel(own, own, beta) * heard, labels, len(support.text))
+            yield (zero_shot + values["alpha"] * votes).unsqueeze(1)
 
 
 class TipAdapterF(TipAdapter):
@@ -323,8 +327,8 @@ class TipAdapterF(TipAdapter):
         return solution | {"keys": keys}
 
     def left_out(self, support: Support, candidates: Sequence[Values], seed: int) -> Iterator[Tensor]:
-        """By cross-validation: keys that learned of a recording cannot be silenced."""
-        return SupportAdapter.left_out(self, support, candidates, seed)
+        """By cross-validation on mean features: keys that learned of a recording cannot be silenced."""
+        return SupportAdapter.left_out(self, support.merged(), candidates, seed)
 
 
 def _votes(similarities: Tensor, labels: Tensor, classes: int) -> Tensor:

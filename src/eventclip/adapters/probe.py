@@ -76,7 +76,7 @@ class LinearProbeAdapter(SupportAdapter):
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The classifier."""
-        return {"weight": self._fit(support, values["prior_weight"], torch.float64).float()}
+        return {"weight": self._fit(support, Samples.of(support, torch.float64), values["prior_weight"]).float()}
 
     def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
         """Of a linear classifier without bias."""
@@ -98,35 +98,37 @@ class LinearProbeAdapter(SupportAdapter):
         return super().free_weights(support, held, mode, seed, candidates=[values])
 
     def left_out(self, support: Support, candidates: Sequence[Values], seed: int) -> Iterator[Tensor]:
-        """By cross-validation of a few steps, from the candidate before; in single precision where there are many.
+        """By cross-validation; where there are many candidates in a few steps each, from the one before.
 
-        In single precision the place where a search stops depends on rounding: it serves to choose, not to be told.
+        The place where such a search stops depends on rounding: it serves to choose, not to be told.
+        What is fitted to are recordings' mean features, as many times fewer as there are passes.
         """
-        dtype = torch.float32 if len(candidates) > 1 else torch.float64
+        dtype, steps = (torch.float32, 50) if len(candidates) > 1 else (torch.float64, 500)
         folds = folds_of(support.labels, min(FOLDS, support.shots))
         weights: dict[int, Tensor] = {}
         for values in candidates:
             logits = support.passes.new_zeros(*support.share.shape, len(support.text))
             for fold in range(int(folds.max()) + 1):
                 rest = support.take(folds != fold)
-                weights[fold] = self._fit(rest, values["prior_weight"], dtype, weights.get(fold), steps=50)
+                means = Samples.of_means(rest, dtype)
+                weights[fold] = self._fit(rest, means, values["prior_weight"], weights.get(fold), steps=steps)
                 logits[folds == fold] = support.passes[folds == fold] @ weights[fold].float().T
             yield logits
 
     def _fit(
         self,
         support: Support,
+        samples: Samples,
         prior_weight: float,
-        dtype: torch.dtype,
         start: Tensor | None = None,
         *,
         steps: int = 500,
     ) -> Tensor:
-        prior = self.prior(support).to(dtype)
-        held = torch.full((len(support.text),), prior_weight, dtype=dtype, device=prior.device)
+        prior = self.prior(support).to(samples.features.dtype)
+        held = torch.full((len(support.text),), prior_weight, dtype=prior.dtype, device=prior.device)
         if self.class_weights == "clap":
             held *= clap_weights(support, self.logit_scale)
-        return fit_linear(Samples.of(support, dtype), prior, held, start, steps=steps)
+        return fit_linear(samples, prior, held, start, steps=steps)
 
 
 class RandomProbeAdapter(LinearProbeAdapter):
@@ -232,6 +234,10 @@ class LPPlusPlusAdapter(SupportAdapter):
                 speed.mul_(_MOMENTUM).add_(gradient)
                 moved.sub_(own_rate * speed)
         return {"weight": weight, "bias": bias, "blend": blend}
+
+    def left_out(self, support: Support, candidates: Sequence[Values], seed: int) -> Iterator[Tensor]:
+        """By cross-validation on mean features, as many times fewer as there are passes."""
+        return super().left_out(support.merged(), candidates, seed)
 
     def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
         """Of the probe and the blended text."""

@@ -83,6 +83,10 @@ class Support:
         """Some of the recordings: a mask or indices (n,)."""
         return replace(self, passes=self.passes[chosen], share=self.share[chosen], labels=self.labels[chosen])
 
+    def merged(self) -> Support:
+        """Recordings in one pass, their mean feature over the passes there are."""
+        return replace(self, passes=self.recordings.unsqueeze(1), share=self.share.new_ones(len(self), 1))
+
     def thinned(self, most: int) -> Support:
         """About ``most`` of the recordings, or two of each class, evenly of all classes."""
         ranks = folds_of(self.labels, max(len(self), 1))
@@ -110,6 +114,12 @@ class Samples:
         seen = support.share > 0
         labels = support.labels.unsqueeze(1).expand_as(support.share)[seen]
         return cls(support.passes[seen].to(dtype), support.share[seen].to(dtype), labels)
+
+    @classmethod
+    def of_means(cls, support: Support, dtype: torch.dtype) -> Samples:
+        """The mean feature of each recording over its passes, in place of the passes."""
+        means = (support.passes.to(dtype) * support.share.to(dtype).unsqueeze(-1)).sum(dim=1)
+        return cls(F.normalize(means, dim=-1), means.new_ones(len(support)), support.labels)
 
     def errors(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Cross entropy summed over recordings, and its gradient by the logits (N, K)."""
@@ -265,6 +275,10 @@ class SupportAdapter(nn.Module):
         self.temperature.fill_(temperature)
         self.is_fitted.fill_(True)
         self.fitted = {"weights": mode, **values, "temperature": temperature}
+
+    def explain(self) -> str:
+        """Say in words why it was fitted so, where there is more to say than the values of free weights."""
+        return ""
 
     def check_size(self, support: Support) -> None:
         """Refuse a support that does not fit memory; here, any fits."""

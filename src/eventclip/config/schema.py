@@ -278,6 +278,11 @@ class SupportAdapter:
 
 
 @dataclass
+class BestAdapter(SupportAdapter):
+    """Of :class:`eventclip.adapters.best.BestAdapter`."""
+
+
+@dataclass
 class PrototypeAdapter(SupportAdapter):
     """Of :class:`eventclip.adapters.gaussian.PrototypeAdapter`."""
 
@@ -493,6 +498,7 @@ TARGETS: dict[str, type] = {
     "eventclip.adapters.paper.TextAdapter": TextAdapter,
     "eventclip.adapters.paper.VisualAdapter": TransformerAdapter,
     "eventclip.adapters.paper.JointAdapter": TransformerAdapter,
+    "eventclip.adapters.best.BestAdapter": BestAdapter,
     "eventclip.adapters.gaussian.PrototypeAdapter": PrototypeAdapter,
     "eventclip.adapters.gaussian.GDAAdapter": GDAAdapter,
     "eventclip.adapters.kernel.ProKeRAdapter": ProKeRAdapter,
@@ -531,6 +537,7 @@ AdapterGroup = Annotated[
             IdentityAdapter,
             TextAdapter,
             TransformerAdapter,
+            BestAdapter,
             PrototypeAdapter,
             GDAAdapter,
             ProKeRAdapter,

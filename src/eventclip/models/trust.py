@@ -30,6 +30,7 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "eventclip.adapters.paper.TextAdapter": True,
         "eventclip.adapters.paper.VisualAdapter": True,
         "eventclip.adapters.paper.JointAdapter": True,
+        "eventclip.adapters.best.BestAdapter": True,
         "eventclip.adapters.gaussian.PrototypeAdapter": True,
         "eventclip.adapters.gaussian.GDAAdapter": True,
         "eventclip.adapters.kernel.ProKeRAdapter": True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -43,23 +43,16 @@ def draw_curve(series: Mapping[str, Sequence[Point]]) -> Figure | None:
         return None
     figure = new_figure(6.4, 4.4)
     axis = figure.add_subplot()
-    looks = itertools.cycle(itertools.product(LINES, COLOURS))
-    for (name, points), (line, colour) in zip(series.items(), looks, strict=False):
+    for (name, points), (line, colour) in zip(series.items(), _looks(), strict=False):
         label = name.replace("$", r"\$")  # no formula
         _line(axis, [point for point in points if point.shots is not None], label, line, colour)
         for point in points:
             if point.shots is None:
                 everything = f"{label} (all)".strip()
                 axis.axhline(100 * point.mean, color=colour, linestyle=":", linewidth=1.2, label=everything)
-    axis.set_xscale("log")
-    axis.set_xlim(shots[0] / 1.2, shots[-1] * 1.2)
-    axis.xaxis.set_major_locator(FixedLocator(shots))
-    axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.xaxis.set_minor_locator(NullLocator())
     low, high = axis.get_ylim()
     axis.set_ylim(max(low, 0), min(high, 100))
-    axis.set(xlabel="labelled recordings per class (shots)", ylabel="test accuracy, top-1 [%]")
-    tidy(axis, grid=True)
+    _over_shots(axis, shots, "test accuracy, top-1 [%]")
     if any(series):
         legend(axis)
     if any(point.half_width is not None for points in series.values() for point in points):
@@ -67,11 +60,53 @@ def draw_curve(series: Mapping[str, Sequence[Point]]) -> Figure | None:
     return figure
 
 
-def _line(axis: Axes, points: Sequence[Point], label: str, style: str, colour: str) -> None:
+def draw_differences(series: Mapping[str, Sequence[Point]], against: str) -> Figure | None:
+    """Draw differences of top-1 over the shots, a line for each series, bars for the 95 % intervals.
+
+    Bars of the same shots stand side by side.
+
+    Args:
+        series: name, for the legend -> its points, differences in [-1, 1], shots rising.
+        against: what they are differences to, in words.
+
+    Returns:
+        A figure; None where nothing has shots.
+    """
+    shots = sorted({point.shots for points in series.values() for point in points if point.shots is not None})
+    if not shots:
+        return None
+    figure = new_figure(7.4, 4.8)
+    axis = figure.add_subplot()
+    axis.axhline(0, color=MUTED, linewidth=1)
+    for place, ((name, points), (line, colour)) in enumerate(zip(series.items(), _looks(), strict=False)):
+        aside = 1.02 ** (place - (len(series) - 1) / 2)
+        counted = [point for point in points if point.shots is not None]
+        _line(axis, counted, name.replace("$", r"\$"), line, colour, aside=aside)
+    _over_shots(axis, shots, f"top-1 less that of {against} [points]".replace("$", r"\$"))
+    legend(axis)
+    axis.set_title("bars: 95 % interval of the paired difference", fontsize=SMALL, loc="right", color=MUTED)
+    return figure
+
+
+def _looks() -> Iterator[tuple[str, str]]:
+    return itertools.cycle(itertools.product(LINES, COLOURS))
+
+
+def _over_shots(axis: Axes, shots: Sequence[int], quantity: str) -> None:
+    axis.set_xscale("log")
+    axis.set_xlim(shots[0] / 1.2, shots[-1] * 1.2)
+    axis.xaxis.set_major_locator(FixedLocator(shots))
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set(xlabel="labelled recordings per class (shots)", ylabel=quantity)
+    tidy(axis, grid=True)
+
+
+def _line(axis: Axes, points: Sequence[Point], label: str, style: str, colour: str, *, aside: float = 1.0) -> None:
     if not points:
         return
     axis.errorbar(
-        [float(point.shots or 0) for point in points],
+        [aside * float(point.shots or 0) for point in points],
         [100 * point.mean for point in points],
         yerr=[100 * (point.half_width or 0.0) for point in points],
         label=label or None,

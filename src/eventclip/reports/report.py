@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,18 @@ from eventclip.config.run_folders import differences
 from eventclip.errors import UserError, printable
 from eventclip.files import whole_file
 from eventclip.reports.collect import ACCURACY, SHOTS, WEIGHTS, Collection, Run, collect, mixtures
-from eventclip.reports.table import Table, heading, make_table, shown, to_csv, to_latex, to_markdown
+from eventclip.reports.paired import compare
+from eventclip.reports.table import (
+    Estimate,
+    Table,
+    heading,
+    make_table,
+    shots_to_markdown,
+    shown,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 
 if TYPE_CHECKING:  # matplotlib is for who writes files
     from eventclip.plots.curve import Point
@@ -29,15 +40,19 @@ class Report:
     markdown: str
 
 
-def report(folders: Sequence[Path], out: Path | None, *, mix: bool = False) -> None:
+def report(
+    folders: Sequence[Path], out: Path | None, *, mix: bool = False, against: str = "", by_shots: bool = False
+) -> None:
     """Print the table of the runs below folders, and write its files where a folder for them is given.
 
     Args:
         folders: searched with all below them.
         out: folder for the files.
         mix: as in :func:`make_report`, whose errors it raises.
+        against: alike.
+        by_shots: alike.
     """
-    made = make_report(folders, mix=mix)
+    made = make_report(folders, mix=mix, against=against, by_shots=by_shots)
     print(made.markdown, end="")
     if out is not None:
         written = write_report(made, out)
@@ -46,15 +61,18 @@ def report(folders: Sequence[Path], out: Path | None, *, mix: bool = False) -> N
             print("no picture: no run has fewshot.shots", file=sys.stderr)
 
 
-def make_report(folders: Sequence[Path], *, mix: bool = False) -> Report:
+def make_report(folders: Sequence[Path], *, mix: bool = False, against: str = "", by_shots: bool = False) -> Report:
     """Collect the runs below folders into a table.
 
     Args:
         folders: searched with all below them.
         mix: take runs with different test splits, classes, or weights chosen on the test split into one table.
+        against: settings of the row that all others are compared with, see :func:`~.paired.compare`; empty: none.
+        by_shots: a line for each way and a column for each number of shots, in place of a row for both.
 
     Raises:
-        UserError: no finished run, or runs that do not belong together where ``mix`` was not asked for.
+        UserError: no finished run, runs that do not belong together where ``mix`` was not asked for, or no row such
+            as ``against`` tells.
     """
     collection = collect(folders)
     left_out = _left_out(collection)
@@ -65,16 +83,33 @@ def make_report(folders: Sequence[Path], *, mix: bool = False) -> Report:
         raise UserError(f"{'; and '.join(mixed)}: report them apart, or give --mix to have them in one table")
     table = make_table(collection.runs, mixed=bool(mixed))
     table = replace(table, notes=[*(f"Mixed: {reason}." for reason in mixed), *table.notes, *left_out])
-    return Report(table, printable(to_markdown(table, title=_title(collection.runs)), lines=True))
+    table = compare(table, against) if against else table
+    title = _title(collection.runs)
+    markdown = _by_shots(table, title) if by_shots else to_markdown(table, title=title)
+    return Report(table, printable(markdown, lines=True))
+
+
+def _by_shots(table: Table, title: str) -> str:
+    """Accuracy and, where rows are compared, differences over shots, then the table's notes."""
+    parts = [f"{title}\n", shots_to_markdown(series(table), title="top-1")]
+    if table.against:
+        differences = series(table, differences=True)
+        parts.append(shots_to_markdown(differences, title=f"top-1 against {table.against}", sign="+"))
+    if "test/calibration_error" in table.metrics:
+        errors = series(table, metric="test/calibration_error")
+        parts.append(shots_to_markdown(errors, title="calibration error"))
+    return "\n".join([*parts, *(f"{note}\n" for note in table.notes)])
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Write ``report.md``, ``report.tex``, ``report.csv`` and, where runs have shots, ``report.png``.
 
+    Where rows are compared, ``report_differences.png`` as well.
+
     Returns:
         The files written.
     """
-    from eventclip.plots.curve import draw_curve
+    from eventclip.plots.curve import draw_curve, draw_differences
     from eventclip.plots.style import save_figure
 
     texts = {"md": report.markdown, "tex": to_latex(report.table), "csv": to_csv(report.table)}
@@ -83,29 +118,47 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         written.append(folder / f"report.{suffix}")
         with whole_file(written[-1]) as part:
             part.write_text(printable(text, lines=True), encoding="utf-8")
-    figure = draw_curve(series(report.table))
-    if figure is not None:
-        written.append(folder / "report.png")
-        save_figure(written[-1], figure)
+    pictures = {"report.png": draw_curve(_points(series(report.table)))}
+    if report.table.against:
+        differences = _points(series(report.table, differences=True))
+        pictures["report_differences.png"] = draw_differences(differences, report.table.against)
+    for name, figure in pictures.items():
+        if figure is not None:
+            written.append(folder / name)
+            save_figure(written[-1], figure)
     return written
 
 
-def series(table: Table) -> dict[str, list[Point]]:
+def series(table: Table, *, metric: str = ACCURACY, differences: bool = False) -> dict[str, dict[int | None, Estimate]]:
     """The rows as lines over their shots, one for each other difference, named by it.
 
     A line goes on where free numbers were set otherwise at other shots, as with one shot nothing can be left out.
-    """
-    from eventclip.plots.curve import Point
 
+    Args:
+        table: of runs.
+        metric: what is told of each row.
+        differences: tell what the rows were compared in; those without a partner are left out.
+
+    Returns:
+        Name -> shots (None: all recordings) -> estimate.
+    """
     others = [column for column in table.columns if column != SHOTS]
     free = [column for column in others if column != WEIGHTS]
     places = [(*(shown(column, row.settings[column]) for column in free), row.shots) for row in table.rows]
     others = free if len(set(places)) == len(places) else others
-    lines: dict[str, list[Point]] = {}
+    lines: dict[str, dict[int | None, Estimate]] = {}
     for row in table.rows:
-        name = ", ".join(f"{heading(column)} {shown(column, row.settings[column])}" for column in others)
-        lines.setdefault(name, []).append(Point(row.shots, *row.estimates[ACCURACY]))
+        told = row.difference if differences else row.estimates.get(metric)
+        if told is not None:
+            name = ", ".join(f"{heading(column)} {shown(column, row.settings[column])}" for column in others)
+            lines.setdefault(name, {})[row.shots] = told
     return lines
+
+
+def _points(lines: Mapping[str, Mapping[int | None, Estimate]]) -> dict[str, list[Point]]:
+    from eventclip.plots.curve import Point
+
+    return {name: [Point(shots, *told) for shots, told in line.items()] for name, line in lines.items()}
 
 
 def _title(runs: Sequence[Run]) -> str:
@@ -124,7 +177,16 @@ def _left_out(collection: Collection) -> list[str]:
 
 
 class SweepTable(Callback):
-    """Print the report of a multirun's runs once all have ended, and say where everything lies."""
+    """Print the report of a multirun's runs once all have ended, and say where everything lies.
+
+    Args:
+        against: as in :func:`make_report`; where no run of the sweep is such, nothing is compared.
+        by_shots: alike.
+        write: whether to write the report's files into the sweep's folder as well.
+    """
+
+    def __init__(self, *, against: str = "", by_shots: bool = False, write: bool = False) -> None:
+        self.against, self.by_shots, self.write = against, by_shots, write
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the sweep's folder, and say which run is where; ``kwargs`` is Hydra's and empty."""
@@ -132,10 +194,20 @@ class SweepTable(Callback):
         runs = differences(sorted((place.parent for place in folder.glob("*/.hydra")), key=_number))
         listed = "".join(f"{run.name}: {typed}\n" for run, typed in runs.items() if typed)
         try:
-            report = make_report([folder]).markdown
-            print(f"\n{report}\n{listed}{folder}: results, checkpoints and pictures of each run")
+            report = self._report(folder)
+            print(f"\n{report.markdown}\n{listed}{folder}: results, checkpoints and pictures of each run")
+            if self.write:
+                print(f"written: {', '.join(map(str, write_report(report, folder)))}")
         except UserError as error:
             print(f"\nno table: {error}")
+
+    def _report(self, folder: Path) -> Report:
+        try:
+            return make_report([folder], against=self.against, by_shots=self.by_shots)
+        except UserError as error:
+            report = make_report([folder], by_shots=self.by_shots)
+            print(f"\nnothing is compared: {error}")
+            return report
 
 
 def _number(run: Path) -> tuple[int, str]:

@@ -8,10 +8,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from eventclip.reports.collect import SHOTS, WEIGHTS, Run, some_of
+from eventclip.reports.collect import ACCURACY, SHOTS, WEIGHTS, Run, some_of
 from eventclip.tables import aligned
 
 METRICS = {
@@ -19,8 +19,9 @@ METRICS = {
     "test/top1_logits": "top-1 (logits)",
     "test/top5_probabilities": "top-5",
     "test/top5_logits": "top-5 (logits)",
+    "test/calibration_error": "calibration error",
 }
-"""Metric in ``results.json`` -> heading. Plain top-1 and top-5 are of the probabilities."""
+"""Metric in ``results.json`` -> heading. Plain top-1 and top-5 are of the probabilities and so is the error."""
 _ALWAYS = ("clip.arch", "data.variant", "tuning.parts", SHOTS)  # shown wherever they differ, as is every _target_
 _TARGET = "._target_"
 
@@ -86,12 +87,16 @@ class Row:
         shots: recordings per class; None: all of them.
         seeds: the different ones.
         estimates: metric -> mean and interval over the seeds, of what all its runs have.
+        by_seed: seed -> top-1.
+        difference: of top-1 to the row that the table compares with, paired by seed; None: no seed in common.
     """
 
     settings: dict[str, Any]
     shots: int | None
     seeds: tuple[int, ...]
     estimates: dict[str, Estimate]
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    difference: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,14 @@ class Table:
         metrics: keys of METRICS that some row has.
         rows: sorted by their settings.
         notes: sentences that belong below the table.
+        against: what the rows are compared with, in words; empty: nothing.
     """
 
     columns: list[str]
     metrics: list[str]
     rows: list[Row]
     notes: list[str]
+    against: str = ""
 
 
 def make_table(runs: Sequence[Run], *, mixed: bool = False) -> Table:
@@ -241,7 +248,10 @@ def _row(settings: dict[str, Any], runs: list[Run]) -> tuple[Row, list[str]]:
         for metric in METRICS
         if all(metric in run.metrics for run in runs)
     }
-    return Row(settings, runs[0].settings.get(SHOTS), tuple(sorted(by_seed)), estimates), remarks
+    accuracies = {
+        seed: estimate([run.metrics[ACCURACY] for run in same]).mean for seed, same in sorted(by_seed.items())
+    }
+    return Row(settings, runs[0].settings.get(SHOTS), tuple(accuracies), estimates, accuracies), remarks
 
 
 def _order(value: Any) -> tuple[int, float, str]:
@@ -262,21 +272,36 @@ _LATEX = {
 
 def to_markdown(table: Table, *, title: str = "") -> str:
     """Write the table aligned, so that it reads in a terminal too, with its notes below: accuracies in percent."""
-    head = [*map(heading, table.columns), "seeds", *(METRICS[metric] for metric in table.metrics)]
-    numbers = len(table.columns)
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *_cells(table))]
-    padded = aligned(lines, left=numbers, narrowest=3)
-    rule = [f"{'-' * (len(cell) - 1)}:" if i >= numbers else "-" * len(cell) for i, cell in enumerate(padded[0])]
-    written = [f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:])]
-    text = [*([title, ""] if title else []), *written]
+    text = [*([title, ""] if title else []), *_markdown([_head(table), *_cells(table)], left=len(table.columns))]
     notes = [line for note in table.notes for line in ("", note)]
     return "\n".join([*text, *notes]) + "\n"
 
 
+def shots_to_markdown(series: Mapping[str, Mapping[int | None, Estimate]], *, title: str, sign: str = "") -> str:
+    """Write a line for each series and a column for each number of shots, in percent.
+
+    Args:
+        series: name -> shots -> estimate.
+        title: above it.
+        sign: "+" for differences.
+    """
+    shots = sorted({number for points in series.values() for number in points}, key=_order)
+    lines = [[title, *("all" if number is None else f"{number} shot{'s' * (number > 1)}" for number in shots)]]
+    lines += [[name, *(percent(points.get(number), sign=sign) for number in shots)] for name, points in series.items()]
+    return "\n".join(_markdown(lines, left=1)) + "\n"
+
+
+def _markdown(lines: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """A head and its lines, aligned, the first so many columns to the left."""
+    safe = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    padded = aligned(safe, left=left, narrowest=3)
+    rule = [f"{'-' * (len(cell) - 1)}:" if i >= left else "-" * len(cell) for i, cell in enumerate(padded[0])]
+    return [f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:])]
+
+
 def to_latex(table: Table) -> str:
     """Write the head and the rows of a tabular, each ended by two backslashes: accuracies in percent."""
-    head = [*map(heading, table.columns), "seeds", *(METRICS[metric] for metric in table.metrics)]
-    lines = [[escape_latex(cell) for cell in line] for line in (head, *_cells(table))]
+    lines = [[escape_latex(cell) for cell in line] for line in (_head(table), *_cells(table))]
     written = [f"{' & '.join(line)} \\\\" for line in lines]
     return "\n".join([written[0], "\\midrule", *written[1:]]) + "\n"
 
@@ -294,9 +319,11 @@ def to_csv(table: Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     metrics = [name for metric in table.metrics for name in (metric, f"{metric} half_width")]
-    writer.writerow([*map(heading, table.columns), "n", "seeds", *metrics])
+    compared = [f"{ACCURACY} against {table.against}", "its half_width"] if table.against else []
+    writer.writerow([*map(heading, table.columns), "n", "seeds", *metrics, *compared])
     for row in table.rows:
         values = [value for metric in table.metrics for value in row.estimates.get(metric, (None, None))]
+        values += (row.difference or (None, None)) if table.against else ()
         seeds = " ".join(str(seed) for seed in row.seeds)
         writer.writerow([*_settings(table, row), len(row.seeds), seeds, *values])
     return stream.getvalue()
@@ -307,19 +334,26 @@ def _cells(table: Table) -> list[list[str]]:
         [
             *_settings(table, row),
             str(len(row.seeds)),
-            *(_percent(row.estimates.get(metric)) for metric in table.metrics),
+            *(percent(row.estimates.get(metric)) for metric in table.metrics),
+            *([percent(row.difference, sign="+")] if table.against else []),
         ]
         for row in table.rows
     ]
+
+
+def _head(table: Table) -> list[str]:
+    compared = [f"against {table.against}"] if table.against else []
+    return [*map(heading, table.columns), "seeds", *(METRICS[metric] for metric in table.metrics), *compared]
 
 
 def _settings(table: Table, row: Row) -> list[str]:
     return [shown(column, row.settings[column]) for column in table.columns]
 
 
-def _percent(value: Estimate | None) -> str:
+def percent(value: Estimate | None, *, sign: str = "") -> str:
+    """An estimate in percent; ``sign="+"`` for differences."""
     if value is None:
         return "–"
     if value.half_width is None:
-        return f"{100 * value.mean:.2f}"
-    return f"{100 * value.mean:.2f} ± {100 * value.half_width:.2f}"
+        return f"{100 * value.mean:{sign}.2f}"
+    return f"{100 * value.mean:{sign}.2f} ± {100 * value.half_width:.2f}"

@@ -242,6 +242,8 @@ def _fit(
         "%s fitted to %d recordings in %d copies: %s (%.2f s)",
         *(name, len(samples), samples.copies, describe_fit(adapter), time.monotonic() - started),
     )
+    if told := adapter.explain():
+        log.info("%s: %s", name, told)
 
 
 def results_of_fit(adapter: SupportAdapter) -> dict[str, float | str]:

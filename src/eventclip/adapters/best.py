@@ -1,0 +1,142 @@
+"""What we recommend where only recordings and names are there: three adapters that err differently, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from eventclip.adapters.choosing import Values
+from eventclip.adapters.gaussian import GDAAdapter
+from eventclip.adapters.kernel import ProKeRAdapter
+from eventclip.adapters.probe import LinearProbeAdapter
+from eventclip.adapters.support import Support, SupportAdapter
+
+_MEMBERS = ("kernel", "gaussian", "probe")
+_SHARES = {1: (0.5, 0.0, 0.5), 2: (0.5, 0.25, 0.25)}
+"""Shots -> share of each member, from there on: chosen on training recordings, docs/guide/adapters.md."""
+
+
+class BestAdapter(SupportAdapter):
+    """The mean of what ProKeR, Gaussians and a linear probe held to the text say, each at its own temperature.
+
+    Logits are the members' log probabilities, weighted by constant shares: 0.5 of
+    :class:`~eventclip.adapters.kernel.ProKeRAdapter`, 0.25 of :class:`~eventclip.adapters.gaussian.GDAAdapter`, 0.25 of
+    :class:`~eventclip.adapters.probe.LinearProbeAdapter`; with one shot, which tells Gaussians nothing, half of the
+    first and half of the last. The members' free weights are set as always. No single one of them is good at every
+    number of shots and with every CLIP; their mean is.
+
+    Example:
+        >>> import torch
+        >>> from eventclip.adapters.best import BestAdapter
+        >>> adapter = BestAdapter(torch.eye(3, 16), logit_scale=100.0)
+        >>> features, valid = torch.randn(6, 1, 4, 16), torch.ones(6, 1, 4, dtype=torch.bool)  # (n, P, V, D), (n, P, V)
+        >>> adapter.fit_support(features, valid, torch.tensor([0, 0, 1, 1, 2, 2]))
+        >>> adapter.fitted["probe"], adapter.fitted["gaussian"]
+        (0.25, 0.25)
+
+    Args:
+        text_features: (K, D) text features of the classes.
+        logit_scale: factor from cosine to logits.
+        weights: how the members' free weights are set, "fixed", "support" or "validation", see
+            :class:`SupportAdapter`.
+
+    Raises:
+        UserError: an option outside its range.
+    """
+
+    solved: ClassVar[tuple[str, ...]] = (
+        *("keys", "coefficients", "sharpness"),
+        *("gaussian_weight", "gaussian_bias", "probe_weight"),
+        *("shares", "temperatures"),
+    )
+    support_sized: ClassVar[tuple[str, ...]] = ("keys", "coefficients")
+    keys: Tensor
+    coefficients: Tensor
+    sharpness: Tensor
+    gaussian_weight: Tensor
+    gaussian_bias: Tensor
+    probe_weight: Tensor
+    shares: Tensor
+    temperatures: Tensor
+
+    def __init__(self, text_features: Tensor, logit_scale: float, *, weights: str = "support") -> None:
+        super().__init__(text_features, logit_scale, weights=weights)
+        classes, width = self.text_features.shape
+        self.register_buffer("keys", torch.zeros(0, width))
+        self.register_buffer("coefficients", torch.zeros(0, classes))
+        self.register_buffer("sharpness", torch.tensor(1.0))
+        self.register_buffer("gaussian_weight", torch.zeros(classes, width))
+        self.register_buffer("gaussian_bias", torch.zeros(classes))
+        self.register_buffer("probe_weight", torch.zeros(classes, width))
+        self.register_buffer("shares", torch.zeros(len(_MEMBERS)))
+        self.register_buffer("temperatures", torch.ones(len(_MEMBERS)))
+
+    def constants(self, support: Support) -> Values:
+        """Those of its members."""
+        return self.free_weights(support, None, "fixed", 0)[0]
+
+    def check_size(self, support: Support) -> None:
+        """Refuse a Gram matrix that does not fit memory."""
+        self._members(support.text)[0].check_size(support)
+
+    def free_weights(
+        self,
+        support: Support,
+        held: Support | None,
+        mode: str,
+        seed: int,
+        *,
+        candidates: Sequence[Values] | None = None,
+    ) -> tuple[Values, float]:
+        """Those of each member, as ``<member>_<name>``, and its share as ``<member>``."""
+        values: Values = {}
+        for name, member, share in zip(_MEMBERS, self._members(support.text), _shares(support), strict=True):
+            values[name] = share
+            if share:
+                own, temperature = member.free_weights(support, held, mode, seed)
+                own = {**own, "temperature": temperature}
+                values |= {f"{name}_{key}": value for key, value in own.items()}
+        return values, 1.0
+
+    def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
+        """The members' solutions."""
+        text = support.text
+        solution = {name: torch.zeros_like(getattr(self, name)) for name in self.solved}
+        solution["shares"] = text.new_tensor([values[name] for name in _MEMBERS])
+        solution["temperatures"] = text.new_tensor([values.get(f"{name}_temperature", 1.0) for name in _MEMBERS])
+        for name, member in zip(_MEMBERS, self._members(text), strict=True):
+            if values[name]:
+                own = {key.partition("_")[2]: value for key, value in values.items() if key.startswith(f"{name}_")}
+                solved = member.solve(support, own, seed)
+                solution |= solved if name == "kernel" else {f"{name}_{key}": value for key, value in solved.items()}
+        return solution
+
+    def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
+        """The members' log probabilities, averaged."""
+        total = features.new_zeros(*features.shape[:-1], len(text))
+        for place, (name, member) in enumerate(zip(_MEMBERS, self._members(text), strict=True)):
+            own = {key.removeprefix(f"{name}_"): value for key, value in solution.items()}
+            logits = member.judge(own, features, text) / solution["temperatures"][place]
+            total = total + solution["shares"][place] * logits.log_softmax(dim=-1)
+        return total
+
+    def explain(self) -> str:
+        """What it is a mean of, and why."""
+        parts = [f"{self.fitted[name]:.0%} {name}" for name in _MEMBERS if self.fitted.get(name)]
+        why = "one shot tells Gaussians nothing" if not self.fitted.get("gaussian") else "no one of them is always best"
+        return f"the mean of {', '.join(parts)}: {why}"
+
+    def _members(self, text: Tensor) -> tuple[ProKeRAdapter, GDAAdapter, LinearProbeAdapter]:
+        return (
+            ProKeRAdapter(text, self.logit_scale, weights=self.weights),
+            GDAAdapter(text, self.logit_scale, weights=self.weights),
+            LinearProbeAdapter(text, self.logit_scale, weights=self.weights),
+        )
+
+
+def _shares(support: Support) -> tuple[float, ...]:
+    """Of each member, where a class has at least so many shots."""
+    return _SHARES[max(shots for shots in _SHARES if shots <= max(support.shots, 1))]
