@@ -12,20 +12,18 @@ from eventclip.errors import UserError
 
 WHAT = """Collect the results.json of all runs below some folders into one Markdown table: a row for each difference in
 their settings, mean ± 95 % interval (Student t) over seeds."""
-AGAINST = "tell of each row how its top-1 differs from that of the row with these settings, paired by seed"
-BY_SHOTS = "a line for each way, a column for each number of shots"
 MIX = "one table even of runs with different test splits, other classes, or weights chosen on the test split"
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, print the table, and write the files that were asked for."""
+    """Print the table, and write the files that were asked for."""
     parser: Any = argparse.ArgumentParser("eventclip report", description=WHAT)
     parser.error = refuse
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="outputs, multirun, or any part of them")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report.md, .tex, .csv and .png there")
-    parser.add_argument("--against", default="", metavar="KEY=VALUE[,...]", help=AGAINST)
-    parser.add_argument("--by-shots", action="store_true", help=BY_SHOTS)
+    parser.add_argument("--against", default="", metavar="KEY=VALUE[,...]", help="top-1 less this row's, paired")
+    parser.add_argument("--by-shots", action="store_true", help="a column for each number of shots")
     parser.add_argument("--mix", action="store_true", help=MIX)
     given = parser.parse_args(arguments)
     from eventclip.reports.report import report

@@ -110,6 +110,8 @@ def check_tool(words):
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         extras = project.split("[project.optional-dependencies]")[1].split("\n[")[0]
         assert set(re.findall(r"\[(\w+)\]", words[2])) <= set(re.findall(r"^(\w+) = \[", extras, re.MULTILINE))
+    elif words[0] == "python":
+        assert (ROOT / words[1]).exists(), words
     else:
         assert words[0] == "eval", words  # completion, which is run
 

@@ -7,8 +7,7 @@ import pytest
 
 from eventclip.errors import UserError
 from eventclip.plots.curve import Point, draw_differences
-from eventclip.reports.paired import compare
-from eventclip.reports.report import SweepTable, make_report, write_report
+from eventclip.reports.report import SweepTable, compare, make_report, write_report
 from eventclip.reports.table import estimate, make_table, to_csv, to_latex, to_markdown
 
 DRAWS = {0: 0.50, 1: 0.60, 2: 0.55}  # what a draw of recordings does to all adapters alike
@@ -137,7 +136,7 @@ def test_a_sweep_writes_its_report_and_both_pictures(runs, capsys):
     assert "report_differences.png" in capsys.readouterr().out
 
 
-def test_a_sweep_without_the_compared_adapter_is_told_all_the_same(runs, capsys):
+def test_a_sweep_without_the_compared_adapter_has_its_table(runs, capsys):
     from omegaconf import OmegaConf
 
     SweepTable(against="adapter=joint").on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(runs)}}}))
