@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from eventclip.adapters.kernel import ProKeRAdapter
 from eventclip.adapters.probe import LinearProbeAdapter
 from eventclip.adapters.support import Support, SupportAdapter
 
-_MEMBERS = ("kernel", "gaussian", "probe")
+_MEMBERS = {"kernel": "ProKeR", "gaussian": "GDA", "probe": "linear probe"}
 _SHARES = {1: (0.5, 0.0, 0.5), 2: (0.5, 0.25, 0.25)}
 """Shots -> share of each member, from there on: chosen on training recordings, docs/guide/adapters.md."""
 
@@ -91,7 +91,7 @@ class BestAdapter(SupportAdapter):
         *,
         candidates: Sequence[Values] | None = None,
     ) -> tuple[Values, float]:
-        """Those of each member, as ``<member>_<name>``, and its share as ``<member>``."""
+        """Those of each member, as ``<member>_<name>``, its share as ``<member>``, and the mean's own temperature."""
         values: Values = {}
         for name, member, share in zip(_MEMBERS, self._members(support.text), _shares(support), strict=True):
             values[name] = share
@@ -99,7 +99,9 @@ class BestAdapter(SupportAdapter):
                 own, temperature = member.free_weights(support, held, mode, seed)
                 own = {**own, "temperature": temperature}
                 values |= {f"{name}_{key}": value for key, value in own.items()}
-        return values, 1.0
+        if mode == "fixed":
+            return values, 1.0
+        return super().free_weights(support, held, mode, seed, candidates=[values])
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The members' solutions."""
@@ -109,8 +111,7 @@ class BestAdapter(SupportAdapter):
         solution["temperatures"] = text.new_tensor([values.get(f"{name}_temperature", 1.0) for name in _MEMBERS])
         for name, member in zip(_MEMBERS, self._members(text), strict=True):
             if values[name]:
-                own = {key.partition("_")[2]: value for key, value in values.items() if key.startswith(f"{name}_")}
-                solved = member.solve(support, own, seed)
+                solved = member.solve(support, _own(values, name), seed)
                 solution |= solved if name == "kernel" else {f"{name}_{key}": value for key, value in solved.items()}
         return solution
 
@@ -123,11 +124,21 @@ class BestAdapter(SupportAdapter):
             total = total + solution["shares"][place] * logits.log_softmax(dim=-1)
         return total
 
+    def left_out(self, support: Support, candidates: Sequence[Values], seed: int) -> Iterator[Tensor]:
+        """What the members say of recordings that they were not fitted to, averaged."""
+        for values in candidates:
+            total = support.text.new_zeros(())
+            for name, member in zip(_MEMBERS, self._members(support.text), strict=True):
+                if values[name]:
+                    logits = next(iter(member.left_out(support, [_own(values, name)], seed)))
+                    total = total + values[name] * (logits / values[f"{name}_temperature"]).log_softmax(dim=-1)
+            yield total
+
     def explain(self) -> str:
         """What it is a mean of, and why."""
-        parts = [f"{self.fitted[name]:.0%} {name}" for name in _MEMBERS if self.fitted.get(name)]
-        why = "one shot tells Gaussians nothing" if not self.fitted.get("gaussian") else "no one of them is always best"
-        return f"the mean of {', '.join(parts)}: {why}"
+        shares = [f"{known} ({self.fitted[name]:.0%})" for name, known in _MEMBERS.items() if self.fitted.get(name)]
+        why = "no one of them is always best" if self.fitted.get("gaussian") else "one shot tells Gaussians nothing"
+        return f"mean of {', '.join(shares)}: {why}"
 
     def _members(self, text: Tensor) -> tuple[ProKeRAdapter, GDAAdapter, LinearProbeAdapter]:
         return (
@@ -135,6 +146,11 @@ class BestAdapter(SupportAdapter):
             GDAAdapter(text, self.logit_scale, weights=self.weights),
             LinearProbeAdapter(text, self.logit_scale, weights=self.weights),
         )
+
+
+def _own(values: Values, name: str) -> Values:
+    """A member's free weights."""
+    return {key.removeprefix(f"{name}_"): value for key, value in values.items() if key.startswith(f"{name}_")}
 
 
 def _shares(support: Support) -> tuple[float, ...]:
