@@ -12,6 +12,8 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from eventclip.plots.style import COLOURS, LINES, MUTED, SMALL, legend, new_figure, tidy
 
+_NAMED_INSIDE = 6  # lines
+
 
 class Point(NamedTuple):
     """Accuracy after so many labelled recordings of a class.
@@ -41,7 +43,7 @@ def draw_curve(series: Mapping[str, Sequence[Point]]) -> Figure | None:
     shots = sorted({point.shots for points in series.values() for point in points if point.shots is not None})
     if not shots:
         return None
-    figure = new_figure(6.4, 4.4)
+    figure = new_figure(6.4 if len(series) <= _NAMED_INSIDE else 8.4, 4.4)
     axis = figure.add_subplot()
     for (name, points), (line, colour) in zip(series.items(), _looks(), strict=False):
         label = name.replace("$", r"\$")  # no formula
@@ -54,7 +56,7 @@ def draw_curve(series: Mapping[str, Sequence[Point]]) -> Figure | None:
     axis.set_ylim(max(low, 0), min(high, 100))
     _over_shots(axis, shots, "test accuracy, top-1 [%]")
     if any(series):
-        legend(axis)
+        _name(axis, len(series))
     if any(point.half_width is not None for points in series.values() for point in points):
         axis.set_title("bars: 95 % interval over seeds", fontsize=SMALL, loc="right", color=MUTED)
     return figure
@@ -75,7 +77,7 @@ def draw_differences(series: Mapping[str, Sequence[Point]], against: str) -> Fig
     shots = sorted({point.shots for points in series.values() for point in points if point.shots is not None})
     if not shots:
         return None
-    figure = new_figure(7.4, 4.8)
+    figure = new_figure(6.4 if len(series) <= _NAMED_INSIDE else 8.4, 4.4)
     axis = figure.add_subplot()
     axis.axhline(0, color=MUTED, linewidth=1)
     for place, ((name, points), (line, colour)) in enumerate(zip(series.items(), _looks(), strict=False)):
@@ -83,13 +85,18 @@ def draw_differences(series: Mapping[str, Sequence[Point]], against: str) -> Fig
         counted = [point for point in points if point.shots is not None]
         _line(axis, counted, name.replace("$", r"\$"), line, colour, aside=aside)
     _over_shots(axis, shots, f"top-1 less that of {against} [points]".replace("$", r"\$"))
-    legend(axis)
+    _name(axis, len(series))
     axis.set_title("bars: 95 % interval of the paired difference", fontsize=SMALL, loc="right", color=MUTED)
     return figure
 
 
 def _looks() -> Iterator[tuple[str, str]]:
     return itertools.cycle(itertools.product(LINES, COLOURS))
+
+
+def _name(axis: Axes, count: int) -> None:
+    """Name the lines: beside them where there are so many that the names would cover some."""
+    legend(axis, **({"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if count > _NAMED_INSIDE else {}))
 
 
 def _over_shots(axis: Axes, shots: Sequence[int], quantity: str) -> None:

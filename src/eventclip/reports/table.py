@@ -9,8 +9,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from eventclip.config import CONFIG_DIR
 from eventclip.reports.collect import ACCURACY, SHOTS, WEIGHTS, Run, some_of
 from eventclip.tables import aligned
 
@@ -157,7 +160,7 @@ def heading(column: str) -> str:
 
 
 def shown(column: str, value: Any) -> str:
-    """A setting as people write it: the class of a ``_target_`` without what its section says already."""
+    """A setting as people write it: a ``_target_`` as the choice of its group, or the class without its section."""
     if isinstance(value, Missing):
         return "–"
     if value is None:
@@ -165,8 +168,17 @@ def shown(column: str, value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(shown(column, item) for item in value)}]"
     if column.endswith(_TARGET):
-        return _short(str(value).rpartition(".")[2], heading(column).rpartition(".")[2])
+        section = heading(column).rpartition(".")[2]
+        return _choices(section).get(str(value)) or _short(str(value).rpartition(".")[2], section)
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@cache
+def _choices(group: str) -> dict[str, str]:
+    """Class -> what is typed for it, of the adapters: elsewhere a choice is more than its class."""
+    files = sorted(Path(CONFIG_DIR, group).glob("*.yaml")) if group == "adapter" else []
+    targets = {path.stem: re.search(r"^_target_: (\S+)$", path.read_text("utf-8"), re.MULTILINE) for path in files}
+    return {target[1]: name for name, target in targets.items() if target}
 
 
 def _short(name: str, section: str) -> str:
