@@ -355,14 +355,9 @@ def test_a_mistake_that_needs_no_torch_is_told_without_it(words, tmp_path):
 
 def test_ctrl_c_while_a_command_starts_is_one_line(tmp_path):
     command = [sys.executable, "-m", "eventclip.train", "experiment=demo", "adapter=text", "hydra.mode=RUN"]
-    run = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in a shell's background ignores it
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background ignore it
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/demo/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
