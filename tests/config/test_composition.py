@@ -175,3 +175,9 @@ def test_the_sentence_is_found_inside_a_workers_traceback():
     wrapped += f"eventclip.errors.RecordingError: {error}\n"
     assert innermost_sentence(wrapped) == str(error)
     assert innermost_sentence(str(error)) == str(error)
+
+
+def test_the_table_of_heads_has_every_adapter_that_learns():
+    heads = OmegaConf.load(Path(CONFIG_DIR, "experiment", "heads.yaml"))
+    there = {path.stem for path in Path(CONFIG_DIR, "adapter").glob("*.yaml")}
+    assert set(heads.hydra.sweeper.params.adapter.split(",")) == there - {"identity", "visual"}
