@@ -37,18 +37,11 @@ def logits(adapter, features, valid):
 @pytest.mark.parametrize(("count", "shares"), [(1, (0.5, 0.0, 0.5)), (2, (0.5, 0.25, 0.25)), (7, (0.5, 0.25, 0.25))])
 def test_it_is_the_mean_of_what_its_members_say_alone(count, shares, weights):
     shots, (features, valid, _) = recordings(count), recordings(4, seed=1)
-    best = fitted(BestAdapter, shots, weights)
-    ours = (best.temperature * logits(best, features, valid)).softmax(dim=-1)
+    ours = logits(fitted(BestAdapter, shots, weights), features, valid).softmax(dim=-1)
     members = [fitted(kind, shots, weights) for kind in (ProKeRAdapter, GDAAdapter, LinearProbeAdapter)]
     alone = [logits(member, features, valid).log_softmax(dim=-1) for member in members]
     mean = sum(share * told for share, told in zip(shares, alone, strict=True))
     torch.testing.assert_close(ours, mean.softmax(dim=-1), rtol=1e-4, atol=1e-5)
-
-
-def test_its_temperature_is_that_of_recordings_left_out():
-    best = fitted(BestAdapter, recordings(7))
-    assert best.fitted["temperature"] < 1  # members that err differently make a mean that is too modest
-    assert fitted(BestAdapter, recordings(7), "fixed").fitted["temperature"] == 1
 
 
 def test_its_values_are_those_of_its_members():
