@@ -3,6 +3,9 @@
 import json
 
 import pytest
+from omegaconf import OmegaConf
+
+from eventclip.reports.report import SweepTable
 
 SETTINGS = {
     "fewshot.shots": 1,
@@ -35,3 +38,13 @@ def write_run(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def end_multirun():
+    """End a multirun whose runs lie below a folder; keywords are SweepTable's."""
+
+    def end(folder, **said):
+        SweepTable(**said).on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}))
+
+    return end

@@ -7,7 +7,8 @@ import pytest
 
 from eventclip.errors import UserError
 from eventclip.plots.curve import Point, draw_differences
-from eventclip.reports.report import SweepTable, compare, make_report, write_report
+from eventclip.reports.collect import collect
+from eventclip.reports.report import compare, make_report, write_report
 from eventclip.reports.table import estimate, make_table, to_csv, to_latex, to_markdown
 
 DRAWS = {0: 0.50, 1: 0.60, 2: 0.55}  # what a draw of recordings does to all adapters alike
@@ -37,8 +38,6 @@ def runs(write_run, write_fitted, tmp_path):
 
 
 def table(folder):
-    from eventclip.reports.collect import collect
-
     return make_table(collect([folder]).runs)
 
 
@@ -125,21 +124,16 @@ def test_by_shots_each_adapter_is_a_line(runs):
     assert ["top-1 against adapter text", "1 shot", "5 shots"] in lines
 
 
-def test_a_sweep_writes_its_report_and_both_pictures(runs, capsys):
-    from omegaconf import OmegaConf
-
-    end = SweepTable(against="adapter=text", by_shots=True, write=True)
-    end.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(runs)}}}))
+def test_a_sweep_writes_its_report_and_both_pictures(runs, end_multirun, capsys):
+    end_multirun(runs, against="adapter=text", by_shots=True, write=True)
     assert {path.name for path in runs.glob("report*")} == {
         *("report.md", "report.tex", "report.csv", "report.png", "report_differences.png"),
     }
     assert "report_differences.png" in capsys.readouterr().out
 
 
-def test_a_sweep_without_the_compared_adapter_has_its_table(runs, capsys):
-    from omegaconf import OmegaConf
-
-    SweepTable(against="adapter=joint").on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(runs)}}}))
+def test_a_sweep_without_the_compared_adapter_has_its_table(runs, end_multirun, capsys):
+    end_multirun(runs, against="adapter=joint")
     told = capsys.readouterr().out
     assert "55.00" in told
     assert "nothing is compared: --against adapter=joint: no run has it" in told

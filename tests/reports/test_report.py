@@ -1,29 +1,23 @@
 """From runs to a report, for the command and at the end of a multirun."""
 
-from omegaconf import OmegaConf
-
-from eventclip.reports.report import SweepTable, series
+from eventclip.reports.report import series
 from eventclip.reports.table import MISSING, Estimate, Row, Table
 
 TOP1 = "test/top1_probabilities"
 
 
-def at_the_end_of(folder):
-    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}))
-
-
-def test_the_table_of_all_runs_and_their_folder_end_a_multirun(write_run, tmp_path, capsys):
+def test_the_table_of_all_runs_and_their_folder_end_a_multirun(write_run, end_multirun, tmp_path, capsys):
     write_run("adapter=text,seed=0", accuracy=0.25)
     write_run("adapter=joint,seed=0", accuracy=0.75, settings={"adapter._target_": "eventclip.adapters.paper.Joint"})
-    at_the_end_of(tmp_path)
+    end_multirun(tmp_path)
     told = capsys.readouterr().out
     assert "25.00" in told
     assert "75.00" in told
     assert told.rstrip().splitlines()[-1].startswith(str(tmp_path))
 
 
-def test_a_multirun_without_a_finished_run_says_so(tmp_path, capsys):
-    at_the_end_of(tmp_path)
+def test_a_multirun_without_a_finished_run_says_so(end_multirun, tmp_path, capsys):
+    end_multirun(tmp_path)
     assert "no table: " in capsys.readouterr().out
 
 

@@ -53,8 +53,8 @@ class Cluster:
         return dict(re.findall(r"(\w+)=(\S+)", told))
 
     def tasks(self, job):
-        """Process numbers of the tasks that srun started."""
-        rows = [row.split() for row in self.run("scontrol", "listpids", f"{job}.0").splitlines()[1:]]
+        """Process numbers of the tasks that srun started; none before it has."""
+        rows = [row.split() for row in self.run("scontrol", "listpids", f"{job}.0", check=False).splitlines()[1:]]
         return [int(process) for process, _, _, task, *_ in rows if task.isdigit()]
 
     def wait_for_end(self, job, seconds=240):
@@ -70,7 +70,9 @@ class Cluster:
             return over and over[-1][0] - over[0][0] >= 1
 
         self.wait_for(stays_over, job, seconds)
-        return over[-1][1]
+        end = over[-1][1]
+        print(job, end["JobState"], end["ExitCode"], Path(end["StdOut"]).read_text())  # shown where a test fails
+        return end
 
     def wait_for(self, condition, job="", seconds=240):
         deadline = time.monotonic() + seconds

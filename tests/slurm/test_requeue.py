@@ -97,6 +97,19 @@ def test_a_cancelled_job_stays_cancelled_and_has_saved(cluster, tmp_path):
     assert "not asking for another start" in (tmp_path / f"{job}.out").read_text()
 
 
+def test_a_signal_before_python_listens_is_not_lost(cluster, unbroken, tmp_path):
+    slow = tmp_path / "bin" / "python"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\nsleep 2\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    job = cluster.submit(tmp_path, options=(f"--export=ALL,PATH={slow.parent}:{cluster.environment['PATH']}",))
+    cluster.wait_for(lambda: cluster.tasks(job), job)
+    cluster.run("scancel", "--signal=USR1", job)
+    end = cluster.wait_for_end(job)
+    assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "1")
+    assert_as_if_nothing_had_happened(cluster.folder(tmp_path, job), unbroken)
+
+
 def test_a_signal_during_imports_is_not_lost(cluster, unbroken, tmp_path):
     job = cluster.submit(tmp_path)
     folder = cluster.folder(tmp_path, job)  # Hydra makes it before torch is imported

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,9 +14,16 @@ from eventclip.adapters.kernel import ProKeRAdapter
 from eventclip.adapters.probe import LinearProbeAdapter
 from eventclip.adapters.support import Support, SupportAdapter
 
-_MEMBERS = {"kernel": "ProKeR", "gaussian": "GDA", "probe": "linear probe"}
+_MEMBERS: dict[str, type[ProKeRAdapter | GDAAdapter | LinearProbeAdapter]] = {
+    "kernel": ProKeRAdapter,
+    "gaussian": GDAAdapter,
+    "probe": LinearProbeAdapter,
+}
+_NAMES = {"kernel": "ProKeR", "gaussian": "GDA", "probe": "linear probe"}
 _SHARES = {1: (0.5, 0.0, 0.5), 2: (0.5, 0.25, 0.25)}
 """Shots -> share of each member, from there on: chosen on training recordings, docs/guide/adapters.md."""
+
+T = TypeVar("T")
 
 
 class BestAdapter(SupportAdapter):
@@ -48,29 +55,22 @@ class BestAdapter(SupportAdapter):
     """
 
     solved: ClassVar[tuple[str, ...]] = (
-        *("keys", "coefficients", "sharpness"),
-        *("gaussian_weight", "gaussian_bias", "probe_weight"),
+        *(f"{name}_{part}" for name, kind in _MEMBERS.items() for part in kind.solved),
         *("shares", "temperatures"),
     )
-    support_sized: ClassVar[tuple[str, ...]] = ("keys", "coefficients")
-    keys: Tensor
-    coefficients: Tensor
-    sharpness: Tensor
-    gaussian_weight: Tensor
-    gaussian_bias: Tensor
-    probe_weight: Tensor
+    support_sized: ClassVar[tuple[str, ...]] = tuple(
+        f"{name}_{part}" for name, kind in _MEMBERS.items() for part in kind.support_sized
+    )
     shares: Tensor
     temperatures: Tensor
 
     def __init__(self, text_features: Tensor, logit_scale: float, *, weights: str = "support") -> None:
         super().__init__(text_features, logit_scale, weights=weights)
-        classes, width = self.text_features.shape
-        self.register_buffer("keys", torch.zeros(0, width))
-        self.register_buffer("coefficients", torch.zeros(0, classes))
-        self.register_buffer("sharpness", torch.tensor(1.0))
-        self.register_buffer("gaussian_weight", torch.zeros(classes, width))
-        self.register_buffer("gaussian_bias", torch.zeros(classes))
-        self.register_buffer("probe_weight", torch.zeros(classes, width))
+        # In a plain dict: no part of the module, whose own buffers hold what each of them fitted.
+        self._members = {name: kind(text_features, logit_scale, weights=weights) for name, kind in _MEMBERS.items()}
+        for name, member in self._members.items():
+            for part in member.solved:
+                self.register_buffer(f"{name}_{part}", torch.zeros_like(getattr(member, part)))
         self.register_buffer("shares", torch.zeros(len(_MEMBERS)))
         self.register_buffer("temperatures", torch.ones(len(_MEMBERS)))
 
@@ -80,23 +80,15 @@ class BestAdapter(SupportAdapter):
 
     def check_size(self, support: Support) -> None:
         """Refuse a Gram matrix that does not fit memory."""
-        self._members(support.text)[0].check_size(support)
+        self._members["kernel"].check_size(support)
 
-    def free_weights(
-        self,
-        support: Support,
-        held: Support | None,
-        mode: str,
-        seed: int,
-        *,
-        candidates: Sequence[Values] | None = None,
-    ) -> tuple[Values, float]:
+    def free_weights(self, support: Support, held: Support | None, mode: str, seed: int) -> tuple[Values, float]:
         """Those of each member, as ``<member>_<name>``, and its share as ``<member>``.
 
         A temperature of the mean's own was tried: it costs as much as all else, and calibrates no better.
         """
         values: Values = {}
-        for name, member, share in zip(_MEMBERS, self._members(support.text), _shares(support), strict=True):
+        for (name, member), share in zip(self._members.items(), _shares(support), strict=True):
             values[name] = share
             if share:
                 own, temperature = member.free_weights(support, held, mode, seed)
@@ -110,37 +102,30 @@ class BestAdapter(SupportAdapter):
         solution = {name: torch.zeros_like(getattr(self, name)) for name in self.solved}
         solution["shares"] = text.new_tensor([values[name] for name in _MEMBERS])
         solution["temperatures"] = text.new_tensor([values.get(f"{name}_temperature", 1.0) for name in _MEMBERS])
-        for name, member in zip(_MEMBERS, self._members(text), strict=True):
+        for name, member in self._members.items():
             if values[name]:
                 solved = member.solve(support, _own(values, name), seed)
-                solution |= solved if name == "kernel" else {f"{name}_{key}": value for key, value in solved.items()}
+                solution |= {f"{name}_{part}": value for part, value in solved.items()}
         return solution
 
     def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
         """The members' log probabilities, averaged."""
         total = features.new_zeros(*features.shape[:-1], len(text))
-        for place, (name, member) in enumerate(zip(_MEMBERS, self._members(text), strict=True)):
-            own = {key.removeprefix(f"{name}_"): value for key, value in solution.items()}
-            logits = member.judge(own, features, text) / solution["temperatures"][place]
-            total = total + solution["shares"][place] * logits.log_softmax(dim=-1)
+        parts = zip(self._members.items(), solution["shares"], solution["temperatures"], strict=True)
+        for (name, member), share, temperature in parts:
+            logits = member.judge(_own(solution, name), features, text) / temperature
+            total = total + share * logits.log_softmax(dim=-1)
         return total
 
     def explain(self) -> str:
         """What it is a mean of, and why."""
-        shares = [f"{known} ({self.fitted[name]:.0%})" for name, known in _MEMBERS.items() if self.fitted.get(name)]
+        shares = [f"{known} ({self.fitted[name]:.0%})" for name, known in _NAMES.items() if self.fitted.get(name)]
         why = "no one of them is always best" if self.fitted.get("gaussian") else "one shot tells Gaussians nothing"
         return f"mean of {', '.join(shares)}: {why}"
 
-    def _members(self, text: Tensor) -> tuple[ProKeRAdapter, GDAAdapter, LinearProbeAdapter]:
-        return (
-            ProKeRAdapter(text, self.logit_scale, weights=self.weights),
-            GDAAdapter(text, self.logit_scale, weights=self.weights),
-            LinearProbeAdapter(text, self.logit_scale, weights=self.weights),
-        )
 
-
-def _own(values: Values, name: str) -> Values:
-    """A member's free weights."""
+def _own(values: Mapping[str, T], name: str) -> dict[str, T]:
+    """What belongs to a member, without its name."""
     return {key.removeprefix(f"{name}_"): value for key, value in values.items() if key.startswith(f"{name}_")}
 
 

@@ -290,21 +290,11 @@ class TipAdapterF(TipAdapter):
         super().__init__(text_features, logit_scale, weights=weights, alpha=alpha, beta=beta)
         self.epochs = whole(epochs, "adapter.epochs")
 
-    def free_weights(
-        self,
-        support: Support,
-        held: Support | None,
-        mode: str,
-        seed: int,
-        *,
-        candidates: Sequence[Values] | None = None,
-    ) -> tuple[Values, float]:
+    def free_weights(self, support: Support, held: Support | None, mode: str, seed: int) -> tuple[Values, float]:
         """Alpha and beta of keys that have not learned, the temperature of those that have."""
         still = TipAdapter(support.text, self.logit_scale, weights=self.weights, alpha=self.alpha, beta=self.beta)
-        values, temperature = still.free_weights(support, held, mode, seed, candidates=candidates)
-        if mode == "fixed":
-            return values, temperature
-        return super().free_weights(support, held, mode, seed, candidates=[values])
+        values, temperature = still.free_weights(support, held, mode, seed)
+        return (values, temperature) if mode == "fixed" else self.chosen(support, held, seed, [values])
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """Keys after the last epoch."""

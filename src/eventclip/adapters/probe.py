@@ -76,26 +76,16 @@ class LinearProbeAdapter(SupportAdapter):
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The classifier."""
-        return {"weight": self._fit(support, Samples.of(support, torch.float64), values["prior_weight"]).float()}
+        return {"weight": self._fit(support, values["prior_weight"], torch.float64).float()}
 
     def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
         """Of a linear classifier without bias."""
         return features @ solution["weight"].T
 
-    def free_weights(
-        self,
-        support: Support,
-        held: Support | None,
-        mode: str,
-        seed: int,
-        *,
-        candidates: Sequence[Values] | None = None,
-    ) -> tuple[Values, float]:
+    def free_weights(self, support: Support, held: Support | None, mode: str, seed: int) -> tuple[Values, float]:
         """The prior's weight from rough fits, and the temperature that goes with it from better ones."""
-        values, temperature = super().free_weights(support, held, mode, seed, candidates=candidates)
-        if mode != "support":
-            return values, temperature
-        return super().free_weights(support, held, mode, seed, candidates=[values])
+        values, temperature = super().free_weights(support, held, mode, seed)
+        return self.chosen(support, held, seed, [values]) if mode == "support" else (values, temperature)
 
     def left_out(self, support: Support, candidates: Sequence[Values], seed: int) -> Iterator[Tensor]:
         """By cross-validation; where there are many candidates in a few steps each, from the one before.
@@ -109,26 +99,25 @@ class LinearProbeAdapter(SupportAdapter):
         for values in candidates:
             logits = support.passes.new_zeros(*support.share.shape, len(support.text))
             for fold in range(int(folds.max()) + 1):
-                rest = support.take(folds != fold)
-                means = Samples.of_means(rest, dtype)
-                weights[fold] = self._fit(rest, means, values["prior_weight"], weights.get(fold), steps=steps)
+                rest = support.take(folds != fold).merged()
+                weights[fold] = self._fit(rest, values["prior_weight"], dtype, weights.get(fold), steps=steps)
                 logits[folds == fold] = support.passes[folds == fold] @ weights[fold].float().T
             yield logits
 
     def _fit(
         self,
         support: Support,
-        samples: Samples,
         prior_weight: float,
+        dtype: torch.dtype,
         start: Tensor | None = None,
         *,
         steps: int = 500,
     ) -> Tensor:
-        prior = self.prior(support).to(samples.features.dtype)
-        held = torch.full((len(support.text),), prior_weight, dtype=prior.dtype, device=prior.device)
+        prior = self.prior(support).to(dtype)
+        held = torch.full((len(support.text),), prior_weight, dtype=dtype, device=prior.device)
         if self.class_weights == "clap":
             held *= clap_weights(support, self.logit_scale)
-        return fit_linear(samples, prior, held, start, steps=steps)
+        return fit_linear(Samples.of(support, dtype), prior, held, start, steps=steps)
 
 
 class RandomProbeAdapter(LinearProbeAdapter):

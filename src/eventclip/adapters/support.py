@@ -115,12 +115,6 @@ class Samples:
         labels = support.labels.unsqueeze(1).expand_as(support.share)[seen]
         return cls(support.passes[seen].to(dtype), support.share[seen].to(dtype), labels)
 
-    @classmethod
-    def of_means(cls, support: Support, dtype: torch.dtype) -> Samples:
-        """The mean feature of each recording over its passes, in place of the passes."""
-        means = (support.passes.to(dtype) * support.share.to(dtype).unsqueeze(-1)).sum(dim=1)
-        return cls(F.normalize(means, dim=-1), means.new_ones(len(support)), support.labels)
-
     def errors(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Cross entropy summed over recordings, and its gradient by the logits (N, K)."""
         index = self.labels.unsqueeze(1)
@@ -319,15 +313,7 @@ class SupportAdapter(nn.Module):
         self.resize_for(own)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
-    def free_weights(
-        self,
-        support: Support,
-        held: Support | None,
-        mode: str,
-        seed: int,
-        *,
-        candidates: Sequence[Values] | None = None,
-    ) -> tuple[Values, float]:
+    def free_weights(self, support: Support, held: Support | None, mode: str, seed: int) -> tuple[Values, float]:
         """Choose free weights and the temperature that goes with them.
 
         Args:
@@ -335,11 +321,23 @@ class SupportAdapter(nn.Module):
             held: the validation set; None without one.
             mode: "fixed", "support" or "validation".
             seed: of what is drawn.
-            candidates: to choose from; None takes this adapter's own.
         """
         if mode == "fixed":
             constants = self.constants(support)
             return constants, self.constant_temperature(constants)
+        return self.chosen(support, held, seed)
+
+    def chosen(
+        self, support: Support, held: Support | None, seed: int, candidates: Sequence[Values] | None = None
+    ) -> tuple[Values, float]:
+        """Choose by recordings that were not fitted to: of the validation set, or without one those left out.
+
+        Args:
+            support: what is fitted to.
+            held: the validation set; None without one.
+            seed: of what is drawn.
+            candidates: to choose from; None takes this adapter's own.
+        """
         if len(support) > self.judged_by:
             present = (support if held is None else held).counts.nonzero().flatten()
             count = max(2, round(self.judged_by * len(support.text) / len(support)))

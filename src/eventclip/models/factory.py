@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +14,6 @@ from torch import nn
 
 from eventclip.errors import UserError, said
 from eventclip.models.alignment import align
-from eventclip.models.allocator import keep_freed_memory
 from eventclip.models.architecture import build_clip, build_tokenizer, find_architecture, lower_precision
 from eventclip.models.encoder import ClipEncoder, Preprocess, check_precision, weights_sha256
 from eventclip.models.weights import (
@@ -28,6 +30,14 @@ of :func:`load_clip` for weights or an architecture of one's own."""
 
 TINY = Path(__file__).parents[1] / "assets" / "tiny_clip"
 """The small CLIP that travels with the package; it knows its own symbols alone."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_NEVER = -1
+_HANDED_BACK = 2**26
+"""Blocks of this size and above [bytes] still go back at once: kept, hundreds of MB each and hardly two of one size,
+they would leave more room between them than they fill."""
+
+_USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_")
 
 
 def load_clip(
@@ -46,7 +56,7 @@ def load_clip(
 ) -> ClipEncoder:
     """Build a frozen CLIP over open_clip.
 
-    From then on the process keeps the memory that tensors gave back, see :func:`.allocator.keep_freed_memory`.
+    From then on the process keeps the memory that tensors gave back, see :func:`keep_freed_memory`.
 
     Example:
         >>> from eventclip import load_clip
@@ -163,3 +173,30 @@ def _square_side(visual: nn.Module, arch: str) -> int:
     if len(sides) != 1:
         raise UserError(f"clip.arch={arch} takes images of {size} pixels: expected a tower with square images")
     return sides.pop()
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed blocks below 64 MiB, for this process and those that it forks.
+
+    glibc takes every block above 32 MiB from the kernel, and hands it back when it is freed; it also hands back what
+    is free at the end of its heap. The activations of a batch are such blocks, so each forward pass has the kernel
+    clear gigabytes of pages again, which can take a small tower on a CPU longer than its arithmetic. In return a
+    process stays as large as it was at its largest. Nothing changes where the user has set one of glibc's variables of
+    the environment for this, such as ``MALLOC_TRIM_THRESHOLD_=131072``, or where the C library is another. Once for
+    each process, by :func:`load_clip`.
+
+    Returns:
+        Whether this was done.
+    """
+    if any(name in os.environ for name in _USERS_OWN) or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):
+        return False
+    try:
+        library = ctypes.CDLL(None)
+        if not hasattr(library, "gnu_get_libc_version"):
+            return False
+        # Before glibc 2.35 this threshold cannot exceed 32 MiB, which is better than that it moves.
+        kept = library.mallopt(_MMAP_THRESHOLD, _HANDED_BACK) or library.mallopt(_MMAP_THRESHOLD, _HANDED_BACK // 2)
+        return bool(kept and library.mallopt(_TRIM_THRESHOLD, _NEVER))
+    except (OSError, AttributeError, TypeError):  # no such library: CDLL(None) is a TypeError on Windows
+        return False

@@ -1,4 +1,4 @@
-"""How far a model can be trusted: which class it takes for which, and how often its probabilities are right."""
+"""How far a model can be trusted: what it takes a recording for, which class for which, how often it is right."""
 
 from __future__ import annotations
 
@@ -11,10 +11,61 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from eventclip.plots.style import COLOURS, INK, LIGHT, MUTED, SMALL, legend, new_figure, tidy
+from eventclip.plots.style import (
+    COLOURS,
+    INK,
+    LARGE,
+    LIGHT,
+    MUTED,
+    RIGHT,
+    SMALL,
+    WRONG,
+    legend,
+    new_figure,
+    show_view,
+    tidy,
+)
 
 NAMED, NUMBERED = 50, 20
 """Up to so many classes the confusion matrix has its classes' names, and its cells have numbers."""
+_COLUMNS = 4
+
+
+def draw_predictions(
+    views: Sequence[NDArray[np.uint8]],
+    probabilities: NDArray[np.floating[Any]],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    top: int = 3,
+) -> Figure:
+    """Draw recordings side by side, each with its true class and the most probable ones.
+
+    Args:
+        views: one view of each recording, uint8 (C, S, S), C = 1 for gray and 3 for colour.
+        probabilities: (n, K), in [0, 1].
+        labels: n true classes.
+        class_names: K names.
+        top: how many classes to list under each view.
+
+    Returns:
+        A figure with one cell per recording; the true class stands above, blue with a tick where it was found and
+        orange with a cross where not.
+    """
+    columns = min(_COLUMNS, len(views))
+    rows = -(-len(views) // columns)
+    figure = new_figure(2.4 * columns, 3.1 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(views) :]:
+        axis.set_axis_off()
+    for axis, view, row, label in zip(axes, views, probabilities, labels, strict=False):
+        show_view(axis, view)
+        best = np.argsort(-row, kind="stable")[:top]
+        sign, colour = ("✓", RIGHT) if best[0] == label else ("✗", WRONG)
+        axis.set_title(f"{sign} {class_names[label]}", color=colour, fontsize=LARGE)
+        listed = "\n".join(f"{class_names[k]}  {100 * row[k]:.0f} %" for k in best)
+        axis.text(0.5, -0.04, listed, transform=axis.transAxes, ha="center", va="top", fontsize=SMALL, color=INK)
+    return figure
 
 
 def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], confusions: Sequence[str]) -> Figure:

@@ -36,10 +36,23 @@ if TYPE_CHECKING:  # matplotlib is for who writes files
 
 @dataclass(frozen=True)
 class Report:
-    """A table and its Markdown, title and notes included."""
+    """A table under a title.
+
+    Attributes:
+        table: of the runs.
+        title: what runs they are.
+        by_shots: a line for each way and a column for each number of shots, in place of a row for both.
+    """
 
     table: Table
-    markdown: str
+    title: str
+    by_shots: bool = False
+
+    @property
+    def markdown(self) -> str:
+        """All of it, title and notes included."""
+        text = _by_shots(self.table, self.title) if self.by_shots else to_markdown(self.table, title=self.title)
+        return printable(text, lines=True)
 
 
 def report(
@@ -70,7 +83,7 @@ def make_report(folders: Sequence[Path], *, mix: bool = False, against: str = ""
         folders: searched with all below them.
         mix: take runs with different test splits, classes, or weights chosen on the test split into one table.
         against: settings of the row that all others are compared with, see :func:`compare`; empty: none.
-        by_shots: a line for each way and a column for each number of shots, in place of a row for both.
+        by_shots: as in :class:`Report`.
 
     Raises:
         UserError: no finished run, runs that do not belong together where ``mix`` was not asked for, or no row such
@@ -85,10 +98,7 @@ def make_report(folders: Sequence[Path], *, mix: bool = False, against: str = ""
         raise UserError(f"{'; and '.join(mixed)}: report them apart, or give --mix to have them in one table")
     table = make_table(collection.runs, mixed=bool(mixed))
     table = replace(table, notes=[*(f"Mixed: {reason}." for reason in mixed), *table.notes, *left_out])
-    table = compare(table, against) if against else table
-    title = _title(collection.runs)
-    markdown = _by_shots(table, title) if by_shots else to_markdown(table, title=title)
-    return Report(table, printable(markdown, lines=True))
+    return Report(compare(table, against) if against else table, _title(collection.runs), by_shots)
 
 
 def _by_shots(table: Table, title: str) -> str:
@@ -267,20 +277,18 @@ class SweepTable(Callback):
         runs = differences(sorted((place.parent for place in folder.glob("*/.hydra")), key=_number))
         listed = "".join(f"{run.name}: {typed}\n" for run, typed in runs.items() if typed)
         try:
-            report = self._report(folder)
-            print(f"\n{report.markdown}\n{listed}{folder}: results, checkpoints and pictures of each run")
-            if self.write:
-                print(f"written: {', '.join(map(str, write_report(report, folder)))}")
+            report = make_report([folder], by_shots=self.by_shots)
         except UserError as error:
             print(f"\nno table: {error}")
-
-    def _report(self, folder: Path) -> Report:
-        try:
-            return make_report([folder], against=self.against, by_shots=self.by_shots)
-        except UserError as error:
-            report = make_report([folder], by_shots=self.by_shots)
-            print(f"\nnothing is compared: {error}")
-            return report
+            return
+        if self.against:
+            try:
+                report = replace(report, table=compare(report.table, self.against))
+            except UserError as error:
+                print(f"\nnothing is compared: {error}")
+        print(f"\n{report.markdown}\n{listed}{folder}: results, checkpoints and pictures of each run")
+        if self.write:
+            print(f"written: {', '.join(map(str, write_report(report, folder)))}")
 
 
 def _number(run: Path) -> tuple[int, str]:

@@ -160,7 +160,7 @@ def heading(column: str) -> str:
 
 
 def shown(column: str, value: Any) -> str:
-    """A setting as people write it: a ``_target_`` as the choice of its group, or the class without its section."""
+    """A setting as people write it: an adapter as it is typed, another ``_target_`` as its class."""
     if isinstance(value, Missing):
         return "–"
     if value is None:
@@ -169,14 +169,14 @@ def shown(column: str, value: Any) -> str:
         return f"[{', '.join(shown(column, item) for item in value)}]"
     if column.endswith(_TARGET):
         section = heading(column).rpartition(".")[2]
-        return _choices(section).get(str(value)) or _short(str(value).rpartition(".")[2], section)
+        return _adapters().get(str(value)) or _short(str(value).rpartition(".")[2], section)
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @cache
-def _choices(group: str) -> dict[str, str]:
-    """Class -> what is typed for it, of the adapters: elsewhere a choice is more than its class."""
-    files = sorted(Path(CONFIG_DIR, group).glob("*.yaml")) if group == "adapter" else []
+def _adapters() -> dict[str, str]:
+    """Class -> what is typed for it. Elsewhere a choice is more than its class."""
+    files = sorted(Path(CONFIG_DIR, "adapter").glob("*.yaml"))
     targets = {path.stem: re.search(r"^_target_: (\S+)$", path.read_text("utf-8"), re.MULTILINE) for path in files}
     return {target[1]: name for name, target in targets.items() if target}
 
@@ -255,15 +255,13 @@ def _row(settings: dict[str, Any], runs: list[Run]) -> tuple[Row, list[str]]:
             numbers = "the same numbers" if equal else "DIFFERENT numbers"
             where = ", ".join(str(run.folder) for run in same)
             remarks.append(f"Seed {seed} was run {len(same)} times with {numbers}, counted once by its mean: {where}.")
-    estimates = {
-        metric: estimate([estimate([run.metrics[metric] for run in same]).mean for same in by_seed.values()])
+    means = {
+        metric: {seed: estimate([run.metrics[metric] for run in by_seed[seed]]).mean for seed in sorted(by_seed)}
         for metric in METRICS
         if all(metric in run.metrics for run in runs)
     }
-    accuracies = {
-        seed: estimate([run.metrics[ACCURACY] for run in same]).mean for seed, same in sorted(by_seed.items())
-    }
-    return Row(settings, runs[0].settings.get(SHOTS), tuple(accuracies), estimates, accuracies), remarks
+    estimates = {metric: estimate(list(of_seed.values())) for metric, of_seed in means.items()}
+    return Row(settings, runs[0].settings.get(SHOTS), tuple(sorted(by_seed)), estimates, means[ACCURACY]), remarks
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from eventclip.datasets.dataset import RecordingDataset
 from eventclip.errors import UserError
-from eventclip.plots.diagnostics import draw_confusion, draw_reliability
-from eventclip.plots.predictions import draw_predictions
+from eventclip.plots.diagnostics import draw_confusion, draw_predictions, draw_reliability
 from eventclip.plots.style import as_pixels, save_pixels
 from eventclip.prediction_table import label_cells, label_columns, write_csv
 

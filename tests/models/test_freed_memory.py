@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from eventclip.models import allocator
+from eventclip.models import factory
 
 FAULTS = """
 import ctypes, resource, sys
 import torch
-from eventclip.models.allocator import keep_freed_memory
+from eventclip.models.factory import keep_freed_memory
 told = keep_freed_memory() if sys.argv[1] == "kept" else None
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,7 +24,7 @@ print(told, faults())
 
 
 def told(word, **environment):
-    clean = {name: value for name, value in os.environ.items() if name not in allocator._USERS_OWN}
+    clean = {name: value for name, value in os.environ.items() if name not in factory._USERS_OWN}
     command = [sys.executable, "-c", FAULTS, word]
     done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
     first, faults = done.stdout.split()
@@ -49,13 +49,13 @@ def test_what_the_user_set_stays(name):
 
 
 def test_another_c_library_is_let_be(monkeypatch):
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
-    assert allocator.keep_freed_memory.__wrapped__() is False
+    monkeypatch.setattr(factory.ctypes, "CDLL", lambda _: object())
+    assert factory.keep_freed_memory.__wrapped__() is False
 
 
 def test_where_there_is_no_c_library_nothing_happens(monkeypatch):
     def none(_):
         raise TypeError("CDLL(None) on Windows")
 
-    monkeypatch.setattr(allocator.ctypes, "CDLL", none)
-    assert allocator.keep_freed_memory.__wrapped__() is False
+    monkeypatch.setattr(factory.ctypes, "CDLL", none)
+    assert factory.keep_freed_memory.__wrapped__() is False
