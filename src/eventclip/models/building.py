@@ -78,9 +78,12 @@ def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[
     encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
     text_features = encode_classes(encoder, class_names, list(cfg.classifier.prompts))
     make_adapter = build(cfg.adapter, "adapter")
+    given: dict[str, Any] = {"text_features": text_features, "logit_scale": encoder.logit_scale}
+    if getattr(getattr(make_adapter, "func", None), "before_projection", False):
+        given["projection"] = encoder.take_projection()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
-        adapter = call_partial(make_adapter, "adapter", text_features=text_features, logit_scale=encoder.logit_scale)
+        adapter = call_partial(make_adapter, "adapter", **given)
     encoder.drop_text_tower()
     _tune(encoder, adapter, cfg)
     return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)

@@ -7,7 +7,7 @@ implementation are read here too, their names made ours. No Lightning, so that a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ CLASSIFIER, ALIGNMENT = "classifier", "alignment"
 
 
 def load_classifier(
-    path: str | Path, *, trust: bool = False, clip: Clip | None = None
+    path: str | Path, *, trust: bool = False, clip: Clip | None = None, classes: Sequence[str] | None = None
 ) -> tuple[EventClassifier, dict[str, Any]]:
     """Build a classifier as a checkpoint left it.
 
@@ -46,13 +46,15 @@ def load_classifier(
         trust: run code outside eventclip that it names, such as an adapter of one's own.
         clip: where its CLIP is now, if not where it was in training: "ViT-L-14/openai", or arguments of
             :func:`.load_clip` that differ, such as ``{"aligned": FILE}``. Another CLIP is refused.
+        classes: other names to choose from than those that it learned with, for adapters that know classes by their
+            text alone (``open_vocabulary``).
 
     Returns:
         The classifier, on the CPU and in evaluation mode, and the metadata, see :func:`read_checkpoint`.
 
     Raises:
-        UserError: no checkpoint, one that names code outside eventclip, another CLIP than it was trained on, or
-            tensors that do not fit.
+        UserError: no checkpoint, one that names code outside eventclip, another CLIP than it was trained on, other
+            classes for an adapter that cannot have them, or tensors that do not fit.
     """
     path = Path(path).expanduser()
     checkpoint = read_checkpoint(path, trust=trust)
@@ -68,7 +70,14 @@ def load_classifier(
             f"clip={{'aligned': FILE}} in Python"
         )
     with rebuilding(path):
-        classifier = build_classifier({name: config[name] for name in _OF_CLASSIFIER}, names)
+        classifier = build_classifier(
+            {name: config[name] for name in _OF_CLASSIFIER}, names if classes is None else classes
+        )
+    if classes is not None and not getattr(classifier.adapter, "open_vocabulary", False):
+        raise UserError(
+            f"{path} learned with {type(classifier.adapter).__name__}, to which its own classes alone mean anything: "
+            f"leave classes out, or train with adapter=prolip, after which any words can be given"
+        )
     check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
     load_learned(path, checkpoint, classifier)
     return classifier.eval(), metadata
