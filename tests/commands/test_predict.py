@@ -159,7 +159,8 @@ def test_real_recordings_pass_through_predict_and_show(run, shared, tmp_path):
     [
         (predict, MODEL, "recordings= is missing"),
         (predict, ("recordings=a.npy",), "give either classes="),
-        (predict, ("recordings=a.npy", "checkpoint=a.ckpt", "classes=[a]"), "give either classes="),
+        (predict, ("recordings=a.npy", "checkpoint=a.ckpt", "classes=[a,a]"), "classes names 'a' twice"),
+        (predict, ("recordings=a.npy", "checkpoint=a.ckpt", "classes=[a,b]"), "there is no checkpoint a.ckpt"),
         (predict, ("recordings=a.npy", "classes=[]"), "classes is an empty list"),
         (predict, ("recordings=a.npy", "clip=tiny", "classes=[a,a]"), "classes names 'a' twice"),
         (

@@ -60,7 +60,7 @@ class ProLIPAdapter(SupportAdapter):
         *,
         projection: tuple[Tensor, Tensor],
         weights: str = "support",
-        prior_weight: float = 0.1,
+        prior_weight: float = 0.003,
     ) -> None:
         super().__init__(text_features, logit_scale, weights=weights)
         self.prior_weight = positive(prior_weight, "prior_weight")
@@ -97,8 +97,8 @@ class ProLIPAdapter(SupportAdapter):
         return 1.4
 
     def candidates(self, support: Support) -> list[Values]:
-        """Two a decade, 3 to 0.003, the tightest first."""
-        return [{"prior_weight": 10.0 ** (power / 2)} for power in range(1, -6, -1)]
+        """Two a decade, 0.3 to 3e-4, the tightest first."""
+        return [{"prior_weight": 10.0 ** (power / 2)} for power in range(-1, -8, -1)]
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The projection."""
