@@ -97,8 +97,8 @@ class ProLIPAdapter(SupportAdapter):
         return 1.4
 
     def candidates(self, support: Support) -> list[Values]:
-        """Two a decade, 0.3 to 3e-4, the tightest first."""
-        return [{"prior_weight": 10.0 ** (power / 2)} for power in range(-1, -8, -1)]
+        """One a decade, 3 to 0.003, the tightest first."""
+        return [{"prior_weight": weight} for weight in (3.0, 0.3, 0.03, 0.003)]
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The projection."""
@@ -117,7 +117,7 @@ class ProLIPAdapter(SupportAdapter):
         for values in candidates:
             logits = support.passes.new_zeros(*support.share.shape, len(support.text))
             for fold, fit in enumerate(fits):
-                learned = {"learned": self.original + fit.at(values["prior_weight"], steps=30).float()}
+                learned = {"learned": self.original + fit.at(values["prior_weight"], steps=50).float()}
                 logits[folds == fold] = self.judge(learned, support.passes[folds == fold], support.text)
             yield logits
 
