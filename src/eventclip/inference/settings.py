@@ -51,7 +51,7 @@ def check_choices(settings: dict[str, Any]) -> None:
         for key, value in settings[section].items()
         if value is not None
     ]
-    own += ["prompts"] if settings["prompts"] is not None else []
+    own += [key for key in ("prompts", "prompts_file") if settings.get(key) is not None]
     if own:
         raise UserError(f"{own[0]} is what the checkpoint says itself: leave it out, or give classes in its place")
     if not Path(checkpoint).expanduser().is_file():
@@ -137,7 +137,8 @@ def build_model(settings: dict[str, Any]) -> EventCLIP:
     if settings.get("clip") is not None:
         common["clip"] = settings["clip"]
     if classes is not None:
-        return EventCLIP.zero_shot(classes, prompts=settings["prompts"], **_given(settings), **common)
+        own = {"prompts": settings["prompts"], "prompts_file": settings.get("prompts_file")}
+        return EventCLIP.zero_shot(classes, **own, **_given(settings), **common)
     return EventCLIP.from_checkpoint(
         checkpoint, other_sensors=settings["other_sensors"], trust=settings["trust"], **common
     )

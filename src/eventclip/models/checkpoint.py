@@ -19,6 +19,7 @@ from eventclip.errors import UserError, said
 from eventclip.models.building import build_classifier
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.factory import TINY, Clip, clip_options
+from eventclip.models.prompts import check_sentences
 from eventclip.models.torch_files import is_bad_tensor, load_tensors
 from eventclip.models.trust import refuse_foreign_code, refuse_foreign_name, refuse_what_is_not_plain
 
@@ -355,9 +356,12 @@ def _check_values(path: Path, metadata: dict[str, Any], kind: str) -> None:
 def _check_texts(path: Path, metadata: dict[str, Any]) -> None:
     """Refuse class names and prompts that are none."""
     names, prompts = metadata["class_names"], metadata["config"]["classifier"]["prompts"]
+    sentences = metadata["config"]["classifier"].get("prompts_file")
+    if sentences is not None:  # in a checkpoint these are what the file held
+        check_sentences(sentences, f"{path} is damaged: config.classifier.prompts_file in its metadata")
     for place, texts in (("class_names", names), ("config.classifier.prompts", prompts)):
         wrong = [text for text in texts if not isinstance(text, str) or not text.strip()]
-        if not texts or wrong:
+        if wrong or not (texts or (texts is prompts and sentences)):
             held = said(wrong[0]) if wrong else "nothing"
             raise UserError(f"{path} is damaged: {place} in its metadata holds {held}, expected one text or more")
 

@@ -27,7 +27,7 @@ from eventclip.datasets.split_files import (
 )
 from eventclip.errors import UserError
 from eventclip.files import check_out, held, write_json
-from eventclip.models.building import build_classifier, call_partial
+from eventclip.models.building import build_classifier, call_partial, with_sentences
 from eventclip.models.checkpoint import check_metadata, load_learned, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.plots.style import save_figure
@@ -130,6 +130,7 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     if path is not None and checkpoint is not None and checkpoint["eventclip"]["class_names"] != class_names:
         ours = {**checkpoint["eventclip"], "class_names": class_names}
         check_metadata(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
+    cfg = with_sentences(cfg, class_names)
     classifier = build_classifier(cfg, class_names)
     datamodule.connect(image_size=classifier.encoder.image_size)
     clip = classifier.encoder.describe()
