@@ -121,7 +121,7 @@ class GDAAdapter(SupportAdapter):
         alpha: float | None = None,
         prompt_features: PromptFeatures | None = None,
         prompt_weighting: str = "mean",
-        gamma: float = 30.0,
+        gamma: float = 1.0,
         prompt_samples: bool = False,
     ) -> None:
         super().__init__(text_features, logit_scale, weights=weights, prompt_features=prompt_features)

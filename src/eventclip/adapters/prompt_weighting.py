@@ -17,7 +17,7 @@ from eventclip.adapters.support import Support
 from eventclip.errors import UserError
 from eventclip.models.prompts import PromptFeatures
 
-_GAMMAS = (0.0, 10.0, 30.0, 100.0)
+_GAMMAS = (0.0, 1.0, 10.0, 100.0)
 
 
 class PromptWeighting:
