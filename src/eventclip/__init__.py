@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from eventclip.adapters.kernel import ProKeRAdapter, TipAdapter, TipAdapterF
     from eventclip.adapters.paper import IdentityAdapter, JointAdapter, TextAdapter, VisualAdapter
     from eventclip.adapters.probe import LinearProbeAdapter, LPPlusPlusAdapter, RandomProbeAdapter
+    from eventclip.adapters.projection import ProLIPAdapter
     from eventclip.adapters.residual import CLIPAdapter, TaskResAdapter
     from eventclip.datasets.dataset import RecordingDataset
     from eventclip.datasets.folder import FolderDataModule
@@ -64,6 +65,7 @@ __all__ = [  # noqa: RUF022  (in the order of use, as the documentation has them
     "RandomProbeAdapter",
     "LPPlusPlusAdapter",
     "ProKeRAdapter",
+    "ProLIPAdapter",
     "TipAdapter",
     "TipAdapterF",
     "TaskResAdapter",
@@ -98,6 +100,7 @@ _MODULES = {
     "eventclip.adapters.gaussian": ("PrototypeAdapter", "GDAAdapter"),
     "eventclip.adapters.probe": ("LinearProbeAdapter", "RandomProbeAdapter", "LPPlusPlusAdapter"),
     "eventclip.adapters.kernel": ("ProKeRAdapter", "TipAdapter", "TipAdapterF"),
+    "eventclip.adapters.projection": ("ProLIPAdapter",),
     "eventclip.adapters.residual": ("TaskResAdapter", "CLIPAdapter"),
     "eventclip.models.classifier": ("EventClassifier",),
     "eventclip.training.module": ("LitEventClassifier",),

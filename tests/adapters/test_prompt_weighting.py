@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from eventclip.adapters.gaussian import GDAAdapter
-from eventclip.adapters.prompt_weighting import guided, recording_weights
 from eventclip.adapters.probe import LinearProbeAdapter
+from eventclip.adapters.prompt_weighting import guided, recording_weights
 from eventclip.errors import UserError
 from eventclip.models.prompts import PromptFeatures
 
@@ -126,7 +126,7 @@ def test_a_class_of_one_prompt_keeps_its_text_and_its_means(drawn):
 
 
 def test_prompts_are_one_more_recording_moved_to_the_others(drawn):
-    prompts, features, valid, labels, tests = drawn
+    prompts, features, _, labels, tests = drawn
     ours = said(GDAAdapter, whole(prompts), drawn, weights="fixed", alpha=1.0, prompt_samples=True)
     means = F.normalize(features, dim=-1).squeeze(2).reshape(CLASSES, SHOTS * PASSES, WIDTH).mean(1)
     moved = prompts - prompts.mean(1).mean(0) + means.mean(0)
@@ -155,7 +155,7 @@ def test_cross_validation_sets_gamma_and_tells_it(drawn, kind):
 
 def test_what_cannot_be_meant_is_told():
     text = torch.eye(3, 8)
-    with pytest.raises(UserError, match="adapter.prompt_weighting must be mean or timo, got 'best'"):
+    with pytest.raises(UserError, match=r"adapter\.prompt_weighting must be mean or timo, got 'best'"):
         GDAAdapter(text, SCALE, prompt_weighting="best")
-    with pytest.raises(UserError, match="adapter.gamma must be a number of 0 or more, got -1"):
+    with pytest.raises(UserError, match=r"adapter\.gamma must be a number of 0 or more, got -1"):
         LinearProbeAdapter(text, SCALE, gamma=-1)

@@ -13,6 +13,7 @@ from eventclip.adapters.gaussian import GDAAdapter, PrototypeAdapter
 from eventclip.adapters.kernel import ProKeRAdapter, TipAdapter, TipAdapterF
 from eventclip.adapters.paper import IdentityAdapter
 from eventclip.adapters.probe import LinearProbeAdapter, LPPlusPlusAdapter, RandomProbeAdapter
+from eventclip.adapters.projection import ProLIPAdapter
 from eventclip.adapters.support import SupportAdapter, mean_features
 from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier
@@ -23,6 +24,9 @@ KINDS = {
     "gda": GDAAdapter,
     "proker": ProKeRAdapter,
     "linear_probe": LinearProbeAdapter,
+    "prolip": lambda text, *given, **options: ProLIPAdapter(
+        text, *given, projection=(torch.eye(text.shape[1]), torch.zeros(text.shape[1])), **options
+    ),
     "clap": lambda *given, **options: LinearProbeAdapter(*given, class_weights="clap", **options),
     "random_probe": RandomProbeAdapter,
     "lp++": lambda *given, **options: LPPlusPlusAdapter(*given, steps=60, **options),

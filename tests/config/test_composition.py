@@ -52,6 +52,8 @@ def check_targets(cfg: DictConfig) -> None:
         module, _, name = target.rpartition(".")
         accepted = inspect.signature(getattr(importlib.import_module(module), name)).parameters
         handed_over = grouped(options) if name.endswith("DataModule") else options
+        if name == "sample_few_shot":
+            handed_over = {key: value for key, value in options.items() if key != "classes"}  # the data module's
         assert set(handed_over) <= set(accepted), target
 
 

@@ -155,9 +155,10 @@ def test_a_class_without_sentences_is_named_with_what_is_close():
         find_sentences(SENTENCES, ["star", "mug", "zebra"], "prompts_file")
 
 
-def test_sentences_of_other_classes_are_left_out_with_a_warning(caplog):
+def test_sentences_of_other_classes_are_left_out_with_a_warning(caplog, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(SENTENCES))
     with caplog.at_level(logging.WARNING):
-        assert find_sentences(SENTENCES, ["STAR"], "prompts_file") == {"STAR": SENTENCES["star"]}
+        assert find_sentences(tmp_path / "a.json", ["STAR"], "prompts_file") == {"STAR": SENTENCES["star"]}
     assert "sentences of 1 other classes, such as anchor: left out" in caplog.text
 
 

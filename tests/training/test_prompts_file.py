@@ -1,6 +1,7 @@
 """Sentences of a class's own go from a file into the checkpoint, and from there to every command."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,41 @@ def test_a_checkpoint_needs_its_file_no_more(train, file, learnable_root, tmp_pa
     card = read_checkpoint(run / LAST)["eventclip"]["config"]["classifier"]["prompts_file"]
     assert card == SENTENCES
     assert evaluated(run / LAST, tmp_path / "again")["metrics"] == results(run)["metrics"]
-    recording = sorted((learnable_root / "testing/airplanes").glob("*.npy"))[0]
+    recording = min((learnable_root / "testing/airplanes").glob("*.npy"))
     classifier, _ = load_classifier(run / LAST)
     found = EventCLIP.from_checkpoint(run / LAST, device="cpu").classify(recording, sensor_hw=(60, 80))
     assert found.label in SENTENCES
     assert "prompt_features" not in "".join(classifier.learned_state_dict())
+
+
+def test_other_words_need_sentences_of_their_own(train, tmp_path):
+    run = train("adapter=clip_adapter", "trainer.max_epochs=1")
+    words = ["airplane", "cup"]
+    with pytest.raises(UserError, match="has none of 'cup': give prompts_file=FILE"):
+        EventCLIP.from_checkpoint(run / LAST, classes=words)
+    with pytest.raises(UserError, match="leave it out, or give classes as well"):
+        EventCLIP.from_checkpoint(run / LAST, prompts_file=SENTENCES)
+    for known in (words[:1], ["AIRPLANE", "face"]):
+        load_classifier(run / LAST, classes=known)
+    told = {"airplane": SENTENCES["airplane"], "cup": ["it holds tea"]}
+    classifier, _ = load_classifier(run / LAST, classes=words, prompts_file=told)
+    own, _ = load_classifier(run / LAST)
+    assert torch.allclose(classifier.adapter.text_features[0], own.adapter.text_features[1], atol=1e-6)
+    fitted = train("adapter=gda", folder="gda")
+    with pytest.raises(UserError, match="learned with GDAAdapter"):
+        load_classifier(fitted / LAST, classes=words)
+
+
+def test_classes_learned_and_tested_apart_are_both_kept(train, learnable_root, file, tmp_path):
+    root = shutil.copytree(learnable_root, tmp_path / "four")
+    for split in ("training", "validation", "testing"):
+        shutil.copytree(root / split / "airplanes", root / split / "anchor")
+    four = {**SENTENCES, "anchor": ["it holds a ship"]}
+    file.write_text(json.dumps(four))
+    run = train("adapter=clip_adapter", "trainer.max_epochs=1", "fewshot.classes=new", f"data.root={root}")
+    file.unlink()
+    assert read_checkpoint(run / LAST)["eventclip"]["config"]["classifier"]["prompts_file"] == four
+    assert evaluated(run / LAST, tmp_path / "again")["metrics"]
 
 
 def test_results_name_thousands_of_sentences_in_one_setting(train, file):

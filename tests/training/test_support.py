@@ -91,6 +91,27 @@ def test_every_adapter_trains_is_kept_and_used_alike(train, learnable_root, tmp_
     assert all(torch.equal(kept[name], value) for name, value in learned(run).items())
 
 
+@pytest.mark.parametrize("adapter", ["visual", "clip_adapter", "prolip"])
+def test_other_names_can_be_given_where_text_did_not_learn(train, learnable_root, adapter):
+    checkpoint = train(adapter) / LAST
+    paths = [str(path) for path in sorted((learnable_root / "testing").rglob("*.npy"))]
+    own = EventCLIP.from_checkpoint(checkpoint, device="cpu")
+    names = [*reversed(own.class_names), "zebra"]
+    other = EventCLIP.from_checkpoint(checkpoint, classes=names, device="cpu")
+    assert other.class_names == tuple(names)
+    for ours, theirs in zip(*(model.classify(paths, sensor_hw=(60, 80)) for model in (own, other)), strict=True):
+        known = theirs.probabilities[:-1] / theirs.probabilities[:-1].sum()
+        if len(ours.views) == 1:  # the mean over views of probabilities is not that of their ratios
+            np.testing.assert_allclose(known[::-1], ours.probabilities, rtol=1e-4)
+        assert theirs.probabilities[-1] > 0
+
+
+@pytest.mark.parametrize("adapter", ["text", "gda"])
+def test_other_names_are_refused_where_classes_were_learned(train, adapter):
+    with pytest.raises(UserError, match="to which its own classes alone mean anything: leave classes out, or train"):
+        load_classifier(train(adapter) / LAST, classes=["zebra", "panda"])
+
+
 @pytest.mark.parametrize("adapter", FITTED)
 def test_a_fit_that_was_killed_before_its_test_is_gone_on_with(train, monkeypatch, adapter):
     whole = train(adapter, folder="whole")

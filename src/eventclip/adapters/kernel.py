@@ -9,12 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from eventclip.adapters.choosing import Values, at_shots, folds_of, positive
+from eventclip.adapters.choosing import Values, folds_of, positive
 from eventclip.adapters.support import Samples, Support, SupportAdapter
 from eventclip.errors import UserError, whole
 from eventclip.rng import generator
 
-_REGULARIZATION = {1: 1.0, 5: 0.3, 20: 0.1}  # shots -> regularization of the kernel regression; on the demo's symbols
 _GAIN = 20.0  # logits that it may add
 _BATCH = 256
 
@@ -42,7 +41,7 @@ class ProKeRAdapter(SupportAdapter):
         weights: how beta, regularization and blend are set, "fixed", "support" or "validation", see
             :class:`SupportAdapter`.
         beta: with "fixed": sharpness of the kernel, above 0.
-        regularization: with "fixed": above 0; None loosens it from 1 for one shot to 0.1 for twenty.
+        regularization: with "fixed": above 0.
         blend: with "fixed": above 0; None takes as much as adds up to 20 logits, at most 1.
 
     Raises:
@@ -62,13 +61,13 @@ class ProKeRAdapter(SupportAdapter):
         logit_scale: float,
         *,
         weights: str = "support",
-        beta: float = 1.0,
-        regularization: float | None = None,
+        beta: float = 2.0,
+        regularization: float = 0.1,
         blend: float | None = None,
     ) -> None:
         super().__init__(text_features, logit_scale, weights=weights)
         self.beta = positive(beta, "beta")
-        self.regularization = None if regularization is None else positive(regularization, "regularization")
+        self.regularization = positive(regularization, "regularization")
         self.blend = min(1.0, _GAIN / self.logit_scale) if blend is None else positive(blend, "blend")
         classes, width = self.text_features.shape
         self.register_buffer("keys", torch.zeros(0, width))
@@ -76,9 +75,12 @@ class ProKeRAdapter(SupportAdapter):
         self.register_buffer("sharpness", torch.tensor(self.beta))
 
     def constants(self, support: Support) -> Values:
-        """As given, or from the shots."""
-        regularization = self.regularization or at_shots(support.mean_shots, _REGULARIZATION)
-        return {"beta": self.beta, "regularization": regularization, "blend": self.blend}
+        """As given."""
+        return {"beta": self.beta, "regularization": self.regularization, "blend": self.blend}
+
+    def constant_temperature(self, values: Values) -> float:
+        """1.3, whatever the shots: what training recordings that were left over of two data sets ask for."""
+        return 1.3
 
     def candidates(self, support: Support) -> list[Values]:
         """Wide and narrow kernels, from the authors' blends up to the textbook's."""

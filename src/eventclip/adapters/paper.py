@@ -7,7 +7,7 @@ persistent buffers are what a checkpoint keeps of it.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ class IdentityAdapter(nn.Module):
             far too sharp probabilities.
     """
 
+    open_vocabulary: ClassVar[bool] = True
+    """Whether other classes' text features can take the place of those that it learned with."""
     text_features: Tensor
 
     def __init__(self, text_features: Tensor, logit_scale: float, *, normalize_image_features: bool = True) -> None:
@@ -91,6 +93,8 @@ class TextAdapter(IdentityAdapter):
         >>> [name for name, _ in adapter.named_parameters()]
         ['text_features']
     """
+
+    open_vocabulary: ClassVar[bool] = False
 
     def __init__(self, text_features: Tensor, logit_scale: float) -> None:
         super().__init__(text_features, logit_scale)
@@ -165,6 +169,8 @@ class JointAdapter(VisualAdapter):
         >>> adapter.text_features.requires_grad
         True
     """
+
+    open_vocabulary: ClassVar[bool] = False
 
     def _hold_text(self, text_features: Tensor) -> None:
         self.text_features = nn.Parameter(text_features)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -75,6 +75,10 @@ class LinearProbeAdapter(SupportAdapter):
     def constants(self, support: Support) -> Values:
         """As given."""
         return {"prior_weight": self.prior_weight, **self.weighting.constants()}
+
+    def constant_temperature(self, values: Values) -> float:
+        """1.4, whatever the shots: what training recordings that were left over of two data sets ask for."""
+        return 1.4
 
     def candidates(self, support: Support) -> list[Values]:
         """Two a decade, 0.3 to 3e-4, the tightest first."""
@@ -161,6 +165,10 @@ class RandomProbeAdapter(LinearProbeAdapter):
         self, text_features: Tensor, logit_scale: float, *, weights: str = "support", prior_weight: float = 0.003
     ) -> None:
         super().__init__(text_features, logit_scale, weights=weights, prior_weight=prior_weight)
+
+    def constant_temperature(self, values: Values) -> float:
+        """1.2, found as that of the probe that is held to the text."""
+        return 1.2
 
     def prior(self, support: Support) -> Tensor:
         """Zero, (K, D)."""
@@ -267,24 +275,53 @@ def fit_linear(
     Returns:
         (K, D) the minimum.
     """
+    start = None if start is None else start - prior
+    curvature = (samples.features.T @ (samples.features * samples.share.unsqueeze(1))) / len(prior)
+    return prior + fit_outputs(
+        samples.features, samples.features @ prior.T, samples.errors, held, curvature, start, steps
+    )
+
+
+def fit_outputs(
+    features: Tensor,
+    offset: Tensor,
+    errors: Callable[[Tensor], tuple[Tensor, Tensor]],
+    held: Tensor,
+    curvature: Tensor,
+    start: Tensor | None = None,
+    steps: int = 500,
+) -> Tensor:
+    """Minimise loss(offset + X Mᵀ) + sum_o held_o / 2 |m_o|^2 over M by L-BFGS.
+
+    Args:
+        features: X (N, D).
+        offset: (N, O).
+        errors: outputs (N, O) -> the loss, and its gradient by them.
+        held: (O,), above 0.
+        curvature: (D, D) about how curved the loss is in M, the same for each output.
+        start: (O, D) where to begin; None begins at 0.
+        steps: at most.
+
+    Returns:
+        M (O, D).
+    """
     # Features of a tower share most of their length: in coordinates where the loss is about as curved in all
-    # directions, W = W_0 + Z L^-1, a few dozen steps do where thousands would not.
-    curvature = samples.features.T @ (samples.features * samples.share.unsqueeze(1)) / len(prior)
+    # directions, M = Z L^-1, a few dozen steps do where thousands would not.
+    curvature = curvature.clone()
     curvature.diagonal().add_(held.mean())
     factor = torch.linalg.cholesky(curvature)
-    features = torch.linalg.solve_triangular(factor, samples.features.T, upper=False).T.contiguous()
-    offset = samples.features @ prior.T
-    moved = torch.zeros_like(prior) if start is None else (start - prior) @ factor
+    whitened = torch.linalg.solve_triangular(factor, features.T, upper=False).T.contiguous()
+    moved = offset.new_zeros(offset.shape[1], features.shape[1]) if start is None else start @ factor
 
     def away() -> Tensor:
         distance: Tensor = torch.linalg.solve_triangular(factor, moved, upper=False, left=False)
         return distance
 
     def closure() -> float:
-        loss, errors = samples.errors(offset + features @ moved.T)
+        loss, gradient = errors(offset + whitened @ moved.T)
         distance = away()
         pull = torch.linalg.solve_triangular(factor.T, held.unsqueeze(1) * distance, upper=True, left=False)
-        moved.grad = errors.T @ features + pull
+        moved.grad = gradient.T @ whitened + pull
         return float(loss + 0.5 * (held * distance.square().sum(dim=1)).sum())
 
     optimizer = torch.optim.LBFGS(
@@ -297,4 +334,4 @@ def fit_linear(
         line_search_fn="strong_wolfe",
     )
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return prior + away()
+    return away()

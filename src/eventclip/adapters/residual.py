@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,6 +34,7 @@ class TaskResAdapter(IdentityAdapter):
         UserError: an option outside its range.
     """
 
+    open_vocabulary: ClassVar[bool] = False
     unit_text: Tensor
 
     def __init__(self, text_features: Tensor, logit_scale: float, *, alpha: float = 0.5) -> None:

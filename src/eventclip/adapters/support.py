@@ -176,6 +176,10 @@ class SupportAdapter(nn.Module):
         UserError: an option outside its range.
     """
 
+    before_projection: ClassVar[bool] = False
+    """Whether it takes what the tower's last projection does, and is given that projection, too."""
+    open_vocabulary: ClassVar[bool] = False
+    """Whether it can be given the text features of other classes once it was fitted."""
     solved: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers that hold the solution."""
     support_sized: ClassVar[tuple[str, ...]] = ()
@@ -290,6 +294,19 @@ class SupportAdapter(nn.Module):
     def check_size(self, support: Support) -> None:
         """Refuse a support that does not fit memory; here, any fits."""
 
+    @property
+    def width(self) -> int:
+        """D of the features that it takes."""
+        return self.text_features.shape[1]
+
+    def project(self, features: Tensor) -> Tensor:
+        """Raw features -> CLIP's image features; here they are that already."""
+        return features
+
+    def pool(self, features: Tensor, valid: Tensor) -> Tensor:
+        """What it sees of a recording: raw (..., V, D), (..., V) -> (..., D), of any length, zero without a view."""
+        return mean_features(features, valid)
+
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
         """View logits of raw view features: every valid view of a recording has those of its mean feature.
 
@@ -302,11 +319,10 @@ class SupportAdapter(nn.Module):
         """
         mask = valid.unsqueeze(-1)
         with torch.autocast(features.device.type, enabled=False):
-            unit = F.normalize(features.masked_fill(~mask, 0.0).float(), dim=-1)
-            zero_shot = self.logit_scale * unit @ self.text_features.T
-            mean = F.normalize(unit.sum(dim=1), dim=-1)
+            clean = features.masked_fill(~mask, 0.0).float()
+            zero_shot = self.logit_scale * F.normalize(self.project(clean), dim=-1) @ self.text_features.T
             solution = {name: getattr(self, name) for name in self.solved}
-            judged = self.judge(solution, mean, self.text_features) / self.temperature
+            judged = self.judge(solution, self.pool(clean, valid), self.text_features) / self.temperature
             logits = torch.where(self.is_fitted, judged.unsqueeze(1), zero_shot)
         return logits.masked_fill(~mask, 0.0)
 
@@ -373,7 +389,7 @@ class SupportAdapter(nn.Module):
 
     def gathered(self, features: Tensor, valid: Tensor, labels: Tensor, what: str) -> Support:
         """Check recordings, and put them into an order that does not depend on the one they came in."""
-        width, place = self.text_features.shape[1], self.text_features.device
+        width, place = self.width, self.text_features.device
         if (
             features.ndim != 4
             or 0 in features.shape[1:3]
@@ -396,7 +412,7 @@ class SupportAdapter(nn.Module):
                 f"labels of the {what} must be whole numbers from 0 to {classes - 1}, one for each text feature, got "
                 f"{labels.dtype} from {labels.min().item()} to {labels.max().item()}"
             )
-        passes = torch.stack([mean_features(features[:, p], valid[:, p]) for p in range(features.shape[1])], dim=1)
+        passes = torch.stack([self.pool(features[:, p], valid[:, p]) for p in range(features.shape[1])], dim=1)
         if not passes.isfinite().all():
             broken = int((~passes.flatten(1).isfinite().all(dim=1)).nonzero()[0])
             raise UserError(

@@ -332,6 +332,11 @@ class RandomProbeAdapter(SupportAdapter):
 
 
 @dataclass
+class ProLIPAdapter(RandomProbeAdapter):
+    """Of :class:`eventclip.adapters.projection.ProLIPAdapter`."""
+
+
+@dataclass
 class LinearProbeAdapter(RandomProbeAdapter):
     """Of :class:`eventclip.adapters.probe.LinearProbeAdapter`."""
 
@@ -371,6 +376,7 @@ class FewShot:
     sampling: Literal["seeded", "reference"]
     repeat: bool
     split_file: Path | None
+    classes: Literal["all", "base", "new"]
 
 
 @dataclass
@@ -510,6 +516,7 @@ TARGETS: dict[str, type] = {
     "eventclip.adapters.kernel.ProKeRAdapter": ProKeRAdapter,
     "eventclip.adapters.kernel.TipAdapter": TipAdapter,
     "eventclip.adapters.kernel.TipAdapterF": TipAdapterF,
+    "eventclip.adapters.projection.ProLIPAdapter": ProLIPAdapter,
     "eventclip.adapters.probe.LinearProbeAdapter": LinearProbeAdapter,
     "eventclip.adapters.probe.RandomProbeAdapter": RandomProbeAdapter,
     "eventclip.adapters.probe.LPPlusPlusAdapter": LPPlusPlusAdapter,

@@ -149,11 +149,8 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
         self.training_views, self.evaluation_views = views_of(views.training_views), views_of(views.evaluation_views)
         self.resize_mode = views.resize_mode
         sampling = sampling or Sampling()
-        self.few_shot, self.selection, self.split_fraction = (
-            sampling.few_shot,
-            sampling.selection,
-            sampling.split_fraction,
-        )
+        self.few_shot, self.selection = sampling.few_shot, sampling.selection
+        self.split_fraction, self.half = sampling.split_fraction, sampling.half
         self.splits, self.variant = dict(splits or {}), self._variant(variant)
         classes = read_class_list(str(classes)) if isinstance(classes, str | Path) else classes
         self.classes = None if classes is None else names_given(classes, "data.classes")

@@ -17,6 +17,7 @@ from eventclip.rng import generator
 
 Positions = NDArray[np.int64]
 SAMPLINGS = ("seeded", "reference")
+HALVES = ("all", "base", "new")
 
 
 FewShot = Callable[[Recordings], Recordings]
@@ -32,6 +33,8 @@ class Sampling:
             all of it.
         selection: what validation looks at: "validation", "test", or None for no validation at all.
         split_fraction: fraction of each class split off where a split has no folder of its own, in (0, 1).
+        half: "all"; "base", the first half of them in their order, the larger one where they are odd; or "new", for
+            which those are learned from and the others are tested on (base-to-new, CoCoOp, arXiv 2203.05557).
 
     Raises:
         UserError: an option outside its range.
@@ -40,10 +43,13 @@ class Sampling:
     few_shot: FewShot | None = None
     selection: str | None = None
     split_fraction: float = 0.2
+    half: str = "all"
 
     def __post_init__(self) -> None:
         if self.selection not in (None, "validation", "test"):
             raise UserError(f"selection must look at 'validation', 'test' or nothing (null), got {self.selection!r}")
+        if self.half not in HALVES:
+            raise UserError(f"fewshot.classes must be one of {', '.join(HALVES)}, got {self.half!r}")
         if not 0.0 < self.split_fraction < 1.0:
             raise UserError(f"data.split_fraction must lie between 0 and 1, got {self.split_fraction}")
 

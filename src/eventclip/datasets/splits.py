@@ -47,6 +47,7 @@ class RecordingSplits:
     few_shot: FewShot | None
     selection: str | None
     split_fraction: float
+    half: str
     tested: str
     on_bad_recording: str
     num_workers: int
@@ -82,8 +83,26 @@ class RecordingSplits:
     def split(self, split: str) -> Recordings:
         """All recordings of a split, listed once."""
         if split not in self._listed:
-            self._listed[split] = self.list_split(split) if split in self.own_splits else self._split_off()
+            listed = self.list_split(split) if split in self.own_splits else self._split_off()
+            if self.half != "all" and split in self.own_splits:
+                base, new = self._halves
+                wanted = new if self.half == "new" and split == "test" else base
+                self._check_same(sorted(set(wanted) - set(listed.class_folders)))
+                listed = listed.of_classes(wanted)
+            self._listed[split] = listed
         return self._listed[split]
+
+    @cached_property
+    def _halves(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The classes in two halves, the first of which is the larger one where they are odd."""
+        everything = self.list_split("test").class_folders
+        if len(everything) < 4:
+            raise UserError(
+                f"fewshot.classes={self.half} needs two classes or more in each half, and {self.root} has "
+                f"{len(everything)} in all: give fewshot.classes=all"
+            )
+        middle = (len(everything) + 1) // 2
+        return everything[:middle], everything[middle:]
 
     def list_folder(
         self, folder: str, *, suffixes: Sequence[str] | None = None, root: Path | None = None
@@ -128,13 +147,25 @@ class RecordingSplits:
 
     @property
     def class_folders(self) -> tuple[str, ...]:
-        """Folder names of the classes; a class's place in them is its label."""
-        return self.split("test").class_folders
+        """Folder names of the classes that are learned; a class's place in them is its label."""
+        return self._halves[0] if self.half == "new" else self.split("test").class_folders
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes for prompts, in order of their labels."""
-        folders = self.class_folders
+        return self._names_of(self.class_folders)
+
+    @property
+    def tested_names(self) -> list[str]:
+        """The same of the classes that are tested: others where new ones are."""
+        return self._names_of(self.split(self.tested).class_folders)
+
+    def _names_of(self, wanted: Sequence[str]) -> list[str]:
+        folders = wanted if self.half == "all" else [folder for half in self._halves for folder in half]
+        names = dict(zip(folders, self._names_of_all(folders), strict=True))
+        return [names[folder] for folder in wanted]
+
+    def _names_of_all(self, folders: Sequence[str]) -> list[str]:
         given = self._class_names
         if given is None or isinstance(given, Mapping):
             chosen = {str(folder): name for folder, name in (given or {}).items()}  # YAML reads 7 as a number
@@ -214,11 +245,14 @@ class RecordingSplits:
         """The few-shot sample, whatever is split off."""
         everything = self.split("training")
         if everything.class_folders != self.class_folders:
-            odd = sorted(set(everything.class_folders) ^ set(self.class_folders))
+            self._check_same(sorted(set(everything.class_folders) ^ set(self.class_folders)))
+        return everything if self.few_shot is None else self.few_shot(everything)
+
+    def _check_same(self, odd: Sequence[str]) -> None:
+        if odd:
             raise UserError(
                 f"training and test of {self.root} differ in their class folders: {odd[0]!r} is in one of them only"
             )
-        return everything if self.few_shot is None else self.few_shot(everything)
 
     @property
     def _to_train(self) -> Recordings:

@@ -163,6 +163,8 @@ class EventCLIP:
         cls,
         path: str | Path,
         *,
+        classes: Sequence[str] | None = None,
+        prompts_file: str | Path | Sentences | None = None,
         clip: Clip | None = None,
         other_sensors: bool = False,
         trust: bool = False,
@@ -174,6 +176,9 @@ class EventCLIP:
 
         Args:
             path: the checkpoint, ``checkpoints/last.ckpt`` of a run's folder.
+            classes: other names to choose from than those that it learned with, as for :meth:`zero_shot`, where it
+                learned with an adapter that leaves the text as it is (prolip, visual, clip_adapter, identity).
+            prompts_file: with ``classes``, sentences of them, as for :meth:`zero_shot`.
             clip: where its CLIP is now, as for :meth:`zero_shot`, if not where it was in training; another CLIP is
                 refused.
             other_sensors: classify recordings of sensors it was not trained on, too.
@@ -186,10 +191,12 @@ class EventCLIP:
             UserError: no checkpoint of ours, or one that does not fit; told in a sentence.
         """
         path = Path(path).expanduser()
-        classifier, metadata = load_classifier(path, trust=trust, clip=clip)
+        names = None if classes is None else check_class_names(classes, "classes")
+        classifier, metadata = load_classifier(path, trust=trust, clip=clip, classes=names, prompts_file=prompts_file)
         with rebuilding(path):
             reader = _trained_reader(metadata["config"], classifier.encoder.image_size, other_sensors, reading)
-        return cls(classifier, metadata["class_names"], views=reader, device=device, batch_views=batch_views)
+        names = metadata["class_names"] if names is None else names
+        return cls(classifier, names, views=reader, device=device, batch_views=batch_views)
 
     def views(
         self, recording: Recording, *, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eventclip.adapters.support import SupportAdapter
 from eventclip.errors import UserError, whole
 from eventclip.features.encode import encode_in_batches
 from eventclip.inference.result import Classification, RecordingViews
@@ -85,6 +86,8 @@ class ViewBatches:
         if not batch:
             return []
         features = encode_in_batches(self.classifier.encoder, (torch.from_numpy(views.pixels) for views in batch))
+        if isinstance(self.classifier.adapter, SupportAdapter):  # what it learned of the tower itself is CLIP's, too
+            features = self.classifier.adapter.project(torch.from_numpy(features).to(self.device)).cpu().numpy()
         ends = np.cumsum([len(views) for views in batch])[:-1]
         return np.split(unit(features.astype(np.float32)), ends)
 

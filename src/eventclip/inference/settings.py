@@ -32,18 +32,19 @@ def check_choices(settings: dict[str, Any]) -> None:
         settings: of ``conf/classify.yaml``, plain values.
 
     Raises:
-        UserError: neither or both of checkpoint and classes, settings that do not go with them, classes that no prompt
-            can tell apart, a checkpoint that is not there, or a way to read files that there is not.
+        UserError: neither checkpoint nor classes, settings that do not go with them, classes that no prompt can tell
+            apart, a checkpoint that is not there, or a way to read files that there is not.
     """
     check_options(read_options(settings))
     checkpoint, classes = settings["checkpoint"], settings["classes"]
-    if (checkpoint is None) == (classes is None):
+    if checkpoint is None and classes is None:
         raise UserError("give either classes=[mug,scissors], the words to choose from, or checkpoint=FILE")
     if classes is not None:
+        check_class_names(classes, "classes")
+    if checkpoint is None:
         for key in ("other_sensors", "trust"):
             if settings[key]:
                 raise UserError(f"{key}=true is for checkpoints: with classes there is nothing it could mean")
-        check_class_names(classes, "classes")
         return
     own = [
         f"{section}.{key}"
@@ -51,9 +52,10 @@ def check_choices(settings: dict[str, Any]) -> None:
         for key, value in settings[section].items()
         if value is not None
     ]
-    own += [key for key in ("prompts", "prompts_file") if settings.get(key) is not None]
+    theirs = ["prompts", *(["prompts_file"] if classes is None else [])]  # other words have other sentences
+    own += [key for key in theirs if settings.get(key) is not None]
     if own:
-        raise UserError(f"{own[0]} is what the checkpoint says itself: leave it out, or give classes in its place")
+        raise UserError(f"{own[0]} is what the checkpoint says itself: leave it out, or give classes without it")
     if not Path(checkpoint).expanduser().is_file():
         raise UserError(
             f"there is no checkpoint {checkpoint}: give the path of a .ckpt file that eventclip.train wrote"
@@ -127,7 +129,7 @@ def build_model(settings: dict[str, Any]) -> EventCLIP:
     """Build the model that ``conf/classify.yaml`` describes, once resolved to plain values.
 
     Raises:
-        UserError: neither or both of checkpoint and classes, settings that do not go with them, or a wrong value.
+        UserError: neither checkpoint nor classes, settings that do not go with them, or a wrong value.
     """
     from eventclip.inference.api import EventCLIP
 
@@ -136,11 +138,12 @@ def build_model(settings: dict[str, Any]) -> EventCLIP:
     common = {"device": settings["device"], "batch_views": settings["batch_views"], "reading": read_options(settings)}
     if settings.get("clip") is not None:
         common["clip"] = settings["clip"]
-    if classes is not None:
-        own = {"prompts": settings["prompts"], "prompts_file": settings.get("prompts_file")}
-        return EventCLIP.zero_shot(classes, **own, **_given(settings), **common)
+    if settings.get("prompts_file") is not None:
+        common["prompts_file"] = settings["prompts_file"]
+    if checkpoint is None:
+        return EventCLIP.zero_shot(classes, prompts=settings["prompts"], **_given(settings), **common)
     return EventCLIP.from_checkpoint(
-        checkpoint, other_sensors=settings["other_sensors"], trust=settings["trust"], **common
+        checkpoint, classes=classes, other_sensors=settings["other_sensors"], trust=settings["trust"], **common
     )
 
 

@@ -83,6 +83,8 @@ def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[
     given: dict[str, Any] = {"text_features": prompts.mean(), "logit_scale": encoder.logit_scale}
     if "prompt_features" in inspect.signature(make_adapter).parameters:
         given["prompt_features"] = prompts
+    if getattr(getattr(make_adapter, "func", None), "before_projection", False):
+        given["projection"] = encoder.take_projection()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         adapter = call_partial(make_adapter, "adapter", **given)

@@ -7,7 +7,7 @@ implementation are read here too, their names made ours. No Lightning, so that a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eventclip.class_names import as_clip_reads
 from eventclip.errors import UserError, said
 from eventclip.models.building import build_classifier
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.factory import TINY, Clip, clip_options
-from eventclip.models.prompts import check_sentences
+from eventclip.models.prompts import Sentences, check_sentences, find_sentences
 from eventclip.models.torch_files import is_bad_tensor, load_tensors
 from eventclip.models.trust import refuse_foreign_code, refuse_foreign_name, refuse_what_is_not_plain
 
@@ -32,7 +33,12 @@ CLASSIFIER, ALIGNMENT = "classifier", "alignment"
 
 
 def load_classifier(
-    path: str | Path, *, trust: bool = False, clip: Clip | None = None
+    path: str | Path,
+    *,
+    trust: bool = False,
+    clip: Clip | None = None,
+    classes: Sequence[str] | None = None,
+    prompts_file: str | Path | Sentences | None = None,
 ) -> tuple[EventClassifier, dict[str, Any]]:
     """Build a classifier as a checkpoint left it.
 
@@ -47,13 +53,17 @@ def load_classifier(
         trust: run code outside eventclip that it names, such as an adapter of one's own.
         clip: where its CLIP is now, if not where it was in training: "ViT-L-14/openai", or arguments of
             :func:`.load_clip` that differ, such as ``{"aligned": FILE}``. Another CLIP is refused.
+        classes: other names to choose from than those that it learned with, for adapters that know classes by their
+            text alone (``open_vocabulary``).
+        prompts_file: with ``classes``: sentences of them, see :func:`.find_sentences`; needed where it learned with
+            such and has none of these classes.
 
     Returns:
         The classifier, on the CPU and in evaluation mode, and the metadata, see :func:`read_checkpoint`.
 
     Raises:
-        UserError: no checkpoint, one that names code outside eventclip, another CLIP than it was trained on, or
-            tensors that do not fit.
+        UserError: no checkpoint, one that names code outside eventclip, another CLIP than it was trained on, other
+            classes for an adapter that cannot have them, or whose sentences are missing, or tensors that do not fit.
     """
     path = Path(path).expanduser()
     checkpoint = read_checkpoint(path, trust=trust)
@@ -68,11 +78,40 @@ def load_classifier(
             f"with clip.aligned=FILE in evaluate and pseudo_label, +clip.aligned=FILE in predict, show and export, or "
             f"clip={{'aligned': FILE}} in Python"
         )
+    lacking = None
+    if classes is None and prompts_file is not None:
+        raise UserError("prompts_file is what the checkpoint says itself: leave it out, or give classes as well")
+    if classes is not None:
+        own, lacking = _sentences_of_others(config["classifier"].get("prompts_file"), classes, prompts_file)
+        config["classifier"] = {**config["classifier"], "prompts_file": own}
     with rebuilding(path):
-        classifier = build_classifier({name: config[name] for name in _OF_CLASSIFIER}, names)
+        classifier = build_classifier(
+            {name: config[name] for name in _OF_CLASSIFIER}, names if classes is None else classes
+        )
+    if classes is not None and not getattr(classifier.adapter, "open_vocabulary", False):
+        raise UserError(
+            f"{path} learned with {type(classifier.adapter).__name__}, to which its own classes alone mean anything: "
+            f"leave classes out, or train with adapter=prolip, after which any words can be given"
+        )
+    if lacking is not None:
+        raise UserError(
+            f"{path} learned with sentences of its classes and has none of {lacking!r}: give prompts_file=FILE with "
+            f"sentences of all classes that are given"
+        )
     check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
     load_learned(path, checkpoint, classifier)
     return classifier.eval(), metadata
+
+
+def _sentences_of_others(
+    own: Sentences | None, classes: Sequence[str], given: str | Path | Sentences | None
+) -> tuple[Sentences | None, str | None]:
+    """Sentences of classes that a checkpoint did not learn with, and the first class of which there are none."""
+    if given is not None or own is None:
+        return find_sentences(given, classes, "prompts_file"), None
+    known = {as_clip_reads(name): listed for name, listed in own.items()}
+    lacking = next((name for name in classes if as_clip_reads(name) not in known), None)
+    return (None, lacking) if lacking is not None else ({name: known[as_clip_reads(name)] for name in classes}, None)
 
 
 def load_learned(path: Path, checkpoint: dict[str, Any], classifier: EventClassifier) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
 from eventclip.errors import UserError
@@ -195,6 +196,48 @@ class ClipEncoder(nn.Module):
         """Free the text tower; nothing can be encoded as text afterwards."""
         self.text_tower, self._tokenizer = None, None
 
+    def take_projection(self) -> tuple[Tensor, Tensor]:
+        """Cut the image tower's last linear map off: features are from then on what it took, (…, H).
+
+        Returns:
+            Weight (H, D) and bias (D,), float32, with which they become the features they were before, h W + b.
+
+        Raises:
+            UserError: the tower has no such map, or none any more.
+        """
+        place = _projection_of(self.visual)
+        if place is None:
+            raise UserError(
+                f"the image tower of {self.describe()['arch']} has no last projection of its own that could learn: "
+                f"give adapter=best, which needs none"
+            )
+        holder, name = place
+        last = getattr(holder, name)
+        if isinstance(last, nn.Parameter):  # ViT
+            weight, bias = last, last.new_zeros(last.shape[1])
+            setattr(holder, name, None)
+        else:
+            weight, bias = last.weight.T, last.weight.new_zeros(len(last.weight)) if last.bias is None else last.bias
+            # A ResNet's attention takes the map for its own, so that one has to be there.
+            setattr(holder, name, _same(last) if isinstance(holder, AttentionPool2d) else nn.Identity())
+        self.width = len(weight)
+        return weight.detach().float().contiguous(), bias.detach().float()
+
+    def give_projection(self, weight: Tensor, bias: Tensor) -> None:
+        """Let a tower whose last linear map was cut off end in another: W (H, D) and b (D,)."""
+        visual, like = self.visual, next(self.visual.parameters())
+        if hasattr(visual, "proj"):
+            visual.proj = nn.Parameter(weight.to(like), requires_grad=False)
+        else:
+            last = nn.Linear(weight.shape[0], weight.shape[1], bias=bool(bias.any()))
+            last.load_state_dict({"weight": weight.T, **({"bias": bias} if bias.any() else {})})
+            last = last.requires_grad_(requires_grad=False).to(like)
+            if hasattr(visual, "attnpool"):
+                visual.attnpool.c_proj = last  # type: ignore[union-attr]
+            else:
+                visual.head.proj = last  # type: ignore[union-attr]
+        self.width = weight.shape[1]
+
     def describe_image_tower(self) -> dict[str, Any]:
         """Plain values that decide the features of given views: weights as they are now, not where they came from."""
         # Compiled kernels sum in another order: the last bits differ, and the rows of a cache shall be of one kind.
@@ -249,6 +292,26 @@ def check_precision(precision: str) -> None:
 
 def _listed(preprocess: Preprocess) -> dict[str, list[float]]:
     return {key: list(value) for key, value in asdict(preprocess).items() if key != "image_size"}
+
+
+def _projection_of(visual: nn.Module) -> tuple[nn.Module, str] | None:
+    """Where a tower has its last linear map; None where it has none."""
+    pool, head = getattr(visual, "attnpool", None), getattr(visual, "head", None)
+    if isinstance(getattr(visual, "proj", None), nn.Parameter):  # ViT
+        return visual, "proj"
+    if isinstance(pool, AttentionPool2d):  # ResNet
+        return pool, "c_proj"
+    if isinstance(head, nn.Sequential) and isinstance(getattr(head, "proj", None), nn.Linear):  # timm's
+        return head, "proj"
+    return None
+
+
+def _same(linear: nn.Linear) -> nn.Linear:
+    """A map that leaves what another takes as it is."""
+    same = nn.Linear(linear.in_features, linear.in_features)
+    nn.init.eye_(same.weight)
+    nn.init.zeros_(same.bias)
+    return same.requires_grad_(requires_grad=False).to(linear.weight)
 
 
 def _arrange(visual: nn.Module, *, compiled: bool) -> torch.memory_format:

@@ -73,9 +73,14 @@ def export(
         path = Path(checkpoint).expanduser()
         classifier, metadata = load_classifier(path, trust=trust, clip={**given, **_EXACT})
         merge_lora(classifier.encoder)
+        adapter: Any = classifier.adapter
+        merged = getattr(adapter, "before_projection", False)
+        if merged:
+            classifier.encoder.give_projection(adapter.learned, adapter.bias)
         visual = classifier.encoder.visual
         encoder = _loaded(clip_here(metadata["config"]["clip"], given))  # for its text tower, which the other dropped
-        left = f"; {type(classifier.adapter).__name__} of {path.name} is no part of it"
+        name = type(adapter).__name__
+        left = f"; with the projection of {name}" if merged else f"; {name} of {path.name} is no part of it"
     texts = {} if encoder.text_tower is None else encoder.text_tower.state_dict()
     state = texts | {f"visual.{name}": value for name, value in visual.state_dict().items()}
     configuration = {"model_cfg": _model_options(encoder), "preprocess_cfg": _preprocessing(encoder)}

@@ -161,7 +161,12 @@ def find_sentences(given: Any, class_names: Sequence[str], key: str) -> dict[str
     if given is None:
         return None
     if isinstance(given, str | Path):
-        return sentences_of(class_names, read_prompts_file(given), f"{key}={given}")
+        read = read_prompts_file(given)
+        wanted = {as_clip_reads(name) for name in class_names}
+        if unknown := [name for name in read if as_clip_reads(name) not in wanted]:
+            told = f"{len(unknown)} other classes, such as {said(unknown[0])}"
+            log.warning("%s=%s has sentences of %s: left out", key, given, told)
+        return sentences_of(class_names, read, f"{key}={given}")
     return sentences_of(class_names, check_sentences(given, key), key)
 
 
@@ -219,11 +224,12 @@ def check_sentences(content: Any, where: str) -> dict[str, list[str]]:
                 raise UserError(
                     f"{where} gives class {said(called)} {said(sentence)}, which is no sentence: leave it out"
                 )
+            told = f"{where} gives class {said(called)} {said(sentence)}"
             odd = next((mark for mark in ("{}", "${") if mark in sentence), None)
             if odd is not None:
                 raise UserError(
-                    f"{where} gives class {said(called)} {said(sentence)}, and {odd} means nothing in a whole sentence: "
-                    f"write the name itself, or give templates with classifier.prompts"
+                    f"{told}, and {odd} means nothing in a whole sentence: write the name itself, or give templates "
+                    f"with classifier.prompts"
                 )
         checked[called] = [sentence.strip() for sentence in listed]
     return checked
@@ -234,7 +240,7 @@ def sentences_of(class_names: Sequence[str], sentences: Sentences, where: str = 
 
     Args:
         class_names: K names.
-        sentences: of these classes and perhaps others, which are left out with a warning.
+        sentences: of these classes and perhaps others, which are left out.
         where: they were given, for messages.
 
     Raises:
@@ -249,12 +255,10 @@ def sentences_of(class_names: Sequence[str], sentences: Sentences, where: str = 
         close = [said(unused[read]) for read in difflib.get_close_matches(as_clip_reads(missing[0]), unused)]
         hint = f"its {' or '.join(close)} is close: call it as the class is" if close else "add a list of them"
         raise UserError(f"{where} has no sentences of class {missing[0]!r}{more}: {hint}")
-    if unknown := [name for name in sentences if as_clip_reads(name) not in wanted]:
-        log.warning("%s has sentences of %d other classes, such as %s: left out", where, len(unknown), said(unknown[0]))
     return {name: list(by_name[read]) for read, name in wanted.items()}
 
 
-class _PlainLoader(yaml.BaseLoader):  # type: ignore[misc]  (it comes without types)
+class _PlainLoader(yaml.BaseLoader):  # type: ignore[misc]
     """YAML whose every scalar is the text that it is; nothing in it builds, repeats or refers to anything."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

@@ -39,6 +39,7 @@ SHIPPED: Mapping[str, Mapping[str, bool]] = {
         "eventclip.adapters.probe.LinearProbeAdapter": True,
         "eventclip.adapters.probe.RandomProbeAdapter": True,
         "eventclip.adapters.probe.LPPlusPlusAdapter": True,
+        "eventclip.adapters.projection.ProLIPAdapter": True,
         "eventclip.adapters.residual.TaskResAdapter": True,
         "eventclip.adapters.residual.CLIPAdapter": True,
     },

@@ -18,6 +18,9 @@ ACCURACY = "test/top1_probabilities"
 SHOTS = "fewshot.shots"
 """The setting that the curve is drawn over."""
 
+CLASSES = "fewshot.classes"
+"""The setting that says which half of the classes is learned and tested; runs without it had all."""
+
 WEIGHTS = "adapter.weights"
 """The setting that says how a fitted adapter's free numbers are set."""
 
@@ -191,30 +194,38 @@ def _check_depth(value: Any, left: int = _DEEPEST) -> None:
 
 
 def mixtures(runs: Sequence[Run]) -> list[str]:
-    """Say in a sentence each why runs do not belong in one table; nothing where they do."""
-    class_lists = list(dict.fromkeys(run.class_names for run in runs))
-    position = _first_difference(class_lists)
+    """Say in a sentence each why runs do not belong in one table; nothing where they do.
+
+    Halves of the classes have test splits and class lists of their own, and stand side by side.
+    """
+    halves: dict[str, list[Run]] = {}
+    for run in runs:
+        halves.setdefault(str(run.settings.get(CLASSES, "all")), []).append(run)
+    reasons = [reason for half in halves.values() for reason in _unlike_tests(half)]
+    chosen = "weights chosen on the test split beside others"
+    return reasons + _unlike(runs, chosen, lambda run: ("" if run.selection == "test" else "not ") + "chosen there")
+
+
+def _unlike_tests(runs: Sequence[Run]) -> list[str]:
+    position = _first_difference(list(dict.fromkeys(run.class_names for run in runs)))
 
     def classes(run: Run) -> str:
         name = run.class_names[position : position + 1]
         return f"{len(run.class_names)}{f' with {name[0]!r} at {position}' if name else ''}"
 
-    kinds: dict[str, Callable[[Run], str]] = {
-        "different test splits": lambda run: f"sha256 {run.test_checksum[:8]}",
-        "different classes": classes,
-        "weights chosen on the test split beside others": lambda run: (
-            "chosen there" if run.selection == "test" else "not chosen there"
-        ),
-    }
-    reasons = []
-    for what, describe in kinds.items():
-        groups: dict[str, list[Run]] = {}
-        for run in runs:
-            groups.setdefault(describe(run), []).append(run)
-        if len(groups) > 1:
-            parts = "; ".join(f"{value} in {some_of(members)}" for value, members in groups.items())
-            reasons.append(f"the runs have {what}: {parts}")
-    return reasons
+    splits = _unlike(runs, "different test splits", lambda run: f"sha256 {run.test_checksum[:8]}")
+    return splits + _unlike(runs, "different classes", classes)
+
+
+def _unlike(runs: Sequence[Run], what: str, describe: Callable[[Run], str]) -> list[str]:
+    """A sentence where runs are described in several ways."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(describe(run), []).append(run)
+    if len(groups) < 2:
+        return []
+    parts = "; ".join(f"{value} in {some_of(members)}" for value, members in groups.items())
+    return [f"the runs have {what}: {parts}"]
 
 
 def _first_difference(lists: Sequence[Sequence[str]]) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eventclip.config import CONFIG_DIR
-from eventclip.reports.collect import ACCURACY, SHOTS, WEIGHTS, Run, some_of
+from eventclip.reports.collect import ACCURACY, CLASSES, SHOTS, WEIGHTS, Run, some_of
 from eventclip.tables import aligned
 
 METRICS = {
@@ -25,7 +25,13 @@ METRICS = {
     "test/calibration_error": "calibration error",
 }
 """Metric in ``results.json`` -> heading. Plain top-1 and top-5 are of the probabilities and so is the error."""
-_ALWAYS = ("clip.arch", "data.variant", "tuning.parts", SHOTS)  # shown wherever they differ, as is every _target_
+_ALWAYS = (
+    "clip.arch",
+    "data.variant",
+    "tuning.parts",
+    CLASSES,
+    SHOTS,
+)  # shown wherever they differ, as is every _target_
 _TARGET = "._target_"
 
 _NORMAL = 1.959963985
@@ -124,6 +130,7 @@ class Table:
 def make_table(runs: Sequence[Run], *, mixed: bool = False) -> Table:
     """Group runs by what differs between them and average each group over its seeds.
 
+    Where rows differ in learned (base) and new classes alone, a third one has the harmonic mean of both, by seed.
     A setting that follows from those already shown (the width of an adapter from the adapter) has no column. How the
     free numbers of fitted adapters were set always has one, and a note says where that is not as it was asked for.
     Runs of one group with the same seed are no independent runs: their mean counts as one value, and a note says so.
@@ -150,6 +157,7 @@ def make_table(runs: Sequence[Run], *, mixed: bool = False) -> Table:
         rows.append(row)
         notes += remarks
     rows.sort(key=lambda row: [_order(row.settings[column]) for column in columns])
+    rows = [one for row in rows for one in (row, *_harmonic(row, rows))]
     metrics = [metric for metric in METRICS if any(metric in row.estimates for row in rows)]
     return Table(columns, metrics, rows, notes)
 
@@ -262,6 +270,22 @@ def _row(settings: dict[str, Any], runs: list[Run]) -> tuple[Row, list[str]]:
     }
     estimates = {metric: estimate(list(of_seed.values())) for metric, of_seed in means.items()}
     return Row(settings, runs[0].settings.get(SHOTS), tuple(sorted(by_seed)), estimates, means[ACCURACY]), remarks
+
+
+def _harmonic(new: Row, rows: Sequence[Row]) -> list[Row]:
+    """Below a row of new classes: the harmonic mean of its accuracy and that of base classes, seed by seed."""
+    wanted = {**new.settings, CLASSES: "base"}
+    base = next((row for row in rows if row.settings == wanted), None) if new.settings.get(CLASSES) == "new" else None
+    pairs = (
+        {}
+        if base is None
+        else {seed: (base.by_seed[seed], new.by_seed[seed]) for seed in new.seeds if seed in base.by_seed}
+    )
+    means = {seed: 2 * b * n / (b + n) if b + n else 0.0 for seed, (b, n) in pairs.items()}
+    if not means:
+        return []
+    settings = {**new.settings, CLASSES: "harmonic mean"}
+    return [Row(settings, new.shots, tuple(means), {ACCURACY: estimate(list(means.values()))}, means)]
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -255,8 +255,13 @@ class PredictionTable(Callback):
     def __init__(self, class_names: Sequence[str], *, file: str, top: int = 5) -> None:
         if top < 1:
             raise UserError(f"callbacks.table.top must be 1 or more, got {top}")
-        self.class_names, self.file, self.top = list(class_names), Path(file), min(top, len(class_names))
+        self.class_names, self.file, self._most = list(class_names), Path(file), top
         self._rows: list[_Row] = []
+
+    @property
+    def top(self) -> int:
+        """How many classes are listed for each recording."""
+        return min(self._most, len(self.class_names))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an empty table."""

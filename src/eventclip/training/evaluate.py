@@ -59,7 +59,9 @@ def evaluate(cfg: DictConfig) -> None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     path = Path(cfg.checkpoint).expanduser()
     parts, checkpoint = load(cfg, path)
-    trainer = make_trainer(cfg, parts.metadata["class_names"])
+    if parts.datamodule.half == "new":
+        parts = parts.on_tested_classes(cfg)
+    trainer = make_trainer(cfg, parts.datamodule.tested_names)
     trainer.test(parts.lit, datamodule=parts.datamodule, verbose=False)
     selected = checkpoint["eventclip"]["config"]["selection"]["split"]
     further = {

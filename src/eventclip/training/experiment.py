@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,12 +27,12 @@ from eventclip.models.building import build, build_classifier, call_partial, wit
 from eventclip.models.checkpoint import make_metadata
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.training.callbacks import Diagnostics
+from eventclip.training.callbacks import Diagnostics, PredictionPictures, PredictionTable
 from eventclip.training.checkpoints import WholeFileIO
 from eventclip.training.module import LitEventClassifier
 from eventclip.training.requeue import leave_if_asked, slurm_environment
 from eventclip.training.resume import begin, flat_settings
-from eventclip.training.support import NO_PART, check_classes, check_fit, fit_support, learns, results_of_fit
+from eventclip.training.support import NO_PART, check_classes, check_fit, fit_support, learns, results_of_fit, take_over
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +46,25 @@ class Parts:
     lit: LitEventClassifier
     metadata: dict[str, Any]
 
+    def on_tested_classes(self, cfg: DictConfig) -> Parts:
+        """The same with what was learned, told the names of the classes that are tested."""
+        names = self.datamodule.tested_names
+        classifier = build_classifier(cfg, names)
+        take_over(self.classifier, classifier)
+        return replace(self, classifier=classifier, lit=_lit(cfg, classifier, len(names), self.metadata))
+
 
 def build_datamodule(cfg: DictConfig) -> EventDataModule:
     """Build the data set's module; its views get their size once CLIP is known."""
+    few_shot = {str(key): value for key, value in cfg.fewshot.items() if key != "classes"}
     datamodule: EventDataModule = build(
         cfg.data,
         "data",
         EventDataModule,
         arrange=grouped,
         renderer=build(cfg.frames, "frames"),
-        few_shot=build(cfg.fewshot, "fewshot"),
+        few_shot=build(OmegaConf.create(few_shot), "fewshot"),
+        half=cfg.fewshot.get("classes", "all"),  # checkpoints of 0.2 do not say
         selection=cfg.selection.split,
         seed=cfg.seed,
         cache=cfg.paths.cache,
@@ -96,8 +105,13 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
     if len(class_names) < 2:
         raise UserError(f"{datamodule.root} has one class, {class_names[0]!r}: give a data set of two or more")
-    cfg = with_sentences(cfg, class_names)
+    cfg = with_sentences(cfg, list(dict.fromkeys([*class_names, *datamodule.tested_names])))
     classifier = build_classifier(cfg, class_names)
+    if datamodule.half == "new" and not getattr(classifier.adapter, "open_vocabulary", False):
+        raise UserError(
+            f"fewshot.classes=new tests classes that were not learned, and to {type(classifier.adapter).__name__} its "
+            f"own alone mean anything: give adapter=prolip, visual, clip_adapter or identity, or fewshot.classes=base"
+        )
     fits = isinstance(classifier.adapter, SupportAdapter)
     cache = build_feature_cache(cfg, classifier.encoder, every_copy=fits)
     datamodule.connect(image_size=classifier.encoder.image_size, feature_cache=cache)
@@ -111,16 +125,19 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         data=data,
         version=eventclip.__version__,
     )
-    lit = LitEventClassifier(
+    return Parts(datamodule, classifier, _lit(cfg, classifier, len(class_names), metadata), metadata)
+
+
+def _lit(cfg: DictConfig, classifier: EventClassifier, classes: int, metadata: dict[str, Any]) -> LitEventClassifier:
+    return LitEventClassifier(
         classifier,
         build(cfg.optim, "optim"),
-        num_classes=len(class_names),
+        num_classes=classes,
         clip_factor=cfg.tuning.clip_factor,
         loss=cfg.classifier.loss,
         seed=cfg.seed,
         metadata=metadata,
     )
-    return Parts(datamodule, classifier, lit, metadata)
 
 
 def check_recordings(parts: Parts) -> None:
@@ -166,6 +183,9 @@ def run(cfg: DictConfig) -> float | None:
     chosen = None
     if best is not None and best.best_model_path:
         chosen, validation = best.best_model_path, best.best_model_score
+    if parts.datamodule.half == "new":
+        parts = parts.on_tested_classes(cfg)
+        name_classes(trainer, parts.datamodule.tested_names)
     trainer.test(parts.lit, datamodule=parts.datamodule, ckpt_path=chosen, verbose=False, weights_only=True)
     further = {
         "validation": None if validation is None else float(validation),
@@ -200,7 +220,7 @@ def write_results(cfg: DictConfig, parts: Parts, trainer: Trainer, further: dict
         "seed": cfg.seed,
         "settings": flat_settings(parts.metadata["config"], without=NO_PART if fitted else ()),
         "data": parts.metadata["data"],
-        "class_names": parts.metadata["class_names"],
+        "class_names": parts.datamodule.tested_names,
         "clip": parts.metadata["clip"],
         "versions": versions(),
     }
@@ -232,6 +252,13 @@ def make_trainer(cfg: DictConfig, class_names: list[str]) -> Trainer:
             "out, a run goes on by itself after Slurm's time limit"
         )
     return trainer
+
+
+def name_classes(trainer: Trainer, class_names: list[str]) -> None:
+    """Tell the callbacks that write classes down what the classes are from now on."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Diagnostics | PredictionPictures | PredictionTable):
+            callback.class_names = list(class_names)
 
 
 def _diagnostics(trainer: Trainer) -> dict[str, Any]:

@@ -86,20 +86,36 @@ class LitEventClassifier(LightningModule):
         return cast("Prediction", self.classifier(batch.get("views"), batch["valid"], features=batch.get("features")))
 
     def _update(self, stage: str, prediction: Prediction, labels: Tensor) -> None:
-        """Count a batch in the metrics of ``stage``; without a row, they only learn that they are asked for."""
-        for name, metric in cast("nn.ModuleDict", self.metrics[stage]).items():
-            if len(labels):
+        """Count a batch in the metrics of ``stage``, if it has a row."""
+        if len(labels):
+            for name, metric in cast("nn.ModuleDict", self.metrics[stage]).items():
                 scores = prediction.logits if name.endswith("logits") else prediction.probabilities
                 cast("Metric", metric).update(scores, labels)
-            self.log(f"{stage}/{name}", metric, batch_size=len(labels), on_step=False, on_epoch=True)
+
+    def _tell(self, stage: str) -> None:
+        """Log the metrics of ``stage``, once: what Lightning does for each call takes longer than a small adapter."""
+        for name, metric in cast("nn.ModuleDict", self.metrics[stage]).items():
+            self.log(f"{stage}/{name}", cast("Metric", metric), on_step=False, on_epoch=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Key what is random in the network itself: our dropout by sample; torch's, in another's adapter, by batch."""
         epoch, number = self.current_epoch, batch_idx * self.trainer.world_size + self.global_rank
-        torch.manual_seed(random_keys(self.seed, "dropout batch", epoch=epoch, indices=[number])[0])
+        _seed(random_keys(self.seed, "dropout batch", epoch=epoch, indices=[number])[0], self.device)
         if self.drops:
             keys = random_keys(self.seed, "dropout sample", epoch=epoch, indices=batch["index"].tolist())
             set_dropout_keys(self.classifier, torch.tensor(keys, device=self.device))
+
+    def on_train_epoch_end(self) -> None:
+        """Tell the epoch's accuracy."""
+        self._tell("fit")
+
+    def on_validation_epoch_end(self) -> None:
+        """Tell the accuracy."""
+        self._tell("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Tell the accuracy."""
+        self._tell("test")
 
     def on_train_end(self) -> None:
         """Leave a network that takes any batch."""
@@ -142,6 +158,13 @@ class LitEventClassifier(LightningModule):
         """Load what learned, all of it or an error, and give Lightning nothing more to load."""
         self.classifier.load_learned_state_dict(checkpoint["state_dict"])
         checkpoint["state_dict"] = {}
+
+
+def _seed(key: int, device: torch.device) -> None:
+    """Seed what torch draws with; torch.manual_seed looks at every kind of device there is, and takes long."""
+    torch.default_generator.manual_seed(key)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(key)
 
 
 def _metrics(num_classes: int, stage: str) -> nn.ModuleDict:

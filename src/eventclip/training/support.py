@@ -147,7 +147,7 @@ def fit_support(trainer: Trainer, lit: LitEventClassifier, datamodule: EventData
 
     Args:
         trainer: not yet used; tests the module next.
-        lit: whose adapter is fitted.
+        lit: whose adapter is fitted; where another module is tested, that takes what was fitted.
         datamodule: connected to a feature cache.
         resume: checkpoint of this very fit, or None.
 
@@ -156,9 +156,16 @@ def fit_support(trainer: Trainer, lit: LitEventClassifier, datamodule: EventData
     """
     if resume is not None:
         _take(resume, lit)
-    trainer.callbacks.append(_Fit(datamodule, resume))  # type: ignore[attr-defined]
+    trainer.callbacks.append(_Fit(lit, datamodule, resume))  # type: ignore[attr-defined]
     if datamodule.selection is not None:
         trainer.validate(lit, datamodule=datamodule, verbose=False)
+
+
+def take_over(learned: EventClassifier, other: EventClassifier) -> None:
+    """Give another classifier, of other classes perhaps, all that one has learned, and how it was fitted."""
+    other.load_learned_state_dict(learned.learned_state_dict())
+    if isinstance(learned.adapter, SupportAdapter) and isinstance(other.adapter, SupportAdapter):
+        other.adapter.fitted = learned.adapter.fitted
 
 
 def _take(path: Path, lit: LitEventClassifier) -> None:
@@ -176,21 +183,21 @@ def _take(path: Path, lit: LitEventClassifier) -> None:
 class _Fit(Callback):
     """Fit in the first process, once all are there and the tower is where it works; the others take its result."""
 
-    def __init__(self, datamodule: EventDataModule, resume: Path | None) -> None:
-        self.datamodule, self.resume = datamodule, resume
+    def __init__(self, lit: LitEventClassifier, datamodule: EventDataModule, resume: Path | None) -> None:
+        self.lit, self.datamodule, self.resume = lit, datamodule, resume
         self.done = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit before the validation, where there is one."""
         if not self.done:
             self.done = True
-            self._fit(trainer, cast("LitEventClassifier", pl_module))
+            self._fit(trainer, self.lit.to(trainer.strategy.root_device), cast("LitEventClassifier", pl_module))
 
     on_test_start = on_validation_start
 
     @torch.inference_mode(mode=False)
     @torch.enable_grad()
-    def _fit(self, trainer: Trainer, lit: LitEventClassifier) -> None:
+    def _fit(self, trainer: Trainer, lit: LitEventClassifier, tested: LitEventClassifier) -> None:
         adapter = cast("SupportAdapter", lit.classifier.adapter)
         # The first process decides: a file system may show its checkpoint to the others late.
         resume: Path | None = trainer.strategy.broadcast(self.resume)
@@ -204,6 +211,8 @@ class _Fit(Callback):
             if not trainer.is_global_zero:
                 lit.classifier.load_learned_state_dict(state)
                 adapter.fitted = told
+        if tested is not lit:
+            take_over(lit.classifier, tested.classifier)
         for last in (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)):
             if resume is None or resume.parent != last.folder:
                 last.write(trainer)
