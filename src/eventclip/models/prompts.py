@@ -165,7 +165,7 @@ def find_sentences(given: Any, class_names: Sequence[str], key: str) -> dict[str
         wanted = {as_clip_reads(name) for name in class_names}
         if unknown := [name for name in read if as_clip_reads(name) not in wanted]:
             told = f"{len(unknown)} other classes, such as {said(unknown[0])}"
-            log.warning("%s=%s has sentences of %s: left out", key, given, told)
+            log.warning("%s of %s has sentences of %s: left out", key, given, told)
         return sentences_of(class_names, read, f"{key}={given}")
     return sentences_of(class_names, check_sentences(given, key), key)
 
