@@ -194,3 +194,29 @@ def test_a_mistake_ends_in_one_sentence(run, films, command, arguments, told):
     assert str(stopped.value).startswith("eventclip: ")
     assert told in str(stopped.value)
     assert "\n" not in str(stopped.value)
+
+
+def test_sentences_of_the_words_come_from_a_file(run, films, tmp_path, capsys):
+    sentences = {name: [f"the symbol {name}", "a photo of something"] for name in ("star", "anchor", "umbrella")}
+    (tmp_path / "own.json").write_text(json.dumps(sentences))
+    given = (f"recordings={films}", *MODEL, KNOWN, "out=p.csv")
+    run(predict, *given, f"prompts_file={tmp_path / 'own.json'}")
+    model = EventCLIP.zero_shot(list(sentences), clip="tiny", device="cpu", prompts_file=sentences)
+    table = rows(tmp_path / "here" / "p.csv")
+    for row in table:
+        assert float(row["probability"]) == pytest.approx(
+            model.classify(row["recording"], sensor_hw=SENSOR).probability, abs=2e-6
+        )
+    plain = EventCLIP.zero_shot(list(sentences), clip="tiny", device="cpu").classify(
+        table[0]["recording"], sensor_hw=SENSOR
+    )
+    assert float(table[0]["probability"]) != pytest.approx(plain.probability, abs=1e-5)
+
+
+def test_the_words_that_a_file_lacks_are_told(run, films, tmp_path, capsys):
+    (tmp_path / "own.json").write_text('{"star": ["the symbol star"], "anchors": ["a sketch of an anchor"]}')
+    with pytest.raises(SystemExit) as raised:
+        run(predict, f"recordings={films}", *MODEL, KNOWN, f"prompts_file={tmp_path / 'own.json'}")
+    error = f"{raised.value} {capsys.readouterr().err}"
+    assert "has no sentences of class 'anchor' and 1 more classes: its anchors is close" in error
+    assert "Traceback" not in error

@@ -93,6 +93,17 @@ def test_a_fitted_teacher_labels_as_it_was_tested(label, run_experiment, tmp_pat
     assert results(trained)["data"]["pseudo_labelled"] == 12
 
 
+def test_a_teachers_sentences_decide_and_are_one_value(label, tmp_path):
+    sentences = {"face": ["eyes and a nose"], "airplane": ["two wings"], "yin yang": ["two drops"]}
+    heads = []
+    for wings in ("two wings", "four wings"):
+        (tmp_path / "own.json").write_text(json.dumps({**sentences, "airplane": [wings]}))
+        heads.append(label(f"classifier.prompts_file={tmp_path / 'own.json'}").head["teacher"]["classifier"])
+    told = [head["prompts_file"] for head in heads]
+    assert told[0] != told[1]
+    assert [len(one) for one in told] == [16, 16]
+
+
 def test_another_threshold_scores_nothing_anew(label, tmp_path, monkeypatch):
     loose = label()
     monkeypatch.setattr("eventclip.training.scores._score", None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -10,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eventclip.adapters.choosing import Values, at_shots, positive
+from eventclip.adapters.prompt_weighting import PromptWeighting, guided, recording_weights
 from eventclip.adapters.support import Support, SupportAdapter, across_folds
+from eventclip.models.prompts import PromptFeatures
 
 _ALPHA = {1: 0.03, 2: 0.3, 4: 1.0}  # shots -> weight of the Gaussians; on the demo's symbols
 _NIL = 1e-9
@@ -92,6 +96,13 @@ class GDAAdapter(SupportAdapter):
         weights: how ``alpha`` is set, "fixed", "support" or "validation", see :class:`SupportAdapter`.
         alpha: with "fixed": weight of the Gaussians' logits beside the text's, above 0; None grows it with the
             recordings of a class, from 0.03 for one to 1 for four and more.
+        prompt_features: those of each class's prompts; None: ``text_features`` are all there are.
+        prompt_weighting: "mean"; or "timo" (Li et al., AAAI 2025), where a class has several prompts: its text feature
+            weighs them by how near they are to its recordings, and its mean weighs recordings by how near they are to
+            that text feature.
+        gamma: with "fixed" and "timo": sharpness of both softmaxes, 0 is the mean.
+        prompt_samples: whether a class's prompts are one more recording of it, in as many passes as there are prompts,
+            moved by what lies between the means of recordings and of text.
 
     Raises:
         UserError: an option outside its range.
@@ -102,16 +113,27 @@ class GDAAdapter(SupportAdapter):
     bias: Tensor
 
     def __init__(
-        self, text_features: Tensor, logit_scale: float, *, weights: str = "support", alpha: float | None = None
+        self,
+        text_features: Tensor,
+        logit_scale: float,
+        *,
+        weights: str = "support",
+        alpha: float | None = None,
+        prompt_features: PromptFeatures | None = None,
+        prompt_weighting: str = "mean",
+        gamma: float = 1.0,
+        prompt_samples: bool = False,
     ) -> None:
-        super().__init__(text_features, logit_scale, weights=weights)
+        super().__init__(text_features, logit_scale, weights=weights, prompt_features=prompt_features)
+        self.weighting = PromptWeighting(prompt_weighting, gamma, prompt_features)
+        self.prompt_samples = bool(prompt_samples)
         self.alpha = None if alpha is None else positive(alpha, "alpha")
         self.register_buffer("weight", torch.zeros_like(self.text_features))
         self.register_buffer("bias", torch.zeros(len(self.text_features)))
 
     def constants(self, support: Support) -> Values:
         """As given, or from the shots."""
-        return {"alpha": self.alpha or at_shots(support.mean_shots, _ALPHA)}
+        return {"alpha": self.alpha or at_shots(support.mean_shots, _ALPHA), **self.weighting.constants()}
 
     def constant_temperature(self, values: Values) -> float:
         """The more the Gaussians count, the more: they know nothing of how little they were fitted to."""
@@ -120,11 +142,13 @@ class GDAAdapter(SupportAdapter):
     def candidates(self, support: Support) -> list[Values]:
         """Four a decade about the constant for the shots; the largest leaves nothing of the text."""
         middle = at_shots(support.mean_shots, _ALPHA)
-        return [{"alpha": middle * 10.0 ** (power / 4)} for power in range(-6, 6)]
+        alphas = [middle * 10.0 ** (power / 4) for power in range(-6, 6)]
+        return [{"alpha": alpha, **own} for own in self.weighting.candidates() for alpha in alphas]
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The linear classifier that both parts make together."""
-        weight, bias = _gaussians(support)
+        support = guided(support, values.get("gamma", 0.0))
+        weight, bias = self._gaussians(support, values.get("gamma", 0.0))
         return {
             "weight": (self.logit_scale * support.text + values["alpha"] * weight).float(),
             "bias": (values["alpha"] * bias).float(),
@@ -138,21 +162,56 @@ class GDAAdapter(SupportAdapter):
         """By cross-validation; a fold has fewer shots, and takes as much less of its Gaussians as the constants do."""
         all_shots = at_shots(support.mean_shots, _ALPHA)
 
-        def judge(rest: Support, left: Support) -> Tensor:
-            weight, bias = _gaussians(rest)
-            logits = (left.passes.double() @ weight.T + bias).float()
-            return logits * (at_shots(rest.mean_shots, _ALPHA) / all_shots)
+        for gamma, own in itertools.groupby(candidates, key=lambda values: values.get("gamma", 0.0)):
 
-        gaussian = across_folds(support, judge)
-        zero_shot = self.logit_scale * support.passes @ support.text.T
-        for values in candidates:
-            yield zero_shot + values["alpha"] * gaussian
+            def judge(rest: Support, left: Support, gamma: float = gamma) -> Tensor:
+                weight, bias = self._gaussians(guided(rest, gamma), gamma)
+                logits = (left.passes.double() @ weight.T + bias).float()
+                return logits * (at_shots(rest.mean_shots, _ALPHA) / all_shots)
+
+            def read(rest: Support, left: Support, gamma: float = gamma) -> Tensor:
+                return self.logit_scale * left.passes @ guided(rest, gamma).text.T
+
+            gaussian = across_folds(support, judge)
+            plain = self.logit_scale * support.passes @ support.text.T
+            zero_shot = across_folds(support, read) if gamma else plain
+            for values in own:
+                yield zero_shot + values["alpha"] * gaussian
+
+    def _gaussians(self, support: Support, gamma: float) -> tuple[Tensor, Tensor]:
+        """Weight (K, D) and bias (K,) of the Gaussians alone, in double precision."""
+        features = support.means.double()
+        if gamma:
+            features = features * recording_weights(support, gamma).double().unsqueeze(1)
+        means = support.class_means(features)
+        if self.prompt_samples:
+            counts, support = support.counts.unsqueeze(1), _with_prompts(support, means)
+            own = support.means[-len(means) :].double()
+            means = (counts * means + own) / (counts + 1)
+        return gaussian_classifier(means, _shrunk_scatter(support, means) / len(support))
 
 
-def _gaussians(support: Support) -> tuple[Tensor, Tensor]:
-    """Weight (K, D) and bias (K,) of the Gaussians alone, in double precision."""
-    means = support.class_means(support.means.double())
-    return gaussian_classifier(means, _shrunk_scatter(support, means) / len(support))
+def _with_prompts(support: Support, means: Tensor) -> Support:
+    """The support and one more recording of each class, the last ones: its prompts, moved to where recordings lie."""
+    prompts = support.prompts
+    features = support.text.unsqueeze(1) if prompts is None else prompts.features
+    valid = torch.ones_like(features[..., 0], dtype=torch.bool) if prompts is None else prompts.valid
+    share = valid.to(support.share.dtype) / valid.sum(dim=1, keepdim=True)
+    centre = (features.masked_fill(~valid.unsqueeze(-1), 0.0) * share.unsqueeze(-1)).sum(dim=1).mean(dim=0)
+    moved = features + (means.mean(dim=0).to(features.dtype) - centre)
+    moved = moved.masked_fill(~valid.unsqueeze(-1), 0.0)
+    most = max(support.share.shape[1], share.shape[1])
+
+    def wide(rows: Tensor) -> Tensor:
+        lacking = most - rows.shape[1]
+        return torch.cat([rows, rows.new_zeros(len(rows), lacking, *rows.shape[2:])], dim=1)
+
+    return replace(
+        support,
+        passes=torch.cat([wide(support.passes), wide(moved)]),
+        share=torch.cat([wide(support.share), wide(share)]),
+        labels=torch.cat([support.labels, torch.arange(len(means), device=support.labels.device)]),
+    )
 
 
 def gaussian_classifier(means: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:

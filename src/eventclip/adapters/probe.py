@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from eventclip.adapters.choosing import Values, folds_of, positive
+from eventclip.adapters.prompt_weighting import PromptWeighting, guided
 from eventclip.adapters.support import FOLDS, Samples, Support, SupportAdapter
 from eventclip.errors import UserError, whole
+from eventclip.models.prompts import PromptFeatures
 
 _MOMENTUM = 0.9
 
@@ -37,6 +39,10 @@ class LinearProbeAdapter(SupportAdapter):
         prior_weight: with "fixed": above 0; recordings count for themselves, so that more of them loosen it.
         class_weights: "uniform"; or "clap", where a class is held the more the likelier zero-shot finds its own
             recordings, by their mean probability over that of all classes (Silva-Rodríguez et al., CVPR 2024).
+        prompt_features: those of each class's prompts; None: ``text_features`` are all there are.
+        prompt_weighting: "mean"; or "timo" (Li et al., AAAI 2025): the text feature of a class with several prompts
+            weighs them by how near they are to its recordings.
+        gamma: with "fixed" and "timo": sharpness of that softmax, 0 is the mean.
 
     Raises:
         UserError: an option outside its range.
@@ -54,8 +60,12 @@ class LinearProbeAdapter(SupportAdapter):
         weights: str = "support",
         prior_weight: float = 0.003,
         class_weights: str = "uniform",
+        prompt_features: PromptFeatures | None = None,
+        prompt_weighting: str = "mean",
+        gamma: float = 30.0,
     ) -> None:
-        super().__init__(text_features, logit_scale, weights=weights)
+        super().__init__(text_features, logit_scale, weights=weights, prompt_features=prompt_features)
+        self.weighting = PromptWeighting(prompt_weighting, gamma, prompt_features)
         if class_weights not in ("uniform", "clap"):
             raise UserError(f"adapter.class_weights must be uniform or clap, got {class_weights!r}")
         self.prior_weight = positive(prior_weight, "prior_weight")
@@ -64,7 +74,7 @@ class LinearProbeAdapter(SupportAdapter):
 
     def constants(self, support: Support) -> Values:
         """As given."""
-        return {"prior_weight": self.prior_weight}
+        return {"prior_weight": self.prior_weight, **self.weighting.constants()}
 
     def constant_temperature(self, values: Values) -> float:
         """1.4, whatever the shots: what training recordings that were left over of two data sets ask for."""
@@ -72,7 +82,8 @@ class LinearProbeAdapter(SupportAdapter):
 
     def candidates(self, support: Support) -> list[Values]:
         """Two a decade, 0.3 to 3e-4, the tightest first."""
-        return [{"prior_weight": 10.0 ** (power / 2)} for power in range(-1, -8, -1)]
+        weights = [10.0 ** (power / 2) for power in range(-1, -8, -1)]
+        return [{"prior_weight": weight, **own} for own in self.weighting.candidates() for weight in weights]
 
     def prior(self, support: Support) -> Tensor:
         """W_0 (K, D)."""
@@ -80,6 +91,7 @@ class LinearProbeAdapter(SupportAdapter):
 
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The classifier."""
+        support = guided(support, values.get("gamma", 0.0))
         return {"weight": self._fit(support, values["prior_weight"], torch.float64).float()}
 
     def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
@@ -103,7 +115,7 @@ class LinearProbeAdapter(SupportAdapter):
         for values in candidates:
             logits = support.passes.new_zeros(*support.share.shape, len(support.text))
             for fold in range(int(folds.max()) + 1):
-                rest = support.take(folds != fold).merged()
+                rest = guided(support.take(folds != fold).merged(), values.get("gamma", 0.0))
                 weights[fold] = self._fit(rest, values["prior_weight"], dtype, weights.get(fold), steps=steps)
                 logits[folds == fold] = support.passes[folds == fold] @ weights[fold].float().T
             yield logits

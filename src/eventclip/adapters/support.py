@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from eventclip.adapters.choosing import Values, check_weights, choose, folds_of
 from eventclip.errors import UserError
+from eventclip.models.prompts import PromptFeatures
 
 FOLDS = 5
 _SORTED_BY = 16  # coordinates
@@ -34,12 +35,14 @@ class Support:
         share: (n, P) weight of a pass, summing to 1 in each recording.
         labels: (n,) int64.
         text: (K, D) unit text features.
+        prompts: those of each class's prompts; None where the class's one is all that is known.
     """
 
     passes: Tensor
     share: Tensor
     labels: Tensor
     text: Tensor
+    prompts: PromptFeatures | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,7 +100,8 @@ class Support:
         numbers = torch.full((len(self.text),), -1, dtype=torch.int64, device=classes.device)
         numbers[classes] = torch.arange(len(classes), device=classes.device)
         kept = self.take(numbers[self.labels] >= 0)
-        return replace(kept, labels=numbers[kept.labels], text=self.text[classes])
+        prompts = None if self.prompts is None else self.prompts.of_classes(classes)
+        return replace(kept, labels=numbers[kept.labels], text=self.text[classes], prompts=prompts)
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class SupportAdapter(nn.Module):
         weights: how free weights are set: "fixed", by constants that saw no recording of this data set; "support", by
             leaving out recordings of the support, from two recordings a class on ("fixed" below); "validation", on
             the validation set that :meth:`fit_support` is given. All but "fixed" fit a temperature, too.
+        prompt_features: those of each class's prompts, for adapters that look at them one by one.
 
     Attributes:
         fitted: how it was fitted: "weights", which of the three was used in the end, and each free weight's value.
@@ -187,12 +192,20 @@ class SupportAdapter(nn.Module):
     is_fitted: Tensor
     temperature: Tensor
 
-    def __init__(self, text_features: Tensor, logit_scale: float, *, weights: str = "support") -> None:
+    def __init__(
+        self,
+        text_features: Tensor,
+        logit_scale: float,
+        *,
+        weights: str = "support",
+        prompt_features: PromptFeatures | None = None,
+    ) -> None:
         super().__init__()
         self.logit_scale = float(logit_scale)
         self.weights = check_weights(weights)
         self.fitted: dict[str, float | str] = {}
         unit = F.normalize(text_features.detach().float(), dim=-1)
+        self._prompts = prompt_features
         self.register_buffer("text_features", unit, persistent=False)
         self.register_buffer("is_fitted", torch.tensor(False))
         self.register_buffer("temperature", torch.tensor(1.0))
@@ -412,7 +425,8 @@ class SupportAdapter(nn.Module):
         keys = told.means[:, :_SORTED_BY].cpu().numpy()
         order = np.lexsort((*keys.T[::-1], told.labels.cpu().numpy()))
         ordered = told.take(torch.from_numpy(order))
-        return Support(ordered.passes.to(place), ordered.share.to(place), ordered.labels.to(place), told.text)
+        prompts = None if self._prompts is None else self._prompts.to(place)
+        return Support(ordered.passes.to(place), ordered.share.to(place), ordered.labels.to(place), told.text, prompts)
 
 
 def _check_classes(support: Support) -> None:

@@ -82,6 +82,7 @@ Name = Annotated[str, Text("a plain name, without / and no dot first", plain=Tru
 Path = Annotated[str, Text("a path", path=True)]
 ClassName = Annotated[str, Text("a class name")]
 Prompt = Annotated[str, Text("a prompt such as 'a photo of a {}'")]
+Sentence = Annotated[str, Text("a sentence such as 'a cup for hot drinks'")]
 Count = Annotated[int, Between(1, 2**31 - 1)]
 CountOrNone = Annotated[int, Between(0, 2**31 - 1)]
 Unlimited = Annotated[int, Between(-1, 2**31 - 1)]
@@ -294,6 +295,9 @@ class GDAAdapter(SupportAdapter):
     """Of :class:`eventclip.adapters.gaussian.GDAAdapter`."""
 
     alpha: Positive | None
+    prompt_weighting: Literal["mean", "timo"]
+    gamma: NotNegative
+    prompt_samples: bool
 
 
 @dataclass
@@ -337,6 +341,8 @@ class LinearProbeAdapter(RandomProbeAdapter):
     """Of :class:`eventclip.adapters.probe.LinearProbeAdapter`."""
 
     class_weights: Literal["uniform", "clap"]
+    prompt_weighting: Literal["mean", "timo"]
+    gamma: NotNegative
 
 
 @dataclass
@@ -602,6 +608,7 @@ class Classifier:
     """The group classifier."""
 
     prompts: list[Prompt]
+    prompts_file: Path | dict[str, list[Sentence]] | None
     pooling: Literal["mean", "sum", "max"]
     loss: Literal["logits", "probabilities"]
     residual: Fraction
@@ -756,6 +763,7 @@ class ClassifyConfig:
     drop_outside: bool
     time_unit: TimeUnit | None
     prompts: list[Prompt] | Prompt | None
+    prompts_file: Path | None
     frames: ClassifyFrames
     views: ClassifyViews
     other_sensors: bool

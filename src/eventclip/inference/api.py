@@ -28,7 +28,7 @@ from eventclip.models.checkpoint import load_classifier, rebuilding
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
 from eventclip.models.factory import Clip, clip_options, load_clip
-from eventclip.models.prompts import encode_classes
+from eventclip.models.prompts import Sentences, encode_classes, find_sentences
 from eventclip.parallel import map_ordered
 from eventclip.progress import tqdm
 from eventclip.views.transform import ViewTransform
@@ -97,6 +97,7 @@ class EventCLIP:
         *,
         clip: Clip = "ViT-L-14/openai",
         prompts: Sequence[str] | str | None = None,
+        prompts_file: str | Path | Sentences | None = None,
         events_per_frame: int | None = None,
         max_views: int = 10,
         resize_mode: str = "crop",
@@ -118,6 +119,8 @@ class EventCLIP:
                 `load_clip`, such as ``{"arch": "ViT-B-32", "pretrained": "/data/ViT-B-32.pt"}``.
             prompts: a sentence with ``{}`` where a class's name goes, or several that are averaged; None is the
                 paper's "a point cloud image of a {}" (for "tiny" the "a sketch image of a {}" it was trained on).
+            prompts_file: further prompts of each class, whole sentences: a JSON or YAML file of lists by class name, or
+                such a mapping.
             events_per_frame: N, events in each view; None chooses by the sensor's size, see
                 :func:`eventclip.events.frames.events_per_frame_for`.
             max_views: most views of a recording, evenly spread over it.
@@ -149,7 +152,8 @@ class EventCLIP:
             reading = replace(reading, time_unit=time_unit)
         check_options(reading)
         names = check_class_names(classes, "classes")
-        classifier = _zero_shot_classifier(names, clip, prompts)  # after wrong options were told
+        sentences = find_sentences(prompts_file, names, "prompts_file")
+        classifier = _zero_shot_classifier(names, clip, prompts, sentences)  # after wrong options were told
         views = replace(views, image_size=classifier.encoder.image_size)
         reader = RecordingReader(views, reading=reading)
         return cls(classifier, names, views=reader, device=device, batch_views=batch_views)
@@ -160,6 +164,7 @@ class EventCLIP:
         path: str | Path,
         *,
         classes: Sequence[str] | None = None,
+        prompts_file: str | Path | Sentences | None = None,
         clip: Clip | None = None,
         other_sensors: bool = False,
         trust: bool = False,
@@ -173,6 +178,7 @@ class EventCLIP:
             path: the checkpoint, ``checkpoints/last.ckpt`` of a run's folder.
             classes: other names to choose from than those that it learned with, as for :meth:`zero_shot`, where it
                 learned with an adapter that leaves the text as it is (prolip, visual, clip_adapter, identity).
+            prompts_file: with ``classes``, sentences of them, as for :meth:`zero_shot`.
             clip: where its CLIP is now, as for :meth:`zero_shot`, if not where it was in training; another CLIP is
                 refused.
             other_sensors: classify recordings of sensors it was not trained on, too.
@@ -186,7 +192,7 @@ class EventCLIP:
         """
         path = Path(path).expanduser()
         names = None if classes is None else check_class_names(classes, "classes")
-        classifier, metadata = load_classifier(path, trust=trust, clip=clip, classes=names)
+        classifier, metadata = load_classifier(path, trust=trust, clip=clip, classes=names, prompts_file=prompts_file)
         with rebuilding(path):
             reader = _trained_reader(metadata["config"], classifier.encoder.image_size, other_sensors, reading)
         names = metadata["class_names"] if names is None else names
@@ -410,7 +416,9 @@ def _is_one(recordings: Recording | Iterable[Recording]) -> TypeGuard[Recording]
     )
 
 
-def _zero_shot_classifier(names: list[str], clip: Clip, prompts: Sequence[str] | str | None) -> EventClassifier:
+def _zero_shot_classifier(
+    names: list[str], clip: Clip, prompts: Sequence[str] | str | None, sentences: Sentences | None
+) -> EventClassifier:
     """CLIP as it is, told the classes."""
     options = clip_options(clip)
     try:
@@ -420,7 +428,8 @@ def _zero_shot_classifier(names: list[str], clip: Clip, prompts: Sequence[str] |
     if prompts is None:
         tiny = options.get("config") == clip_options("tiny")["config"]
         prompts = TINY_PROMPT if tiny else PAPER_PROMPT
-    text_features = encode_classes(encoder, names, [prompts] if isinstance(prompts, str) else list(prompts))
+    templates = [prompts] if isinstance(prompts, str) else list(prompts)
+    text_features = encode_classes(encoder, names, templates, sentences)
     encoder.drop_text_tower()
     return EventClassifier(encoder, IdentityAdapter(text_features, encoder.logit_scale))
 

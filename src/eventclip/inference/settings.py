@@ -52,7 +52,8 @@ def check_choices(settings: dict[str, Any]) -> None:
         for key, value in settings[section].items()
         if value is not None
     ]
-    own += ["prompts"] if settings["prompts"] is not None else []
+    theirs = ["prompts", *(["prompts_file"] if classes is None else [])]  # other words have other sentences
+    own += [key for key in theirs if settings.get(key) is not None]
     if own:
         raise UserError(f"{own[0]} is what the checkpoint says itself: leave it out, or give classes without it")
     if not Path(checkpoint).expanduser().is_file():
@@ -137,6 +138,8 @@ def build_model(settings: dict[str, Any]) -> EventCLIP:
     common = {"device": settings["device"], "batch_views": settings["batch_views"], "reading": read_options(settings)}
     if settings.get("clip") is not None:
         common["clip"] = settings["clip"]
+    if settings.get("prompts_file") is not None:
+        common["prompts_file"] = settings["prompts_file"]
     if checkpoint is None:
         return EventCLIP.zero_shot(classes, prompts=settings["prompts"], **_given(settings), **common)
     return EventCLIP.from_checkpoint(

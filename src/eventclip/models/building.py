@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from eventclip.errors import UserError
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.models.prompts import encode_classes
+from eventclip.models.prompts import encode_prompts, find_sentences
 from eventclip.models.tuning import tune
 
 if TYPE_CHECKING:  # Hydra is for configurations alone; who builds a classifier from words needs none
@@ -75,10 +76,13 @@ def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[
     from omegaconf import DictConfig, OmegaConf
 
     cfg = config if isinstance(config, DictConfig) else OmegaConf.create(config)
+    sentences = with_sentences(cfg, class_names).classifier.get("prompts_file")
     encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
-    text_features = encode_classes(encoder, class_names, list(cfg.classifier.prompts))
+    prompts = encode_prompts(encoder, class_names, list(cfg.classifier.prompts), sentences)
     make_adapter = build(cfg.adapter, "adapter")
-    given: dict[str, Any] = {"text_features": text_features, "logit_scale": encoder.logit_scale}
+    given: dict[str, Any] = {"text_features": prompts.mean(), "logit_scale": encoder.logit_scale}
+    if "prompt_features" in inspect.signature(make_adapter).parameters:
+        given["prompt_features"] = prompts
     if getattr(getattr(make_adapter, "func", None), "before_projection", False):
         given["projection"] = encoder.take_projection()
     with torch.random.fork_rng(devices=[]):
@@ -87,6 +91,31 @@ def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[
     encoder.drop_text_tower()
     _tune(encoder, adapter, cfg)
     return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)
+
+
+def with_sentences(cfg: DictConfig, class_names: Sequence[str]) -> DictConfig:
+    """The configuration with the sentences themselves in place of the file ``classifier.prompts_file`` that holds them.
+
+    A checkpoint that carries it needs the file no more.
+
+    Args:
+        cfg: left as it is.
+        class_names: of these classes.
+
+    Raises:
+        UserError: as for :func:`.find_sentences`.
+    """
+    from omegaconf import OmegaConf, open_dict
+
+    given = cfg.classifier.get("prompts_file")
+    plain = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    sentences = find_sentences(plain, class_names, "classifier.prompts_file")
+    if sentences is None:
+        return cfg
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.classifier.prompts_file = sentences
+    return cfg
 
 
 def call_partial(make: Any, section: str, **given: Any) -> Any:

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eventclip.class_names import as_clip_reads
 from eventclip.errors import UserError, said
 from eventclip.models.building import build_classifier
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.factory import TINY, Clip, clip_options
+from eventclip.models.prompts import Sentences, check_sentences, find_sentences
 from eventclip.models.torch_files import is_bad_tensor, load_tensors
 from eventclip.models.trust import refuse_foreign_code, refuse_foreign_name, refuse_what_is_not_plain
 
@@ -31,7 +33,12 @@ CLASSIFIER, ALIGNMENT = "classifier", "alignment"
 
 
 def load_classifier(
-    path: str | Path, *, trust: bool = False, clip: Clip | None = None, classes: Sequence[str] | None = None
+    path: str | Path,
+    *,
+    trust: bool = False,
+    clip: Clip | None = None,
+    classes: Sequence[str] | None = None,
+    prompts_file: str | Path | Sentences | None = None,
 ) -> tuple[EventClassifier, dict[str, Any]]:
     """Build a classifier as a checkpoint left it.
 
@@ -48,13 +55,15 @@ def load_classifier(
             :func:`.load_clip` that differ, such as ``{"aligned": FILE}``. Another CLIP is refused.
         classes: other names to choose from than those that it learned with, for adapters that know classes by their
             text alone (``open_vocabulary``).
+        prompts_file: with ``classes``: sentences of them, see :func:`.find_sentences`; needed where it learned with
+            such and has none of these classes.
 
     Returns:
         The classifier, on the CPU and in evaluation mode, and the metadata, see :func:`read_checkpoint`.
 
     Raises:
         UserError: no checkpoint, one that names code outside eventclip, another CLIP than it was trained on, other
-            classes for an adapter that cannot have them, or tensors that do not fit.
+            classes for an adapter that cannot have them, or whose sentences are missing, or tensors that do not fit.
     """
     path = Path(path).expanduser()
     checkpoint = read_checkpoint(path, trust=trust)
@@ -69,6 +78,12 @@ def load_classifier(
             f"with clip.aligned=FILE in evaluate and pseudo_label, +clip.aligned=FILE in predict, show and export, or "
             f"clip={{'aligned': FILE}} in Python"
         )
+    lacking = None
+    if classes is None and prompts_file is not None:
+        raise UserError("prompts_file is what the checkpoint says itself: leave it out, or give classes as well")
+    if classes is not None:
+        own, lacking = _sentences_of_others(config["classifier"].get("prompts_file"), classes, prompts_file)
+        config["classifier"] = {**config["classifier"], "prompts_file": own}
     with rebuilding(path):
         classifier = build_classifier(
             {name: config[name] for name in _OF_CLASSIFIER}, names if classes is None else classes
@@ -78,9 +93,25 @@ def load_classifier(
             f"{path} learned with {type(classifier.adapter).__name__}, to which its own classes alone mean anything: "
             f"leave classes out, or train with adapter=prolip, after which any words can be given"
         )
+    if lacking is not None:
+        raise UserError(
+            f"{path} learned with sentences of its classes and has none of {lacking!r}: give prompts_file=FILE with "
+            f"sentences of all classes that are given"
+        )
     check_metadata(path, checkpoint, {"clip": classifier.encoder.describe(), "class_names": names})
     load_learned(path, checkpoint, classifier)
     return classifier.eval(), metadata
+
+
+def _sentences_of_others(
+    own: Sentences | None, classes: Sequence[str], given: str | Path | Sentences | None
+) -> tuple[Sentences | None, str | None]:
+    """Sentences of classes that a checkpoint did not learn with, and the first class of which there are none."""
+    if given is not None or own is None:
+        return find_sentences(given, classes, "prompts_file"), None
+    known = {as_clip_reads(name): listed for name, listed in own.items()}
+    lacking = next((name for name in classes if as_clip_reads(name) not in known), None)
+    return (None, lacking) if lacking is not None else ({name: known[as_clip_reads(name)] for name in classes}, None)
 
 
 def load_learned(path: Path, checkpoint: dict[str, Any], classifier: EventClassifier) -> None:
@@ -364,9 +395,12 @@ def _check_values(path: Path, metadata: dict[str, Any], kind: str) -> None:
 def _check_texts(path: Path, metadata: dict[str, Any]) -> None:
     """Refuse class names and prompts that are none."""
     names, prompts = metadata["class_names"], metadata["config"]["classifier"]["prompts"]
+    sentences = metadata["config"]["classifier"].get("prompts_file")
+    if sentences is not None:  # in a checkpoint these are what the file held
+        check_sentences(sentences, f"{path} is damaged: config.classifier.prompts_file in its metadata")
     for place, texts in (("class_names", names), ("config.classifier.prompts", prompts)):
         wrong = [text for text in texts if not isinstance(text, str) or not text.strip()]
-        if not texts or wrong:
+        if wrong or not (texts or (texts is prompts and sentences)):
             held = said(wrong[0]) if wrong else "nothing"
             raise UserError(f"{path} is damaged: {place} in its metadata holds {held}, expected one text or more")
 

@@ -23,7 +23,7 @@ from eventclip.datasets.datamodule import EventDataModule, grouped
 from eventclip.errors import UserError
 from eventclip.features.cache import FeatureCache
 from eventclip.files import write_json
-from eventclip.models.building import build, build_classifier, call_partial
+from eventclip.models.building import build, build_classifier, call_partial, with_sentences
 from eventclip.models.checkpoint import make_metadata
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
@@ -105,6 +105,7 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     class_names = datamodule.class_names  # a missing data set is told before gigabytes of CLIP are loaded
     if len(class_names) < 2:
         raise UserError(f"{datamodule.root} has one class, {class_names[0]!r}: give a data set of two or more")
+    cfg = with_sentences(cfg, list(dict.fromkeys([*class_names, *datamodule.tested_names])))
     classifier = build_classifier(cfg, class_names)
     if datamodule.half == "new" and not getattr(classifier.adapter, "open_vocabulary", False):
         raise UserError(

@@ -26,8 +26,8 @@ from eventclip.datasets.split_files import (
     write_split,
 )
 from eventclip.errors import UserError
-from eventclip.files import check_out, held, write_json
-from eventclip.models.building import build_classifier, call_partial
+from eventclip.files import check_out, fingerprint, held, write_json
+from eventclip.models.building import build_classifier, call_partial, with_sentences
 from eventclip.models.checkpoint import check_metadata, load_learned, read_checkpoint
 from eventclip.models.classifier import EventClassifier
 from eventclip.plots.style import save_figure
@@ -130,6 +130,7 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
     if path is not None and checkpoint is not None and checkpoint["eventclip"]["class_names"] != class_names:
         ours = {**checkpoint["eventclip"], "class_names": class_names}
         check_metadata(path, checkpoint, ours)  # before gigabytes of CLIP are loaded
+    cfg = with_sentences(cfg, class_names)
     classifier = build_classifier(cfg, class_names)
     datamodule.connect(image_size=classifier.encoder.image_size)
     clip = classifier.encoder.describe()
@@ -144,12 +145,15 @@ def make_teacher(cfg: DictConfig, datamodule: EventDataModule) -> Teacher:
             f"{cfg.adapter._target_.rsplit('.', 1)[-1]} has learned nothing yet and cannot teach: give checkpoint=, or "
             f"adapter=identity for zero-shot"
         )
+    told = cast("dict[str, Any]", OmegaConf.to_container(cfg.classifier, resolve=True))
+    if told.get("prompts_file") is not None:
+        told["prompts_file"] = fingerprint(told["prompts_file"])  # of the sentences, which may be thousands
     metadata = {
         "kind": "zero_shot" if path is None else "few_shot",
         "checkpoint": None if path is None else str(path),
         "clip": clip,
         "class_names": class_names,
-        "classifier": OmegaConf.to_container(cfg.classifier, resolve=True),
+        "classifier": told,
         "adapter": OmegaConf.to_container(cfg.adapter, resolve=True),
         "learned_sha256": _sha256(classifier.learned_state_dict()),
     }

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from eventclip.errors import UserError
-from eventclip.files import read_json, write_json
+from eventclip.files import fingerprint, read_json, write_json
 from eventclip.models.checkpoint import CLASSIFIER, check_metadata, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -141,6 +141,9 @@ def begin(
     return chosen, restarts
 
 
+_SENTENCES = "classifier.prompts_file"
+
+
 def _check_state(path: Path, checkpoint: dict[str, Any]) -> int:
     """The optimizer step of a checkpoint that holds the state of a training."""
     if "global_step" not in checkpoint:
@@ -161,6 +164,11 @@ def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any], with
         # What only one of them has may be new to a later version; of the trainer's, which are Lightning's, null is so.
         comparable = key.startswith("trainer.") or (key in there and key in here)
         if decides and comparable and there.get(key) != here.get(key):
+            if key == _SENTENCES:
+                raise UserError(
+                    f"{path} was trained with other sentences in {key} than this run has, which would change the "
+                    f"course of the training: give that file as it was, or resume=null for a fresh start"
+                )
             began, now = _typed(there.get(key)), _typed(here.get(key))
             plus = "" if key in here else "+"
             raise UserError(
@@ -172,7 +180,9 @@ def _check_course(path: Path, theirs: dict[str, Any], ours: dict[str, Any], with
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and plain values of a nested configuration."""
     for key, value in node.items():
-        if isinstance(value, Mapping):
+        if f"{prefix}{key}" == _SENTENCES and isinstance(value, Mapping):
+            yield _SENTENCES, fingerprint(value)  # thousands of sentences are one setting
+        elif isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
