@@ -35,6 +35,14 @@ def test_the_harmonic_mean_is_that_of_the_same_seeds(halves):
     assert "harmonic mean" in make_report([halves], by_shots=True).markdown
 
 
+def test_runs_that_say_nothing_of_halves_had_all_classes(write_run, tmp_path):
+    write_run("old", seed=0)
+    write_run("new", seed=1, settings={"fewshot.classes": "all"})
+    table = make_report([tmp_path]).table
+    assert len(table.rows) == 1
+    assert "fewshot.classes" not in table.columns
+
+
 def test_one_half_alone_has_none(write_run, tmp_path):
     for shots in (1, 5):
         write_run(f"{shots}", settings={"fewshot.classes": "base", "fewshot.shots": shots})

@@ -197,7 +197,7 @@ def _short(name: str, section: str) -> str:
 
 def _described(run: Run, *, mixed: bool) -> dict[str, Any]:
     """All that may tell a run from another but its seed."""
-    settings = {**run.settings, "clip.weights": run.clip_sha256[:12], "name": run.name}
+    settings = {CLASSES: "all", **run.settings, "clip.weights": run.clip_sha256[:12], "name": run.name}
     if run.fitted is not None:
         settings[WEIGHTS] = run.fitted
     if mixed:
