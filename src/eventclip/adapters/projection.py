@@ -48,7 +48,7 @@ class ProLIPAdapter(SupportAdapter):
     before_projection: ClassVar[bool] = True
     open_vocabulary: ClassVar[bool] = True
     solved: ClassVar[tuple[str, ...]] = ("learned",)
-    judged_by: ClassVar[int] = 512
+    judged_by: ClassVar[int] = 256
     original: Tensor
     bias: Tensor
     learned: Tensor
