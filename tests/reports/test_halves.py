@@ -37,10 +37,11 @@ def test_the_harmonic_mean_is_that_of_the_same_seeds(halves):
 
 def test_runs_that_say_nothing_of_halves_had_all_classes(write_run, tmp_path):
     write_run("old", seed=0)
-    write_run("new", seed=1, settings={"fewshot.classes": "all"})
+    write_run("new", seed=1, settings={"fewshot.classes": "all", "classifier.unheard_of": None})
     table = make_report([tmp_path]).table
     assert len(table.rows) == 1
     assert "fewshot.classes" not in table.columns
+    assert not any("unheard_of" in note for note in table.notes)
 
 
 def test_one_half_alone_has_none(write_run, tmp_path):

@@ -249,7 +249,9 @@ def _otherwise(runs: Sequence[Run]) -> list[str]:
 
 
 def _values(settings: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
-    return tuple(json.dumps(settings[key], sort_keys=True) if key in settings else "" for key in columns)
+    """Settings as texts; one that is null is as if it were not there, as in runs of a version that did not know it."""
+    found = [settings.get(key) for key in columns]
+    return tuple("" if value is None else json.dumps(value, sort_keys=True) for value in found)
 
 
 def _row(settings: dict[str, Any], runs: list[Run]) -> tuple[Row, list[str]]:
