@@ -55,3 +55,26 @@ def test_halves_of_unlike_data_are_still_refused(halves, write_run):
     write_run("other", seed=7, class_names=["cat", "dog"], data=data, settings={"fewshot.classes": "base"})
     with pytest.raises(UserError, match=r"the runs have different test splits: sha256 basebase in .*; sha256 other in"):
         make_report([halves])
+
+
+@pytest.mark.parametrize(("half", "names"), [("new", ["emu"] * 4), ("all", ["cat", "dog", "emu", "gnu"])])
+def test_halves_of_another_class_list_are_refused(write_run, tmp_path, half, names):
+    sides = {"base": ["cat", "dog"], "new": ["emu", "fox"], half: names}
+    for side, classes in sides.items():
+        data = {"checksums": {"test": side * 10}, "root": "/data"}
+        write_run(side, class_names=classes, data=data, settings={"fewshot.classes": side})
+    told = rf"the runs have halves of different classes: .*{len(names)} {half} in"
+    with pytest.raises(UserError, match=told):
+        make_report([tmp_path])
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_all_base_and_new_of_one_list_stand_together(write_run, tmp_path, odd):
+    names = ["cat", "dog", "emu", "fox", "gnu"][: 4 + odd]
+    for side, classes in {"all": names, "base": names[: 2 + odd], "new": names[2 + odd :]}.items():
+        data = {"checksums": {"test": side * 10}, "root": "/data"}
+        write_run(side, class_names=classes, data=data, settings={"fewshot.classes": side})
+    table = make_report([tmp_path]).table
+    assert list(rows(table)) == ["all", "base", "new", "harmonic mean"]
+    both = rows(table)["harmonic mean"].by_seed
+    assert both == pytest.approx({0: 0.5}), "two equal accuracies"

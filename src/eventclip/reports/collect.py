@@ -201,7 +201,7 @@ def mixtures(runs: Sequence[Run]) -> list[str]:
     halves: dict[str, list[Run]] = {}
     for run in runs:
         halves.setdefault(str(run.settings.get(CLASSES, "all")), []).append(run)
-    reasons = [reason for half in halves.values() for reason in _unlike_tests(half)]
+    reasons = [reason for half in halves.values() for reason in _unlike_tests(half)] or _unlike_halves(halves)
     chosen = "weights chosen on the test split beside others"
     return reasons + _unlike(runs, chosen, lambda run: ("" if run.selection == "test" else "not ") + "chosen there")
 
@@ -215,6 +215,19 @@ def _unlike_tests(runs: Sequence[Run]) -> list[str]:
 
     splits = _unlike(runs, "different test splits", lambda run: f"sha256 {run.test_checksum[:8]}")
     return splits + _unlike(runs, "different classes", classes)
+
+
+def _unlike_halves(halves: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Halves that cannot be of one class list, by their sizes and, where runs had all classes, by their names."""
+    base, new, everything = (halves[half][0].class_names if half in halves else () for half in ("base", "new", "all"))
+    fit = not (base and new) or len(base) - len(new) in (0, 1)
+    if everything:
+        middle = (len(everything) + 1) // 2
+        fit = base in ((), everything[:middle]) and new in ((), everything[middle:])
+    if fit:
+        return []
+    parts = "; ".join(f"{len(runs[0].class_names)} {half} in {some_of(runs)}" for half, runs in halves.items())
+    return [f"the runs have halves of different classes: {parts}"]
 
 
 def _unlike(runs: Sequence[Run], what: str, describe: Callable[[Run], str]) -> list[str]:
