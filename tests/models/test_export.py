@@ -11,6 +11,7 @@ from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import load_file
 
 from eventclip.adapters.paper import TextAdapter
+from eventclip.adapters.projection import ProLIPAdapter
 from eventclip.errors import UserError
 from eventclip.models import export as module
 from eventclip.models.alignment import aligned_state, write_alignment
@@ -161,6 +162,35 @@ def test_what_a_checkpoint_learned_is_merged(tmp_path, parts, targets, over_alig
     assert "TextAdapter of last.ckpt is no part of it" in lines[0]
     assert_plain_open_clip_has(tmp_path / "out", encoder)
     assert not any("parametrizations" in name for name in load_file(tmp_path / "out" / WEIGHTS))
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_the_projection_that_prolip_learned_is_merged(tmp_path, name):
+    options = small(tmp_path, name)
+    encoder = load_clip(**options)
+    text = encoder.encode_text(["a b", "a c"])
+    adapter = ProLIPAdapter(text, encoder.logit_scale, projection=encoder.take_projection())
+    with torch.no_grad():
+        adapter.learned.add_(0.05 * torch.randn(adapter.learned.shape, generator=torch.Generator().manual_seed(0)))
+    tuning = {"parts": "frozen", "lora_targets": "qkvo", "lora_rank": 2, "clip_factor": 0.1}
+    clip = {"_target_": "eventclip.models.factory.load_clip", "pretrained": None, **options}
+    target = {"_target_": "eventclip.adapters.projection.ProLIPAdapter", "_partial_": True}
+    metadata = make_metadata(
+        config={**CONFIG, "clip": clip, "tuning": tuning, "adapter": target},
+        class_names=["b", "c"],
+        clip=encoder.describe(),
+        data={"checksums": {}},
+        version="0",
+    )
+    metadata["fitted"] = {"weights": "fixed"}
+    state = EventClassifier(encoder, adapter).learned_state_dict()
+    torch.save({"state_dict": state, "eventclip": metadata}, tmp_path / "last.ckpt")
+    lines = export(tmp_path / "out", checkpoint=tmp_path / "last.ckpt")
+    assert "with the projection of ProLIPAdapter" in lines[0]
+    learned = load_clip(**options)
+    learned.take_projection()
+    learned.give_projection(adapter.learned, adapter.bias)
+    assert_plain_open_clip_has(tmp_path / "out", learned)
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):

@@ -46,6 +46,7 @@ class ProLIPAdapter(SupportAdapter):
     """
 
     before_projection: ClassVar[bool] = True
+    """It takes what the tower's last projection does; what it learned can be given back to a tower."""
     open_vocabulary: ClassVar[bool] = True
     solved: ClassVar[tuple[str, ...]] = ("learned",)
     judged_by: ClassVar[int] = 256

@@ -176,8 +176,6 @@ class SupportAdapter(nn.Module):
         UserError: an option outside its range.
     """
 
-    before_projection: ClassVar[bool] = False
-    """Whether it takes what the tower's last projection does, and is given that projection, too."""
     open_vocabulary: ClassVar[bool] = False
     """Whether it can be given the text features of other classes once it was fitted."""
     solved: ClassVar[tuple[str, ...]] = ()

@@ -81,9 +81,9 @@ def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[
     prompts = encode_prompts(encoder, class_names, list(cfg.classifier.prompts), sentences)
     make_adapter = build(cfg.adapter, "adapter")
     given: dict[str, Any] = {"text_features": prompts.mean(), "logit_scale": encoder.logit_scale}
-    if "prompt_features" in inspect.signature(make_adapter).parameters:
+    if _takes(make_adapter, "prompt_features"):
         given["prompt_features"] = prompts
-    if getattr(getattr(make_adapter, "func", None), "before_projection", False):
+    if _takes(make_adapter, "projection"):
         given["projection"] = encoder.take_projection()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
@@ -126,6 +126,12 @@ def call_partial(make: Any, section: str, **given: Any) -> Any:
         raise
     except Exception as error:
         raise UserError(f"{section} cannot be built: {' '.join(str(error).split())}") from error
+
+
+def _takes(make: Any, argument: str) -> bool:
+    """Whether the class behind a partial of the configuration asks for an argument."""
+    kind = getattr(make, "func", None)
+    return isinstance(kind, type) and argument in inspect.signature(kind).parameters
 
 
 def _tune(encoder: ClipEncoder, adapter: nn.Module, cfg: DictConfig) -> None:
