@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eventclip.adapters.paper import IdentityAdapter
 from eventclip.class_names import check_class_names
 from eventclip.errors import RecordingError, UserError
+from eventclip.events.array import check_sensor
 from eventclip.events.frames import FrameRenderer, views_per_recording
 from eventclip.events.windows import SlidingWindow, Window
 from eventclip.inference.batching import ViewBatches, unit
@@ -194,7 +195,7 @@ class EventCLIP:
         names = None if classes is None else check_class_names(classes, "classes")
         classifier, metadata = load_classifier(path, trust=trust, clip=clip, classes=names, prompts_file=prompts_file)
         with rebuilding(path):
-            reader = _trained_reader(metadata["config"], classifier.encoder.image_size, other_sensors, reading)
+            reader = _trained_reader(path, metadata["config"], classifier.encoder.image_size, other_sensors, reading)
         names = metadata["class_names"] if names is None else names
         return cls(classifier, names, views=reader, device=device, batch_views=batch_views)
 
@@ -435,7 +436,7 @@ def _zero_shot_classifier(
 
 
 def _trained_reader(
-    config: dict[str, Any], image_size: int, other_sensors: bool, reading: ReadOptions | None
+    path: Path, config: dict[str, Any], image_size: int, other_sensors: bool, reading: ReadOptions | None
 ) -> RecordingReader:
     """The views that a training was tested with."""
     from omegaconf import OmegaConf
@@ -449,12 +450,14 @@ def _trained_reader(
         resize_mode=views["resize_mode"],
     )
     trained = data.get("sensor_hw")
+    check_sensor(trained)
     return RecordingReader(
         partial(_always, transform),
         reading=reading,
         trained_hw=None if trained is None else (int(trained[0]), int(trained[1])),
         other_sensors=other_sensors,
         trained_unit=data.get("time_unit"),
+        checkpoint=path,
     )
 
 

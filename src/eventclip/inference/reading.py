@@ -98,6 +98,7 @@ class RecordingReader:
         other_sensors: let recordings of other sensors pass.
         trained_unit: unit of time in the tables that the model was trained on; it holds where ``reading`` leaves it
             open.
+        checkpoint: where the model was trained, for messages.
 
     Raises:
         UserError: an option outside its range.
@@ -111,11 +112,13 @@ class RecordingReader:
         trained_hw: tuple[int, int] | None = None,
         other_sensors: bool = False,
         trained_unit: str | None = None,
+        checkpoint: str | Path = "",
     ) -> None:
         self._transform_for, self.reading = transform_for, reading or ReadOptions()
         self._transforms: dict[tuple[int, int], ViewTransform] = {}  # one for each sensor that came so far
         check_options(self.reading)
         self.trained_hw, self.other_sensors, self.trained_unit = trained_hw, other_sensors, trained_unit
+        self.checkpoint = f"the checkpoint {checkpoint}".strip()
 
     def views(
         self, recording: Recording, sensor_hw: Sequence[int] | None = None, reading: ReadOptions | None = None
@@ -172,7 +175,7 @@ class RecordingReader:
         if self.trained_hw not in (None, stream.sensor_hw) and not self.other_sensors:
             (rows, columns), (trained_rows, trained_columns) = stream.sensor_hw, self.trained_hw
             raise RecordingError(
-                f"{name} comes from a sensor of {rows}x{columns} pixels and the checkpoint was trained on "
+                f"{name} comes from a sensor of {rows}x{columns} pixels and {self.checkpoint} was trained on "
                 f"{trained_rows}x{trained_columns}, where frames look different: give other_sensors=True to classify "
                 f"it all the same, or train on this sensor"
             )
