@@ -53,7 +53,7 @@ VALUES = (
         "'${oc.env:HOME}'",
         "'${nope}'",
         "???",
-        "/nowhere/x",
+        "/dev/null/x",  # a folder nobody can make, root included
     ),
 )
 _MANY = ("workers", "devices", "num_nodes")  # where a large number would be taken at its word

@@ -56,13 +56,14 @@ def refuse_other_kinds(path: Path) -> None:
         raise UserError(f"{path} {other}")
 
 
-def load_tensors(path: Path, what: str, *, checked: bool = False) -> Any:
+def load_tensors(path: Path, what: str, *, checked: bool = False, mapped: bool = False) -> Any:
     """Read a file that torch.save wrote; its tensors lie on the CPU.
 
     Args:
         path: the file.
         what: it is expected to be, for the message.
         checked: compare every byte with the checksums in the file, which torch itself does not do.
+        mapped: leave the tensors in the file until they are used.
 
     Raises:
         UserError: it is missing, damaged, holds more than tensors and plain values, or is another kind of file.
@@ -75,7 +76,7 @@ def load_tensors(path: Path, what: str, *, checked: bool = False) -> Any:
             _check_entries(path, checked=checked)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on kinds of files that are refused here anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch and zipfile raise many kinds, and a damaged pickle any
         raise unreadable(path, what, error) from error
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -18,6 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from eventclip.errors import UserError
 from eventclip.files import fingerprint, read_json, write_json
 from eventclip.models.checkpoint import CLASSIFIER, check_metadata, read_checkpoint
+from eventclip.models.torch_files import load_tensors
 
 log = logging.getLogger(__name__)
 
@@ -250,8 +250,8 @@ def _count_start(file: Path, *, afresh: bool) -> int:
 def _step(path: Path) -> float:
     """The optimizer step of a checkpoint, without reading its tensors."""
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except Exception:  # noqa: BLE001  (torch raises many kinds; whoever reads the file tells)
+        return int(load_tensors(path, "a checkpoint", mapped=True)["global_step"])
+    except (UserError, TypeError, KeyError, ValueError, OverflowError):  # whoever reads the file tells
         return float("inf")
 
 
