@@ -312,6 +312,25 @@ class Rows:
             return self._loaded[first:last]
         return self._mapped(int(self._block[row]))[first:last]
 
+    def filled(self, rows: NDArray[np.int64], most: int) -> NDArray[Any]:
+        """(n, most, ...) values of several rows, each filled up with zeros, in the store's precision.
+
+        Args:
+            rows: (n,) which.
+            most: values of the longest of them, or more.
+        """
+        counts, start = self.counts[rows], self._start[rows]
+        places, there = start[:, None] + np.arange(most), np.arange(most) < counts[:, None]
+        filled = np.zeros((len(rows), most, *self._blocks[0].shape[1:]), self._blocks[0].dtype)
+        if self._loaded is not None:
+            filled[there] = self._loaded[places[there]]
+            return filled
+        block = self._block[rows]
+        for index in np.unique(block):
+            own = there & (block == index)[:, None]
+            filled[own] = self._mapped(int(index))[places[own]]
+        return filled
+
     def _load(self, empty: NDArray[Any]) -> None:
         ends = np.cumsum(self.counts)
         loaded = np.empty((int(self.counts.sum()), *empty.shape[1:]), empty.dtype)

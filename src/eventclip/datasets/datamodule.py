@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from eventclip.datasets.dataset import RecordingDataset, Sample, collate
+from eventclip.datasets.dataset import Batch, RecordingDataset, Sample, collate
 from eventclip.datasets.packs import PackedFolders
 from eventclip.datasets.recordings import SPLITS, read_class_list
 from eventclip.datasets.resumable import ResumableDataModule
+from eventclip.datasets.samplers import EpochLoader
 from eventclip.datasets.sampling import Sampling
 from eventclip.datasets.sources import EventFiles, PackedFiles
 from eventclip.datasets.splits import RecordingSplits, names_given
@@ -23,6 +24,14 @@ from eventclip.events.frames import FrameRenderer, views_per_recording
 from eventclip.io.formats import ReadOptions
 from eventclip.views.augment import Augmentation
 from eventclip.views.transform import ViewTransform
+
+
+class Features(Protocol):
+    """Samples whose features are at hand."""
+
+    def epoch(self, epoch: int, max_views: int) -> Batch:
+        """All samples of an epoch as one batch, in order."""
+
 
 FeatureCache = Callable[[RecordingDataset], Dataset[Sample]]
 """Samples with views -> the same samples, asked for by the same keys, with "features" (v, D) in place of "views"."""
@@ -162,11 +171,17 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self.image_size, self.tested = 224, "test"
         self.feature_cache: FeatureCache | None = None
+        self.whole_epochs = False
         self._told = False
         self.listed_folders, self._listed, self._used, self._unreadable = {}, {}, {}, {}
 
     def connect(
-        self, *, image_size: int | None = None, feature_cache: FeatureCache | None = None, tested: str | None = None
+        self,
+        *,
+        image_size: int | None = None,
+        feature_cache: FeatureCache | None = None,
+        tested: str | None = None,
+        whole_epochs: bool | None = None,
     ) -> None:
         """Tell what is known only once CLIP is; each call changes what it gives.
 
@@ -175,6 +190,7 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
             feature_cache: makes of samples with views the same samples with features; without one, loaders hand views
                 out.
             tested: the split that the test stage looks at; "training" is all of it, not a few-shot sample.
+            whole_epochs: whether the training loader gives an epoch's features at once, in place of batches.
 
         Raises:
             UserError: a size or a split that there is not.
@@ -188,6 +204,8 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
             self._used.clear()
         if feature_cache is not None:
             self.feature_cache = feature_cache
+        if whole_epochs is not None:
+            self.whole_epochs = whole_epochs
 
     def setup(self, stage: str) -> None:
         """Let every process leave out what the first one does: reading may fail for one of them only."""
@@ -210,9 +228,13 @@ class EventDataModule(RecordingSplits, ResumableDataModule):
         dataset = self.dataset(stage)
         return (dataset, self.num_workers) if self.feature_cache is None else (self.feature_cache(dataset), 0)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> DataLoader[Sample] | EpochLoader:
         """Training batches, resumable between any two of them."""
         samples, workers = self._samples("fit")
+        if self.whole_epochs:
+            return EpochLoader(
+                partial(cast("Features", samples).epoch, max_views=self.training_views), self.training_batches()
+            )
         return self.training_loader(samples, partial(collate, max_views=self.training_views), workers=workers)
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:

@@ -54,11 +54,15 @@ class ResumableDataModule(LightningDataModule):
         epoch, steps = divmod(self.trainer.global_step, self.steps_per_epoch)
         return epoch, steps * self.trainer.accumulate_grad_batches
 
-    def training_loader(self, samples: Dataset[Sample], collate: Collate, *, workers: int) -> DataLoader[Sample]:
-        """Training batches, resumable between any two of them."""
-        batches = TrainingBatches(
+    def training_batches(self) -> TrainingBatches:
+        """The order of the samples of training."""
+        return TrainingBatches(
             self.training_size, self.batch_size, seed=self.seed, position=self.position, **self.ranks()
         )
+
+    def training_loader(self, samples: Dataset[Sample], collate: Collate, *, workers: int) -> DataLoader[Sample]:
+        """Training batches, resumable between any two of them."""
+        batches = self.training_batches()
         return ResumableLoader(
             samples, batches, collate=collate, num_workers=workers, pin_memory=torch.cuda.is_available()
         )

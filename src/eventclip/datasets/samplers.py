@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eventclip.datasets.dataset import Batch, Sample
@@ -119,7 +120,37 @@ class _Collate:
         return {**self.collate(samples), "share": share}
 
 
-class ResumableLoader(DataLoader[Sample]):
+class Resumable:
+    """What Lightning stores of a training loader with a checkpoint, and refuses to go on without.
+
+    Args:
+        batches: the order of the samples.
+    """
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self._batches = batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers that tell which order of which samples this run goes through, and where it stands."""
+        epoch, done = self._batches.position()
+        order = {"size": self._batches.size, "batch_size": self._batches.batch_size, "seed": self._batches.seed}
+        return {"epoch": epoch, "batches": done, **order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Check that the run that wrote ``state`` went through the same samples in the same order.
+
+        Raises:
+            UserError: it did not, so going on would be neither that run nor a new one.
+        """
+        for name, value in self.state_dict().items():
+            if name not in ("epoch", "batches") and state[name] != value:
+                raise UserError(
+                    f"the checkpoint was written with {name}={state[name]} in its training data and this run has "
+                    f"{name}={value}: go on with the same fewshot, data.batch_size and seed, or set resume=null"
+                )
+
+
+class ResumableLoader(Resumable, DataLoader[Sample]):
     """A training loader that Lightning stores with a checkpoint and that refuses to go on with other data.
 
     A batch has ``share``, how many of its recordings are this process's and how many all processes' together.
@@ -141,8 +172,9 @@ class ResumableLoader(DataLoader[Sample]):
         num_workers: int,
         pin_memory: bool,
     ) -> None:
-        self._batches = batches
-        super().__init__(
+        Resumable.__init__(self, batches)
+        DataLoader.__init__(
+            self,
             _Sharing(dataset),
             batch_sampler=batches,
             collate_fn=_Collate(collate),
@@ -152,24 +184,28 @@ class ResumableLoader(DataLoader[Sample]):
             worker_init_fn=heed_parent_only,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers that tell which order of which samples this run goes through, and where it stands."""
-        epoch, done = self._batches.position()
-        order = {"size": self._batches.size, "batch_size": self._batches.batch_size, "seed": self._batches.seed}
-        return {"epoch": epoch, "batches": done, **order}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Check that the run that wrote ``state`` went through the same samples in the same order.
+class EpochLoader(Resumable):
+    """A training loader that gives what is left of an epoch at once, for samples that are at hand; for one process.
 
-        Raises:
-            UserError: it did not, so going on would be neither that run nor a new one.
-        """
-        for name, value in self.state_dict().items():
-            if name not in ("epoch", "batches") and state[name] != value:
-                raise UserError(
-                    f"the checkpoint was written with {name}={state[name]} in its training data and this run has "
-                    f"{name}={value}: go on with the same fewshot, data.batch_size and seed, or set resume=null"
-                )
+    What it gives is a batch of all samples, in the data set's order, and with it ``batches``: the positions of the
+    samples of each batch that is to come, (b,) int64 each, in the order that :class:`ResumableLoader` has.
+
+    Args:
+        epoch: number of an epoch -> all its samples as one batch.
+        batches: their order.
+    """
+
+    def __init__(self, epoch: Callable[[int], Batch], batches: TrainingBatches) -> None:
+        super().__init__(batches)
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        keys = list(self._batches)
+        yield {**self._epoch(keys[0][0][0]), "batches": [torch.tensor([i for _, i in batch]) for batch in keys]}
 
 
 def heed_parent_only(_: int) -> None:

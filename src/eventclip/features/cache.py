@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eventclip.blocks import KEY, Keys, Rows, RowStore, row_key
-from eventclip.datasets.dataset import RecordingDataset, Sample
+from eventclip.datasets.dataset import Batch, RecordingDataset, Sample
 from eventclip.datasets.recordings import Recordings
 from eventclip.datasets.samplers import heed_parent_only
 from eventclip.errors import UserError
@@ -283,6 +283,19 @@ class FeatureDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.recordings)
+
+    def epoch(self, epoch: int, max_views: int) -> Batch:
+        """All samples of an epoch as one batch, in order, each filled up to ``max_views`` (see `datasets.dataset`)."""
+        rows = epoch % self.copies * len(self) + np.arange(len(self))
+        counts = self.rows.counts[rows]
+        if not 1 <= counts.min() <= counts.max() <= max_views:
+            raise ValueError(f"a recording needs 1 to {max_views} views, got {counts.min()} to {counts.max()}")
+        return {
+            "features": torch.from_numpy(self.rows.filled(rows, max_views).astype(np.float32, copy=False)),
+            "valid": torch.from_numpy(np.arange(max_views) < counts[:, None]),
+            "label": torch.from_numpy(np.asarray(self.recordings.labels, dtype=np.int64)),
+            "index": torch.arange(len(self)),
+        }
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, position = key

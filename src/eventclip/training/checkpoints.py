@@ -67,19 +67,27 @@ class LastCheckpoint(Checkpoint):
         if not trainer.is_last_batch:
             self._write_if_due(trainer)
 
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Write within an epoch that is trained on as a whole, where the step count asks for it."""
+        self._write_if_due(trainer)
+        self._flush(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last batch of an epoch if its step was due."""
         self._write_if_due(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Let the logs hold as much as the checkpoint: Lightning logs a step after the hooks that may save it."""
-        if self._flush_due:
-            flush(trainer.loggers)
-            self._flush_due = False
+        self._flush(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the end of training."""
         self.write(trainer)
+
+    def _flush(self, trainer: Trainer) -> None:
+        if self._flush_due:
+            flush(trainer.loggers)
+            self._flush_due = False
 
     def _write_if_due(self, trainer: Trainer) -> None:
         if trainer.global_step % self.every_n_steps == 0:

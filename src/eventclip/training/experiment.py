@@ -33,6 +33,7 @@ from eventclip.training.module import LitEventClassifier
 from eventclip.training.requeue import leave_if_asked, slurm_environment
 from eventclip.training.resume import begin, flat_settings
 from eventclip.training.support import NO_PART, check_classes, check_fit, fit_support, learns, results_of_fit, take_over
+from eventclip.training.whole_epochs import LitWholeEpochs, suits
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,12 @@ class Parts:
     classifier: EventClassifier
     lit: LitEventClassifier
     metadata: dict[str, Any]
+
+    def by_whole_epochs(self, cfg: DictConfig) -> Parts:
+        """The same, trained on an epoch of cached features at a time."""
+        self.datamodule.connect(whole_epochs=True)
+        classes = len(self.metadata["class_names"])
+        return replace(self, lit=_lit(cfg, self.classifier, classes, self.metadata, kind=LitWholeEpochs))
 
     def on_tested_classes(self, cfg: DictConfig) -> Parts:
         """The same with what was learned, told the names of the classes that are tested."""
@@ -128,8 +135,15 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     return Parts(datamodule, classifier, _lit(cfg, classifier, len(class_names), metadata), metadata)
 
 
-def _lit(cfg: DictConfig, classifier: EventClassifier, classes: int, metadata: dict[str, Any]) -> LitEventClassifier:
-    return LitEventClassifier(
+def _lit(
+    cfg: DictConfig,
+    classifier: EventClassifier,
+    classes: int,
+    metadata: dict[str, Any],
+    *,
+    kind: type[LitEventClassifier] = LitEventClassifier,
+) -> LitEventClassifier:
+    return kind(
         classifier,
         build(cfg.optim, "optim"),
         num_classes=classes,
@@ -177,6 +191,8 @@ def run(cfg: DictConfig) -> float | None:
     if fits:
         fit_support(trainer, parts.lit, parts.datamodule, resume)
     elif learns(parts.classifier):
+        if cfg.features and suits(trainer, parts.lit):
+            parts = parts.by_whole_epochs(cfg)
         trainer.fit(parts.lit, datamodule=parts.datamodule, ckpt_path=resume, weights_only=True)
     validation = trainer.callback_metrics.get("val/top1_probabilities")
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)

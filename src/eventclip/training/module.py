@@ -99,10 +99,18 @@ class LitEventClassifier(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Key what is random in the network itself: our dropout by sample; torch's, in another's adapter, by batch."""
-        epoch, number = self.current_epoch, batch_idx * self.trainer.world_size + self.global_rank
-        _seed(random_keys(self.seed, "dropout batch", epoch=epoch, indices=[number])[0], self.device)
+        self.key_randomness(batch_idx * self.trainer.world_size + self.global_rank, batch["index"])
+
+    def key_randomness(self, number: int, indices: Tensor) -> None:
+        """Key what is random in the network for the next batch of this epoch.
+
+        Args:
+            number: of the batch, counted over all processes.
+            indices: (B,) of its samples.
+        """
+        _seed(random_keys(self.seed, "dropout batch", epoch=self.current_epoch, indices=[number])[0], self.device)
         if self.drops:
-            keys = random_keys(self.seed, "dropout sample", epoch=epoch, indices=batch["index"].tolist())
+            keys = random_keys(self.seed, "dropout sample", epoch=self.current_epoch, indices=indices.tolist())
             set_dropout_keys(self.classifier, torch.tensor(keys, device=self.device))
 
     def on_train_epoch_end(self) -> None:

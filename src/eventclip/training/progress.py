@@ -41,8 +41,8 @@ class EpochLines(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count."""
-        self._count()
+        """Count; a batch that is an epoch has the batches of it."""
+        self._count(len(batch.get("batches", "1")))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that the epoch has a validation accuracy."""
@@ -93,9 +93,9 @@ class EpochLines(Callback):
     def _begin(self, trainer: Trainer, title: str, total: int | None) -> None:
         self._bar = tqdm(desc=title, total=total, unit="batches", disable=not trainer.is_global_zero)
 
-    def _count(self) -> None:
+    def _count(self, batches: int = 1) -> None:
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(batches)
 
     def _end(self) -> None:
         if self._bar is not None:

@@ -99,6 +99,11 @@ class Requeue(Checkpoint):
         if trainer.global_step != self._step and not trainer.is_last_batch:
             self._save_if_asked(trainer)
 
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Decide within an epoch that is trained on as a whole."""
+        self._save_if_asked(trainer)
+        self._leave_if_saved(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide for the last batch, after validation."""
         self._save_if_asked(trainer)

@@ -1,0 +1,184 @@
+"""Training on whole epochs of cached features is training batch by batch, to the last bit."""
+
+import csv
+import json
+import os
+import signal
+
+import pytest
+import torch
+from lightning import Callback
+
+from eventclip import cluster
+from eventclip.training import experiment, requeue
+
+CACHED = ("features=cached", "features.copies=2", "trainer.max_epochs=4")
+STEPS = 12  # 4 epochs of 9 recordings in batches of 4, 4 and 1
+JOINT = ("adapter=joint", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2")
+VISUAL = ("adapter=visual", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2")
+
+
+class Struck(Callback):
+    """Keep a checkpoint of every step, and send this process a signal after one of them."""
+
+    __module__ = "eventclip.training.callbacks"  # one of ours, which does not look at batches
+
+    def __init__(self, folder, at=-1):
+        self.folder, self.at = folder, at
+
+    def on_step_end(self, trainer):
+        trainer.save_checkpoint(f"{self.folder}/step_{trainer.global_step}.ckpt")
+        if trainer.global_step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.on_step_end(trainer)
+
+
+@pytest.fixture
+def by_batch(monkeypatch):
+    """Have the runs that are made within it train batch by batch."""
+
+    def within(run, *arguments, **named):
+        with monkeypatch.context() as patched:
+            patched.setattr(experiment, "suits", lambda trainer, lit: False)
+            return run(*arguments, **named)
+
+    return within
+
+
+@pytest.fixture
+def struck(tmp_path, monkeypatch):
+    """Overrides that add :class:`Struck`; signals are watched as a command does, and forgotten afterwards."""
+    monkeypatch.setattr("eventclip.training.callbacks.Struck", Struck, raising=False)
+    before = {number: signal.getsignal(number) for number in cluster.WATCHED}
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    cluster.watch()
+    cluster._received.clear()
+
+    def overrides(name, at=-1):
+        kept = tmp_path / name
+        kept.mkdir()
+        target = "+callbacks.struck._target_=eventclip.training.callbacks.Struck"
+        return kept, (target, f"+callbacks.struck.folder={kept}", f"+callbacks.struck.at={at}")
+
+    yield overrides
+    cluster._received.clear()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def stored(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_alike(ours, theirs, *, unbroken=True):
+    """The same steps, weights and optimizer; and the same progress, which Lightning counts anew where it goes on."""
+    assert ours["global_step"] == theirs["global_step"]
+    assert not unbroken or ours["loops"]["fit_loop"] == theirs["loops"]["fit_loop"]
+    assert ours["lr_schedulers"] == theirs["lr_schedulers"]
+    assert ours["state_dict"].keys() == theirs["state_dict"].keys()
+    assert all(torch.equal(value, theirs["state_dict"][name]) for name, value in ours["state_dict"].items())
+    for own, other in zip(ours["optimizer_states"], theirs["optimizer_states"], strict=True):
+        assert own["param_groups"] == other["param_groups"]
+        for index, state in own["state"].items():
+            assert all(torch.equal(value, other["state"][index][name]) for name, value in state.items())
+
+
+def steps(folder):
+    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
+        return [(row["step"], row["fit/loss_step"]) for row in csv.DictReader(file) if row["fit/loss_step"]]
+
+
+def assert_same_run(ours, theirs, *, unbroken=True):
+    last = [stored(folder / "checkpoints" / "last.ckpt") for folder in (ours, theirs)]
+    assert_alike(*last, unbroken=unbroken)
+    own, other = (json.loads((folder / "results.json").read_text()) for folder in (ours, theirs))
+    assert (own["metrics"], own["validation"]) == (other["metrics"], other["validation"])
+    logs = [(folder / "csv" / "version_0" / "metrics.csv").read_text() for folder in (ours, theirs)]
+    assert steps(ours) == steps(theirs)
+    assert not unbroken or logs[0] == logs[1]  # an epoch's means are of what was left of it
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("adapter=text",),
+        VISUAL,
+        JOINT,
+        ("adapter=text", "data.augmentation=null"),
+        ("adapter=text", "selection=validation", "selection.every_n_epochs=2"),
+        ("adapter=text", "trainer.max_steps=7", "trainer.log_every_n_steps=2"),
+        ("adapter=text", "classifier.loss=probabilities", "classifier.pooling=max"),
+    ],
+    ids=["text", "visual", "joint", "unaugmented", "validated", "max_steps", "probabilities"],
+)
+def test_nothing_differs_from_training_by_batches(run_experiment, by_batch, options):
+    ours = run_experiment(*CACHED, *options, folder="whole")
+    theirs = by_batch(run_experiment, *CACHED, *options, folder="batches")
+    assert_same_run(ours, theirs)
+
+
+def test_a_checkpoint_of_any_step_is_that_of_batches(run_experiment, by_batch, struck):
+    kept, add = struck("whole")
+    run_experiment(*CACHED, *JOINT, *add, folder="run")
+    other, add = struck("batches")
+    by_batch(run_experiment, *CACHED, *JOINT, *add, folder="other")
+    for step in range(1, STEPS + 1):
+        assert_alike(stored(kept / f"step_{step}.ckpt"), stored(other / f"step_{step}.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("whole", "whole"), ("whole", "batches"), ("batches", "whole")],
+    ids=["stays", "leaves", "comes"],
+)
+def test_either_way_goes_on_from_any_step(run_experiment, by_batch, struck, first, then):
+    kept, add = struck("kept")
+    way = {"whole": lambda run, *arguments, **named: run(*arguments, **named), "batches": by_batch}
+    unbroken = way[first](run_experiment, *CACHED, *JOINT, *add, folder="unbroken")
+    wanted = stored(unbroken / "checkpoints" / "last.ckpt")
+    for step in (1, 3, 8, 11):
+        path = kept / f"step_{step}.ckpt"
+        again = way[then](run_experiment, *CACHED, *JOINT, f"resume={path}", folder=f"from_{step}")
+        assert_alike(stored(again / "checkpoints" / "last.ckpt"), wanted, unbroken=False)
+
+
+@pytest.mark.parametrize("at", [1, 4, 6, 11])
+def test_a_signal_between_two_steps_loses_nothing(run_experiment, struck, at):
+    options = (*CACHED, *JOINT, "callbacks.last.every_n_steps=5")
+    unbroken = run_experiment(*options, folder="unbroken")
+    _, add = struck("kept", at)
+    with pytest.raises(SystemExit) as left:
+        run_experiment(*options, *add, folder="run")
+    assert left.value.code == requeue.COMES_AGAIN
+    cluster._received.clear()
+    again = run_experiment(*options, folder="run")
+    assert_same_run(again, unbroken, unbroken=False)
+
+
+class Watching(Callback):
+    """Another's, which may look at batches."""
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "trainer.accumulate_grad_batches=2",
+        "+trainer.gradient_clip_val=1.0",
+        "trainer.limit_train_batches=2",
+        "+trainer.profiler=simple",
+        "+callbacks.own._target_=eventclip.training.callbacks.Watching",
+    ],
+)
+def test_what_needs_batches_gets_them(run_experiment, monkeypatch, option):
+    monkeypatch.setattr("eventclip.training.callbacks.Watching", Watching, raising=False)
+    asked = []
+    monkeypatch.setattr(experiment, "suits", lambda *parts: asked.append(suits(*parts)) or asked[-1])
+    run_experiment(*CACHED, option, folder="run")
+    run_experiment(*CACHED, folder="plain")
+    assert asked == [False, True]
+
+
+suits = experiment.suits
