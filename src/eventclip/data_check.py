@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.config.entry import entry
+from eventclip.config.entry import entry, importing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,9 +20,10 @@ def look(cfg: DictConfig) -> None:
 @entry("data_check", before=look)
 def main(cfg: DictConfig) -> None:
     """Build the data set from the composed configuration, read it, print the table; damage is an error."""
-    from eventclip.datasets.audit import check_data, tell_check
-    from eventclip.datasets.datamodule import EventDataModule, grouped
-    from eventclip.models.building import build
+    with importing():
+        from eventclip.datasets.audit import check_data, tell_check
+        from eventclip.datasets.datamodule import EventDataModule, grouped
+        from eventclip.models.building import build
 
     datamodule: EventDataModule = build(
         cfg.data, "data", EventDataModule, arrange=grouped, renderer=build(cfg.frames, "frames")

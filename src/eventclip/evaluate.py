@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eventclip.config.entry import entry
+from eventclip.config.entry import entry, importing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def read_config(arguments: list[str]) -> dict[str, Any]:
     """Import what reads checkpoints, and read the configuration in the one that is named."""
-    from eventclip.training.evaluate import config_of_checkpoint
+    with importing():
+        from eventclip.training.evaluate import config_of_checkpoint
 
     return config_of_checkpoint(arguments)
 
@@ -29,7 +30,8 @@ def look(cfg: DictConfig) -> None:
 @entry("evaluate", checkpoint=read_config, before=look)
 def main(cfg: DictConfig) -> None:
     """Hand the composed configuration to :func:`eventclip.training.evaluate.evaluate`."""
-    from eventclip.training.evaluate import evaluate
+    with importing():
+        from eventclip.training.evaluate import evaluate
 
     evaluate(cfg)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.config.entry import entry
+from eventclip.config.entry import entry, importing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,8 +21,9 @@ def look(cfg: DictConfig) -> None:
 @entry("pack", before=look)
 def main(cfg: DictConfig) -> None:
     """Build the data module, pack the folders of the splits asked for, and say what was made."""
-    from eventclip.datasets.packing import pack_split
-    from eventclip.training.experiment import build_datamodule
+    with importing():
+        from eventclip.datasets.packing import pack_split
+        from eventclip.training.experiment import build_datamodule
 
     how = {name: cfg[name] for name in ("damaged", "verify", "workers", "progress")}
     for line in pack_split(build_datamodule(cfg), cfg.split, cfg.out, **how):

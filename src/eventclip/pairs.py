@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.config.entry import entry
+from eventclip.config.entry import entry, importing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,7 +21,8 @@ def look(cfg: DictConfig) -> None:
 @entry("pairs", before=look)
 def main(cfg: DictConfig) -> None:
     """Find the pairs, write them and say what was found."""
-    from eventclip.datasets.pairing import make_pairs
+    with importing():
+        from eventclip.datasets.pairing import make_pairs
 
     told = make_pairs(
         cfg.recordings,

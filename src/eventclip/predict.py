@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.config.entry import entry, plain
+from eventclip.config.entry import entry, importing, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,7 +23,8 @@ def look(cfg: DictConfig) -> None:
 @entry("predict", before=look)
 def main(cfg: DictConfig) -> None:
     """Hand the settings to :func:`eventclip.inference.predict.predict`."""
-    from eventclip.inference.predict import predict
+    with importing():
+        from eventclip.inference.predict import predict
 
     predict(plain(cfg))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.config.entry import entry
+from eventclip.config.entry import entry, importing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,7 +24,8 @@ def look(cfg: DictConfig) -> None:
 @entry("pseudo_label", before=look, experiments=True)
 def main(cfg: DictConfig) -> None:
     """Hand the composed configuration to :func:`eventclip.training.pseudo_label.label`."""
-    from eventclip.training.pseudo_label import label
+    with importing():
+        from eventclip.training.pseudo_label import label
 
     label(cfg)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventclip.config.entry import entry, plain
+from eventclip.config.entry import entry, importing, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,7 +21,8 @@ def look(cfg: DictConfig) -> None:
 @entry("simulate", before=look)
 def main(cfg: DictConfig) -> None:
     """Hand the settings to :func:`eventclip.simulation.folder.simulate`."""
-    from eventclip.simulation.folder import simulate
+    with importing():
+        from eventclip.simulation.folder import simulate
 
     simulate(plain(cfg))
 

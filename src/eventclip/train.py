@@ -9,7 +9,7 @@ from eventclip import cluster
 if __name__ == "__main__" and cluster.slurm_job():
     cluster.watch()  # a signal must not be lost, nor kill, during the imports that follow
 
-from eventclip.config.entry import entry
+from eventclip.config.entry import entry, importing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,7 +26,8 @@ def look(cfg: DictConfig) -> None:
 @entry("train", before=look, experiments=True)
 def main(cfg: DictConfig) -> float | None:
     """Hand the composed configuration to :func:`eventclip.training.experiment.run`."""
-    from eventclip.training.experiment import run
+    with importing():
+        from eventclip.training.experiment import run
 
     return run(cfg)
 
