@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import TypeVar
 
 from eventclip.errors import UserError
@@ -21,9 +24,44 @@ R = TypeVar("R")
 _AHEAD = 4  # tasks of each worker that may wait for the slowest: bounds the memory of their results
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
+def cores(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processor cores that this process may use: those it may run on, and no more than its container's share of time.
+
+    Args:
+        groups: where the limits of control groups lie.
+    """
+    return int(max(1, min(_allowed(), math.ceil(min(_quota(groups), 1e6)))))
+
+
+def _allowed() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota(groups: Path) -> float:
+    """Cores' worth of time that a control group grants (cpu.max, or version 1's two files); infinity without one."""
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = (groups / "cpu.max").read_text().split()
+        return float(quota) / float(period) if quota != "max" else math.inf
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = ((groups / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return float(quota) / float(period) if float(quota) > 0 else math.inf
+    return math.inf
+
+
+def share_cores(environment: MutableMapping[str, str] = os.environ, *, groups: Path = Path("/sys/fs/cgroup")) -> None:
+    """Let the threads of torch wait asleep, and be no more than the cores; to be called before torch is imported.
+
+    Threads of GNU OpenMP wait for each other awake, by default for milliseconds. Two processes on the same cores then
+    wait for threads that cannot run: small steps take twenty times as long. What the user has set stays.
+
+    Args:
+        environment: of this process and those it starts.
+        groups: where the limits of control groups lie.
+    """
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", "1000")
+    if cores(groups) < _allowed():  # which OpenMP finds by itself
+        environment.setdefault("OMP_NUM_THREADS", str(cores(groups)))
 
 
 def map_ordered(

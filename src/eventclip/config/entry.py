@@ -157,6 +157,9 @@ def _run(
     )
     from eventclip.config.run_folders import remove_unused_folder
     from eventclip.errors import UserError
+    from eventclip.parallel import share_cores
+
+    share_cores()
 
     @command
     @functools.wraps(task)
