@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from eventclip.errors import UserError
+from eventclip.files import fingerprint
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
-from eventclip.models.prompts import encode_prompts, find_sentences
+from eventclip.models.prompts import PromptFeatures, encode_prompts, find_sentences
 from eventclip.models.tuning import tune
 
 if TYPE_CHECKING:  # Hydra is for configurations alone; who builds a classifier from words needs none
@@ -61,7 +64,9 @@ def build(
     return built
 
 
-def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[str]) -> EventClassifier:
+def build_classifier(
+    config: DictConfig | dict[str, Any], class_names: Sequence[str], *, keep: bool = False
+) -> EventClassifier:
     """Build CLIP, encode the classes' prompts, let learn what shall, and put the adapter on top.
 
     The text tower is dropped once the prompts are encoded.
@@ -69,6 +74,8 @@ def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[
     Args:
         config: its sections clip, tuning, adapter and classifier, and the seed.
         class_names: K names.
+        keep: hold on to the towers as they were loaded and to the prompts' features, so that the next classifier of
+            the same CLIP and prompts begins with a copy of them.
 
     Raises:
         UserError: a part of the configuration is wrong, or the image tower shall learn below an adapter of its own.
@@ -76,9 +83,8 @@ def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[
     from omegaconf import DictConfig, OmegaConf
 
     cfg = config if isinstance(config, DictConfig) else OmegaConf.create(config)
-    sentences = with_sentences(cfg, class_names).classifier.get("prompts_file")
-    encoder: ClipEncoder = build(cfg.clip, "clip", ClipEncoder)
-    prompts = encode_prompts(encoder, class_names, list(cfg.classifier.prompts), sentences)
+    sentences = OmegaConf.to_object(with_sentences(cfg, class_names).classifier).get("prompts_file")
+    encoder, prompts = _encoded(cfg.clip, class_names, list(cfg.classifier.prompts), sentences, keep=keep)
     make_adapter = build(cfg.adapter, "adapter")
     given: dict[str, Any] = {"text_features": prompts.mean(), "logit_scale": encoder.logit_scale}
     if _takes(make_adapter, "prompt_features"):
@@ -88,9 +94,33 @@ def build_classifier(config: DictConfig | dict[str, Any], class_names: Sequence[
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         adapter = call_partial(make_adapter, "adapter", **given)
-    encoder.drop_text_tower()
     _tune(encoder, adapter, cfg)
     return EventClassifier(encoder, adapter, pooling=cfg.classifier.pooling)
+
+
+_Encoded = tuple[ClipEncoder, PromptFeatures]
+_kept: dict[str, _Encoded] = {}  # one at most
+
+
+def _encoded(
+    clip: DictConfig, class_names: Sequence[str], prompts: list[str], sentences: Any, *, keep: bool
+) -> _Encoded:
+    """CLIP without its text tower, and what that made of the prompts."""
+    from omegaconf import OmegaConf
+
+    settings = OmegaConf.to_container(clip, resolve=True)
+    files = [Path(value) for value in cast("dict[str, Any]", settings).values() if isinstance(value, str)]
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+    key = fingerprint([settings, list(class_names), prompts, sentences, states])
+    if key not in _kept:
+        _kept.clear()
+        encoder: ClipEncoder = build(clip, "clip", ClipEncoder)
+        features = encode_prompts(encoder, class_names, prompts, sentences)
+        encoder.drop_text_tower()
+        if not keep:
+            return encoder, features
+        _kept[key] = encoder, features
+    return copy.deepcopy(_kept[key])
 
 
 def with_sentences(cfg: DictConfig, class_names: Sequence[str]) -> DictConfig:

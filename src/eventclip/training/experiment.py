@@ -12,6 +12,8 @@ from typing import Any, cast
 import lightning
 import open_clip
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, Timer
 from omegaconf import DictConfig, OmegaConf
@@ -113,7 +115,7 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     if len(class_names) < 2:
         raise UserError(f"{datamodule.root} has one class, {class_names[0]!r}: give a data set of two or more")
     cfg = with_sentences(cfg, list(dict.fromkeys([*class_names, *datamodule.tested_names])))
-    classifier = build_classifier(cfg, class_names)
+    classifier = build_classifier(cfg, class_names, keep=_others_follow())
     if datamodule.half == "new" and not getattr(classifier.adapter, "open_vocabulary", False):
         raise UserError(
             f"fewshot.classes=new tests classes that were not learned, and to {type(classifier.adapter).__name__} its "
@@ -133,6 +135,14 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
         version=eventclip.__version__,
     )
     return Parts(datamodule, classifier, _lit(cfg, classifier, len(class_names), metadata), metadata)
+
+
+def _others_follow() -> bool:
+    """Whether this process makes further runs of a sweep."""
+    if not HydraConfig.initialized():
+        return False
+    hydra = HydraConfig.get()
+    return bool(hydra.mode == RunMode.MULTIRUN) and "submitit" not in str(hydra.launcher.get("_target_"))
 
 
 def _lit(
