@@ -64,6 +64,13 @@ def share_cores(environment: MutableMapping[str, str] = os.environ, *, groups: P
         environment.setdefault("OMP_NUM_THREADS", str(cores(groups)))
 
 
+def start_plainly() -> None:
+    """Start processes as Python does by itself, where another way was set that loaders cannot go: joblib's."""
+    known = multiprocessing.get_all_start_methods()  # the platform's own comes first
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *known):
+        multiprocessing.set_start_method(known[0], force=True)
+
+
 def map_ordered(
     task: Callable[[T], R], items: Iterable[T], workers: int, *, threads: bool = False, ahead: int | None = None
 ) -> Iterator[R]:

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -182,3 +184,21 @@ def test_what_needs_batches_gets_them(run_experiment, monkeypatch, option):
 
 
 suits = experiment.suits
+
+
+@pytest.mark.slow
+def test_runs_at_once_are_those_of_one_after_the_other(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    common = ["-m", "eventclip.train", "-m", "experiment=demo", "clip=tiny", "features=cached", "trainer.max_epochs=2"]
+    swept = ["adapter=text,gda", "fewshot.shots=1,2", f"paths.cache={tmp_path / 'cache'}"]
+    for name, launcher in (("after", []), ("at_once", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])):
+        command = [sys.executable, *common, *swept, *launcher, f"hydra.sweep.dir={tmp_path / name}"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    after, at_once = (
+        {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / name).glob("*/results.json")}
+        for name in ("after", "at_once")
+    )
+    assert len(after) == 4
+    assert {name: run["metrics"] for name, run in at_once.items()} == {
+        name: run["metrics"] for name, run in after.items()
+    }

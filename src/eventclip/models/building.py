@@ -83,7 +83,8 @@ def build_classifier(
     from omegaconf import DictConfig, OmegaConf
 
     cfg = config if isinstance(config, DictConfig) else OmegaConf.create(config)
-    sentences = OmegaConf.to_object(with_sentences(cfg, class_names).classifier).get("prompts_file")
+    described: Any = OmegaConf.to_object(with_sentences(cfg, class_names).classifier)
+    sentences = described.get("prompts_file")
     encoder, prompts = _encoded(cfg.clip, class_names, list(cfg.classifier.prompts), sentences, keep=keep)
     make_adapter = build(cfg.adapter, "adapter")
     given: dict[str, Any] = {"text_features": prompts.mean(), "logit_scale": encoder.logit_scale}

@@ -29,6 +29,7 @@ from eventclip.models.building import build, build_classifier, call_partial, wit
 from eventclip.models.checkpoint import make_metadata
 from eventclip.models.classifier import EventClassifier
 from eventclip.models.encoder import ClipEncoder
+from eventclip.parallel import start_plainly
 from eventclip.training.callbacks import Diagnostics, PredictionPictures, PredictionTable
 from eventclip.training.checkpoints import WholeFileIO
 from eventclip.training.module import LitEventClassifier
@@ -188,6 +189,7 @@ def run(cfg: DictConfig) -> float | None:
     """
     started = time.monotonic()
     quieten()
+    start_plainly()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.selection.split == "test":
         log.warning("selection=test chooses the weights on the test split itself: its accuracy is too optimistic")
