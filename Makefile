@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 FAST := tests/events tests/io tests/views tests/adapters tests/models tests/reports
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test-fast test test-slow lint format type docs bench wheel-check clean
+.PHONY: help install demo check test-fast test test-slow lint format type docs bench micro wheel-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -50,6 +50,10 @@ docs: $(READY)  ## the documentation as a site, site/index.html; fails on a dead
 
 bench: $(READY)  ## every speed claim as a ratio, measured here and now: within an hour on two cores
 	$(BIN)/python -m benchmarks
+
+micro: $(READY)  ## a dozen kernels in a minute, compared with the time before: make micro FAIL=20%
+	$(BIN)/pytest -q benchmarks/micro --benchmark-storage=.benchmarks --benchmark-autosave --benchmark-columns=median,iqr,rounds \
+	  $(if $(wildcard .benchmarks/*/*.json),--benchmark-compare $(if $(FAIL),--benchmark-compare-fail=median:$(FAIL)))
 
 wheel-check: $(READY)  ## build the wheel, install it elsewhere, compose a configuration outside the checkout
 	$(BIN)/python tools/wheel_check.py

@@ -33,6 +33,23 @@ def test_every_module_runs_at_small_sizes(name):
     assert "×" in ran.stdout
 
 
+@pytest.mark.slow
+def test_the_kernels_run_by_themselves():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "benchmarks/micro",
+        "--benchmark-disable",
+        "-p",
+        "no:cacheprovider",
+    ]
+    ran = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert " skipped" not in ran.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [(("frame",), "frame is no module: expected one of frames, "), (("--quick", "--write"), "leave out --write")],
