@@ -9,17 +9,19 @@ loading and backward pass included, is multiplied by the batches of all epochs a
 extrapolated too: a slice of evaluation and one of augmented training views are really built, and the time per view is
 multiplied by the views that are missing. The cache's own keys count them: each seed has its own training views, shots
 share what their samples have in common, and all share the evaluation views. Runs on a cache that is filled are measured
-whole, process start included, on made-up features; the sweep's for seed 0, times 3.
+whole, process start included, on made-up features; the sweep's for seed 0, times 3, as many runs at once as cores.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -96,10 +98,13 @@ def rows(*, quick: bool) -> Iterator[Row]:
         how = f"built: {told(absent)} × measured time per view; run measured once"
         yield Row(f"{what}, cache empty", pace.build(absent) + cached, comparator, live, "s", how)
         yield Row(f"{what}, cache filled", cached, comparator, live, "s", "measured once")
+        together, _ = seconds(lambda: side_by_side([*common, f"fewshot.shots={one}"], folder))
+        yield Row(f"two {what}s at once", together, "one after the other", 2 * cached, "s", "measured once")
 
         recordings, more = missing.fill(size.shots, SEEDS)
         absent = {stage: absent[stage] + more[stage] for stage in VIEWS}
         swept = [f"fewshot.shots={','.join(map(str, size.shots))}", f"adapter={','.join(ADAPTERS)}", "seed=0"]
+        swept.append("hydra/launcher=joblib")
         part, _ = seconds(lambda: train(["-m", *common, *swept], f"hydra.sweep.dir={folder / 'sweep'}"))
         cached, runs = part * len(SEEDS), len(size.shots) * len(ADAPTERS)
         live = len(ADAPTERS) * sum(pace.live_run(drawn, size) for drawn in recordings)
@@ -141,8 +146,17 @@ class Missing:
 
 
 def train(settings: list[str], place: str) -> None:
-    """Run the command, in the package that is measured."""
-    subprocess.run([sys.executable, "-m", "eventclip.train", *settings, place], check=True, stdout=subprocess.DEVNULL)
+    """Run the command, in the package that is measured, with the threads that it chooses by itself."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-m", "eventclip.train", *settings, place]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+
+
+def side_by_side(settings: list[str], folder: Path) -> None:
+    """Two of the same run at once, as two people on one machine would start them."""
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(train, settings, f"hydra.run.dir={folder / name}") for name in ("one", "other")]:
+            done.result()
 
 
 def live_pace(folder: Path, size: Protocol, *, quick: bool) -> dict[str, float]:
