@@ -95,3 +95,67 @@ def test_identical_recordings_do_not_break_gda():
     adapter = GDAAdapter(torch.eye(3, 4), 10.0)
     adapter.fit_support(features, torch.ones(6, 1, 1, dtype=torch.bool), torch.arange(3).repeat(2))
     assert adapter(features[:, 0], torch.ones(6, 1, dtype=torch.bool)).isfinite().all()
+
+
+@pytest.fixture
+def of_others(drawn):
+    """A fitted GDA, and a function that gives its logits of the tests for the text features of any classes."""
+    text, passes, labels, tests = (torch.from_numpy(np.asarray(part)) for part in drawn)
+    fitted = GDAAdapter(text.float(), SCALE, weights="fixed", alpha=0.7)
+    fitted.fit_support(passes.float().unsqueeze(2), torch.ones(*passes.shape[:2], 1, dtype=torch.bool), labels)
+
+    def logits(classes):
+        other = GDAAdapter(torch.as_tensor(classes).float(), SCALE, weights="fixed", alpha=0.7)
+        other.load_state_dict(fitted.state_dict())
+        return other(tests.float().unsqueeze(1), torch.ones(len(tests), 1, dtype=torch.bool))[:, 0].numpy()
+
+    return logits
+
+
+NEW = np.random.default_rng(4).standard_normal((3, WIDTH))
+
+
+@pytest.mark.parametrize("nearest", [SHOTS, 64])
+def test_gda_of_a_new_class_is_as_its_formula_says(drawn, of_others, monkeypatch, nearest):
+    monkeypatch.setattr("eventclip.adapters.gaussian._NEAREST", nearest)
+    text, passes, labels, tests = drawn
+    recordings = unit(passes).mean(1)
+    means = np.stack([recordings[labels == k].mean(0) for k in range(CLASSES)])
+    away = (unit(passes) - means[labels][:, None]).reshape(-1, WIDTH)
+    scatter = away.T @ away / PASSES
+    precision = len(labels) * np.linalg.inv(scatter + np.trace(scatter) / (len(labels) - 1) * np.eye(WIDTH))
+    moved = unit(NEW) + means.mean(0) - unit(text).mean(0)
+    near = np.argsort(-unit(recordings) @ unit(NEW).T, axis=0)[:nearest].T  # of fewer recordings, all
+    own = (np.stack([recordings[rows].mean(0) for rows in near]) + 0.25 * moved) / 1.25
+    weight = own @ precision
+    gaussian = unit(tests) @ weight.T - 0.5 * np.einsum("kd,kd->k", weight, own)
+    expected = (SCALE * unit(tests) @ unit(NEW).T + 0.7 * gaussian) / (1 + 3 * 0.7)
+    np.testing.assert_allclose(of_others(NEW), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_class_that_gda_was_fitted_to_stays_as_it_was(drawn, of_others):
+    text = drawn[0]
+    own = of_others(text)
+    np.testing.assert_array_equal(of_others(text[::-1].copy())[:, ::-1], own)
+    mixed = of_others(np.concatenate([NEW[:1], text[2:], NEW[1:]]))
+    np.testing.assert_allclose(mixed[:, 1:3], own[:, 2:], rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(mixed[:, [0, 3, 4]], of_others(NEW), rtol=1e-6, atol=1e-5)
+
+
+def test_gda_heeds_that_its_tensors_were_changed_in_place(drawn):
+    text, passes, labels, tests = (torch.from_numpy(np.asarray(part)) for part in drawn)
+    views, seen = torch.ones(*passes.shape[:2], 1, dtype=torch.bool), torch.ones(len(tests), 1, dtype=torch.bool)
+    states = []
+    for alpha in (0.1, 1.0):
+        fitted = GDAAdapter(text.float(), SCALE, weights="fixed", alpha=alpha)
+        fitted.fit_support(passes.float().unsqueeze(2), views, labels)
+        states.append(fitted.state_dict())
+    other, fresh = (GDAAdapter(torch.from_numpy(NEW).float(), SCALE, weights="fixed") for _ in range(2))
+    other.load_state_dict(states[0])
+    before = other(tests.float().unsqueeze(1), seen)
+    with torch.no_grad():
+        for name, value in states[1].items():
+            other.get_buffer(name).copy_(value)
+    fresh.load_state_dict(states[1])
+    assert torch.equal(other(tests.float().unsqueeze(1), seen), fresh(tests.float().unsqueeze(1), seen))
+    assert not torch.equal(other(tests.float().unsqueeze(1), seen), before)

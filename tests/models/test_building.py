@@ -49,9 +49,11 @@ def test_other_prompts_or_weights_are_encoded_anew(compose_experiment, loaded, o
     built = build_classifier(compose_experiment("adapter=text", other), NAMES, keep=True)
     alone = build_classifier(compose_experiment("adapter=text", other), NAMES)
     assert torch.equal(built.adapter.text_features, alone.adapter.text_features)
-    assert loaded() == 2  # and what is kept serves the third
-    build_classifier(compose_experiment("adapter=text", other), NAMES[::-1])
     assert loaded() == 3
+    build_classifier(compose_experiment("adapter=gda", other), NAMES, keep=True)
+    assert loaded() == 3
+    build_classifier(compose_experiment("adapter=text", other), NAMES[::-1], keep=True)
+    assert loaded() == 4
 
 
 def test_a_file_that_changed_is_read_again(compose_experiment, loaded, tmp_path):

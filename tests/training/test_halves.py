@@ -44,7 +44,7 @@ def learned(folder):
     return torch.load(folder / LAST, weights_only=True)["state_dict"]
 
 
-@pytest.mark.parametrize("adapter", ["clip_adapter", "prolip"])
+@pytest.mark.parametrize("adapter", ["clip_adapter", "prolip", "gda"])
 def test_new_classes_are_tested_with_what_base_classes_taught(train, tmp_path, adapter):
     base, new = train(adapter, "base"), train(adapter, "new")
     assert (results(base)["class_names"][:1], len(results(base)["class_names"])) == (["face"], 3)
@@ -70,7 +70,7 @@ def test_zero_shot_of_a_half_is_zero_shot_of_those_classes(train):
     assert halves["base"]["data"]["recordings"] == {"test": 12}
 
 
-@pytest.mark.parametrize("adapter", ["text", "joint", "gda"])
+@pytest.mark.parametrize("adapter", ["text", "joint", "probe"])
 def test_an_adapter_that_learned_its_classes_cannot(train, adapter):
     with pytest.raises(UserError, match=r"fewshot\.classes=new tests classes that were not learned, .* adapter=prolip"):
         train(adapter, "new")

@@ -91,7 +91,7 @@ def test_every_adapter_trains_is_kept_and_used_alike(train, learnable_root, tmp_
     assert all(torch.equal(kept[name], value) for name, value in learned(run).items())
 
 
-@pytest.mark.parametrize("adapter", ["visual", "clip_adapter", "prolip"])
+@pytest.mark.parametrize("adapter", ["visual", "clip_adapter", "prolip", "gda"])
 def test_other_names_can_be_given_where_text_did_not_learn(train, learnable_root, adapter):
     checkpoint = train(adapter) / LAST
     paths = [str(path) for path in sorted((learnable_root / "testing").rglob("*.npy"))]
@@ -106,7 +106,7 @@ def test_other_names_can_be_given_where_text_did_not_learn(train, learnable_root
         assert theirs.probabilities[-1] > 0
 
 
-@pytest.mark.parametrize("adapter", ["text", "gda"])
+@pytest.mark.parametrize("adapter", ["text", "probe"])
 def test_other_names_are_refused_where_classes_were_learned(train, adapter):
     with pytest.raises(UserError, match="to which its own classes alone mean anything: leave classes out, or train"):
         load_classifier(train(adapter) / LAST, classes=["zebra", "panda"])

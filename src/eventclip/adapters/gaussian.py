@@ -18,6 +18,8 @@ from eventclip.models.prompts import PromptFeatures
 
 _ALPHA = {1: 0.03, 2: 0.3, 4: 1.0}  # shots -> weight of the Gaussians; on the demo's symbols
 _NIL = 1e-9
+_NEAREST, _TEXT_SHARE = 64, 0.25  # of a new class; the share was chosen on left-over training recordings
+_SAME = 1e-6  # a class's text, told by its cosine
 
 
 class PrototypeAdapter(SupportAdapter):
@@ -81,6 +83,10 @@ class GDAAdapter(SupportAdapter):
     alpha = 1 is Bayes' rule; the authors' alpha is M / D times this one. M counts recordings, however many passes they
     have. Good from about three recordings a class on; with one, S knows of nothing but augmentation.
 
+    Once fitted, it takes the text features of other classes, too. One of its own stays as it was; a new one has S and,
+    for a mean, that of the 64 recordings nearest to its text and of the text itself, which counts for a quarter of them
+    and is moved by what lies between the means of recordings and of text.
+
     Example:
         >>> import torch
         >>> from eventclip.adapters.gaussian import GDAAdapter
@@ -108,9 +114,15 @@ class GDAAdapter(SupportAdapter):
         UserError: an option outside its range.
     """
 
+    open_vocabulary: ClassVar[bool] = True
     solved: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    support_sized: ClassVar[tuple[str, ...]] = ("recordings",)
     weight: Tensor
     bias: Tensor
+    class_text: Tensor
+    recordings: Tensor
+    precision: Tensor
+    shift: Tensor
 
     def __init__(
         self,
@@ -130,6 +142,12 @@ class GDAAdapter(SupportAdapter):
         self.alpha = None if alpha is None else positive(alpha, "alpha")
         self.register_buffer("weight", torch.zeros_like(self.text_features))
         self.register_buffer("bias", torch.zeros(len(self.text_features)))
+        width = self.text_features.shape[1]
+        self.register_buffer("class_text", self.text_features.clone())
+        self.register_buffer("recordings", torch.zeros(0, width))
+        self.register_buffer("precision", torch.zeros(width, width))
+        self.register_buffer("shift", torch.zeros(width))
+        self._others: tuple[tuple[int, ...], dict[str, Tensor]] = ((), {})
 
     def constants(self, support: Support) -> Values:
         """As given, or from the shots."""
@@ -148,11 +166,54 @@ class GDAAdapter(SupportAdapter):
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The linear classifier that both parts make together."""
         support = guided(support, values.get("gamma", 0.0))
-        weight, bias = self._gaussians(support, values.get("gamma", 0.0))
+        weight, bias = gaussian_classifier(*self._gaussians(support, values.get("gamma", 0.0)))
         return {
             "weight": (self.logit_scale * support.text + values["alpha"] * weight).float(),
             "bias": (values["alpha"] * bias).float(),
         }
+
+    def remembered(self, support: Support, values: Values) -> dict[str, Tensor]:
+        """Recordings, the common precision times alpha, and how far recordings lie from text."""
+        gamma = values.get("gamma", 0.0)
+        _, covariance = self._gaussians(guided(support, gamma), gamma)
+        return {
+            "class_text": support.text.clone(),  # a tensor of its own, or a module names it once alone
+            "recordings": support.means,
+            "precision": values["alpha"] * torch.cholesky_inverse(torch.linalg.cholesky(covariance)),
+            "shift": support.class_means(support.means).mean(dim=0) - support.text.mean(dim=0),
+        }
+
+    def resize_for(self, state: Mapping[str, Tensor]) -> None:
+        """As for all; and for the classes that it was fitted to, be they those of the text features or not."""
+        super().resize_for(state)
+        for name in ("weight", "bias", "class_text"):
+            if name in state and state[name].ndim:
+                setattr(self, name, getattr(self, name).new_zeros(len(state[name]), *getattr(self, name).shape[1:]))
+
+    def solution(self) -> Mapping[str, Tensor]:
+        """The classifier for the classes of ``text_features``; that for others is kept until something changes."""
+        text, own = self.text_features, super().solution()
+        if not self.is_fitted or (text.shape == self.class_text.shape and torch.equal(text, self.class_text)):
+            return own
+        tensors = (text, self.class_text, self.recordings, self.precision, self.shift, self.weight, self.bias)
+        state = tuple(number for tensor in tensors for number in (id(tensor), tensor._version))  # noqa: SLF001
+        if self._others[0] != state:
+            self._others = state, self._for_others()
+        return self._others[1]
+
+    def _for_others(self) -> dict[str, Tensor]:
+        """Weight and bias of any classes: those that it was fitted to keep theirs."""
+        text = self.text_features
+        nearness = F.normalize(self.recordings, dim=-1) @ text.T
+        nearest = nearness.topk(min(_NEAREST, len(nearness)), dim=0).indices.T
+        near = torch.stack([self.recordings[rows].mean(dim=0) for rows in nearest])
+        means = (near + _TEXT_SHARE * (text + self.shift)) / (1 + _TEXT_SHARE)
+        gaussians = means @ self.precision
+        weight, bias = self.logit_scale * text + gaussians, -0.5 * (gaussians * means).sum(dim=1)
+        likeness, own = (text @ self.class_text.T).max(dim=1)
+        known = likeness > 1 - _SAME
+        weight[known], bias[known] = self.weight[own[known]], self.bias[own[known]]
+        return {"weight": weight, "bias": bias}
 
     def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
         """Of a linear classifier."""
@@ -165,7 +226,7 @@ class GDAAdapter(SupportAdapter):
         for gamma, own in itertools.groupby(candidates, key=lambda values: values.get("gamma", 0.0)):
 
             def judge(rest: Support, left: Support, gamma: float = gamma) -> Tensor:
-                weight, bias = self._gaussians(guided(rest, gamma), gamma)
+                weight, bias = gaussian_classifier(*self._gaussians(guided(rest, gamma), gamma))
                 logits = (left.passes.double() @ weight.T + bias).float()
                 return logits * (at_shots(rest.mean_shots, _ALPHA) / all_shots)
 
@@ -179,7 +240,7 @@ class GDAAdapter(SupportAdapter):
                 yield zero_shot + values["alpha"] * gaussian
 
     def _gaussians(self, support: Support, gamma: float) -> tuple[Tensor, Tensor]:
-        """Weight (K, D) and bias (K,) of the Gaussians alone, in double precision."""
+        """Means (K, D) and covariance (D, D) of the Gaussians, in double precision."""
         features = support.means.double()
         if gamma:
             features = features * recording_weights(support, gamma).double().unsqueeze(1)
@@ -188,7 +249,7 @@ class GDAAdapter(SupportAdapter):
             counts, support = support.counts.unsqueeze(1), _with_prompts(support, means)
             own = support.means[-len(means) :].double()
             means = (counts * means + own) / (counts + 1)
-        return gaussian_classifier(means, _shrunk_scatter(support, means) / len(support))
+        return means, _shrunk_scatter(support, means) / len(support)
 
 
 def _with_prompts(support: Support, means: Tensor) -> Support:

@@ -279,11 +279,19 @@ class SupportAdapter(nn.Module):
             held = self.gathered(*validation, "validation set")
         self.check_size(support)
         values, temperature = self.free_weights(support, held, mode, seed)
-        for name, value in self.solve(support, values, seed).items():
+        for name, value in {**self.solve(support, values, seed), **self.remembered(support, values)}.items():
             setattr(self, name, value.to(getattr(self, name)).contiguous())
         self.temperature.fill_(temperature)
         self.is_fitted.fill_(True)
         self.fitted = {"weights": mode, **values, "temperature": temperature}
+
+    def remembered(self, support: Support, values: Values) -> dict[str, Tensor]:
+        """What is needed of the support once other classes are asked for: the contents of further buffers."""
+        return {}
+
+    def solution(self) -> Mapping[str, Tensor]:
+        """What :meth:`judge` needs for the classes of ``text_features``, those that it was fitted to or others."""
+        return {name: getattr(self, name) for name in self.solved}
 
     def explain(self) -> str:
         """Say in words why it was fitted so, where there is more to say than the values of free weights."""
@@ -319,8 +327,7 @@ class SupportAdapter(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             clean = features.masked_fill(~mask, 0.0).float()
             zero_shot = self.logit_scale * F.normalize(self.project(clean), dim=-1) @ self.text_features.T
-            solution = {name: getattr(self, name) for name in self.solved}
-            judged = self.judge(solution, self.pool(clean, valid), self.text_features) / self.temperature
+            judged = self.judge(self.solution(), self.pool(clean, valid), self.text_features) / self.temperature
             logits = torch.where(self.is_fitted, judged.unsqueeze(1), zero_shot)
         return logits.masked_fill(~mask, 0.0)
 
@@ -336,8 +343,7 @@ class SupportAdapter(nn.Module):
                 setattr(self, name, own.new_zeros(len(state[name]), *own.shape[1:]))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
-        own = {name: state_dict[prefix + name] for name in self.support_sized if prefix + name in state_dict}
-        self.resize_for(own)
+        self.resize_for({name.removeprefix(prefix): state_dict[name] for name in state_dict if name.startswith(prefix)})
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def free_weights(self, support: Support, held: Support | None, mode: str, seed: int) -> tuple[Values, float]:

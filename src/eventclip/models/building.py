@@ -107,21 +107,27 @@ def _encoded(
     clip: DictConfig, class_names: Sequence[str], prompts: list[str], sentences: Any, *, keep: bool
 ) -> _Encoded:
     """CLIP without its text tower, and what that made of the prompts."""
+    key = _key_of(clip, class_names, prompts, sentences) if keep else None
+    if key in _kept:
+        return copy.deepcopy(_kept[key])
+    encoder: ClipEncoder = build(clip, "clip", ClipEncoder)
+    features = encode_prompts(encoder, class_names, prompts, sentences)
+    encoder.drop_text_tower()
+    if key is None:
+        return encoder, features
+    _kept.clear()
+    _kept[key] = encoder, features
+    return copy.deepcopy(_kept[key])
+
+
+def _key_of(clip: DictConfig, class_names: Sequence[str], prompts: list[str], sentences: Any) -> str:
+    """What the towers and the prompts' features depend on, the state of CLIP's files among it."""
     from omegaconf import OmegaConf
 
-    settings = OmegaConf.to_container(clip, resolve=True)
-    files = [Path(value) for value in cast("dict[str, Any]", settings).values() if isinstance(value, str)]
+    settings = cast("dict[str, Any]", OmegaConf.to_container(clip, resolve=True))
+    files = [Path(value) for value in settings.values() if isinstance(value, str)]
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
-    key = fingerprint([settings, list(class_names), prompts, sentences, states])
-    if key not in _kept:
-        _kept.clear()
-        encoder: ClipEncoder = build(clip, "clip", ClipEncoder)
-        features = encode_prompts(encoder, class_names, prompts, sentences)
-        encoder.drop_text_tower()
-        if not keep:
-            return encoder, features
-        _kept[key] = encoder, features
-    return copy.deepcopy(_kept[key])
+    return fingerprint([settings, list(class_names), prompts, sentences, states])
 
 
 def with_sentences(cfg: DictConfig, class_names: Sequence[str]) -> DictConfig:

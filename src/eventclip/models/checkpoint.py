@@ -91,7 +91,7 @@ def load_classifier(
     if classes is not None and not getattr(classifier.adapter, "open_vocabulary", False):
         raise UserError(
             f"{path} learned with {type(classifier.adapter).__name__}, to which its own classes alone mean anything: "
-            f"leave classes out, or train with adapter=prolip, after which any words can be given"
+            f"leave classes out, or train with adapter=prolip or gda, after which any words can be given"
         )
     if lacking is not None:
         raise UserError(

@@ -120,7 +120,8 @@ def assemble(cfg: DictConfig, *, evaluated: str | None = None) -> Parts:
     if datamodule.half == "new" and not getattr(classifier.adapter, "open_vocabulary", False):
         raise UserError(
             f"fewshot.classes=new tests classes that were not learned, and to {type(classifier.adapter).__name__} its "
-            f"own alone mean anything: give adapter=prolip, visual, clip_adapter or identity, or fewshot.classes=base"
+            f"own alone mean anything: give adapter=prolip, gda, visual, clip_adapter or identity, or "
+            f"fewshot.classes=base"
         )
     fits = isinstance(classifier.adapter, SupportAdapter)
     cache = build_feature_cache(cfg, classifier.encoder, every_copy=fits)
