@@ -1,5 +1,6 @@
 """Half of the classes learned, the other half tested: which recordings and names each side has."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -54,6 +55,64 @@ def test_the_shots_of_a_class_are_those_of_all_classes(root, half):
     everything = build(root)
     learned = [path for path in paths(everything.training) if path.split(b"/")[1].decode() in CLASSES[:3]]
     assert paths(build(root, half).training) == learned
+
+
+@pytest.mark.parametrize("classes", [None, ("egg", "bell", "crown", "anchor", "drum")])
+@pytest.mark.parametrize("half", ["base", "new"])
+def test_the_shots_of_the_reference_are_those_of_all_classes(root, classes, half):
+    drawn = partial(sample_few_shot, shots=6, sampling="reference", repeat=True)  # of four: some come again
+    everything = build(root, few_shot=drawn, classes=classes).training
+    found = build(root, half, few_shot=drawn, classes=classes)
+    learned = (classes or CLASSES)[:3]
+    assert paths(found.training) == [path for path in paths(everything) if path.split(b"/")[1].decode() in learned]
+    named = [found.training.class_folders[label] for label in found.training.labels]
+    assert named == [path.split(b"/")[1].decode() for path in paths(found.training)]
+
+
+def test_the_shots_of_a_half_are_drawn_where_others_have_none(root):
+    for path in (root / "training" / "drum").iterdir():
+        path.unlink()
+    (root / "training" / "drum").rmdir()
+    for sampling in ("reference", "seeded"):
+        drawn = partial(sample_few_shot, shots=2, sampling=sampling)
+        assert build(root, "new", few_shot=drawn).training.class_counts().tolist() == [2, 2, 2]
+
+
+def listed(folder, pairs):
+    path = folder / "list.json"
+    path.write_text(json.dumps({"recordings": pairs}))
+    return partial(sample_few_shot, shots=None, split_file=path)
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ("egg", "bell", "crown", "anchor", "drum")])
+@pytest.mark.parametrize("half", ["base", "new"])
+def test_a_split_file_of_all_classes_gives_those_learned(root, classes, half):
+    pairs = [(f"training/{name}/{number}.npy", label) for label, name in enumerate(classes) for number in (2, 0, 2)]
+    found = build(root, half, few_shot=listed(root, pairs[::-1]), classes=classes).training
+    assert list(zip((path.decode() for path in paths(found)), found.labels, strict=True)) == pairs[8::-1]
+    own = build(root, half, few_shot=listed(root, pairs[:9]), classes=classes).training
+    assert sorted(paths(own)) == sorted(paths(found))
+
+
+def test_a_split_file_that_does_not_fit_a_half_is_told(root):
+    for pairs, message in (
+        ([("training/drum/0.npy", 3)], r"list\.json lists no recording of the 3 classes that are learned"),
+        ([("training/bell/0.npy", 1), ("training/drum/9.npy", 3)], r"drum/9\.npy .* not among the 20 training"),
+        ([("training/bell/0.npy", 1), ("training/drum/0.npy", 0)], r"drum/0\.npy the label 0, .* is class 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _ = build(root, "base", few_shot=listed(root, pairs)).training
+
+
+def test_guesses_for_all_classes_are_refused_for_a_half(root):
+    everything = build(root).split("training")
+    few_shot = listed(root, [])
+    head = {"class_folders": list(CLASSES), "checksums": {"training": everything.checksum()}, "kind": "pseudo"}
+    content = head | {"recordings": [["training/bell/0.npy", 1, 0.9, False]]}
+    (root / "list.json").write_text(json.dumps(content))
+    assert build(root, few_shot=few_shot).training.guessed.tolist() == [True]
+    with pytest.raises(UserError, match=r"among other classes .* and its fewshot\.classes"):
+        _ = build(root, "base", few_shot=few_shot).training
 
 
 def test_validation_has_the_learned_classes(root):

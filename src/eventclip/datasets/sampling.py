@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,11 @@ SAMPLINGS = ("seeded", "reference")
 HALVES = ("all", "base", "new")
 
 
-FewShot = Callable[[Recordings], Recordings]
-"""The training split -> what to train on, repeats allowed, labels possibly a teacher's."""
+class FewShot(Protocol):
+    """The training split -> what to train on, repeats allowed, labels possibly a teacher's."""
+
+    def __call__(self, recordings: Recordings, /, *, whole: Recordings | None = None) -> Recordings:
+        """Choose among ``recordings``, where ``whole``, if given, has the classes that are not learned as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ def sample_few_shot(
     sampling: str = "seeded",
     repeat: bool = False,
     split_file: str | Path | None = None,
+    whole: Recordings | None = None,
 ) -> Recordings:
     """Choose the training recordings.
 
@@ -73,6 +77,9 @@ def sample_few_shot(
         repeat: a class with too few recordings gives some of them again.
         split_file: JSON file that lists the recordings; shots and sampling are not used then. Labels that a teacher
             guessed take the place of the folders'.
+        whole: the split with the classes that are not learned as well, labelled alike where they are; None where all
+            are learned. The reference's draws and lists of true labels are of it, and what they have of the learned
+            classes is taken. Guesses are of the learned classes alone.
 
     Returns:
         What to train on, with the labels to train with; with repeats where ``repeat``.
@@ -80,8 +87,18 @@ def sample_few_shot(
     Raises:
         UserError: impossible options, too few recordings in a class, or a file that does not fit.
     """
+    everything = recordings if whole is None else whole
     if split_file is not None:
-        return read_split(split_file).find_in(recordings)
+        split = read_split(split_file)
+        if split.guessed is not None:
+            return split.find_in(recordings)
+        found = _also_in(recordings, split.find_in(everything))
+        if not len(found):
+            raise UserError(
+                f"split file {split_file} lists no recording of the {len(recordings.class_folders)} classes that are "
+                f"learned: list some, or give fewshot.classes=all"
+            )
+        return found
     if sampling not in SAMPLINGS:
         raise UserError(f"fewshot.sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
     if shots is None:
@@ -89,8 +106,14 @@ def sample_few_shot(
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
         raise UserError(f"fewshot.shots must be a whole number from 1 on, or null for everything, got {shots!r}")
     if sampling == "reference":
-        return recordings.subset(reference_sample(recordings, shots, repeat=repeat))
+        return _also_in(recordings, everything.subset(reference_sample(everything, shots, repeat=repeat)))
     return recordings.subset(seeded_sample(recordings, shots, seed, repeat=repeat))
+
+
+def _also_in(recordings: Recordings, drawn: Recordings) -> Recordings:
+    """Those of a draw that are among ``recordings`` and as labelled there, in the draw's order with its repeats."""
+    places = {path: position for position, path in enumerate(recordings.paths.tolist())}
+    return recordings.subset([places[path] for path in drawn.paths.tolist() if path in places])
 
 
 def reference_sample(recordings: Recordings, shots: int, *, repeat: bool) -> Positions:

@@ -69,7 +69,8 @@ class Split:
             first = next((f"{a!r:.80} and {b!r}" for a, b in pairs if a != b), "their number")
             raise UserError(
                 f"the labels of split file {self.path} are places among other classes than those of {recordings.root} "
-                f"(they differ first in {first}): give the data set whose recordings the teacher guessed"
+                f"(they differ first in {first}): give the data set whose recordings the teacher guessed, and its "
+                f"fewshot.classes"
             )
         checksums = self.head.get("checksums")
         made_for = checksums.get("training") if isinstance(checksums, dict) else None

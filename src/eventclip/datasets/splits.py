@@ -246,7 +246,9 @@ class RecordingSplits:
         everything = self.split("training")
         if everything.class_folders != self.class_folders:
             self._check_same(sorted(set(everything.class_folders) ^ set(self.class_folders)))
-        return everything if self.few_shot is None else self.few_shot(everything)
+        if self.few_shot is None:
+            return everything
+        return self.few_shot(everything, **({} if self.half == "all" else {"whole": self.list_split("training")}))
 
     def _check_same(self, odd: Sequence[str]) -> None:
         if odd:
