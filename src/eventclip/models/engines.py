@@ -160,7 +160,7 @@ def _with_openvino(visual: nn.Module, example: Tensor, precision: str) -> _Run:
 def _with_onnxruntime(visual: nn.Module, example: Tensor, _: str) -> _Run:
     import onnxruntime
 
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # which the exporter takes, whatever its annotation says
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["features"]}
     axes = {"images": {0: "batch"}, "features": {0: "batch"}}
     torch.onnx.export(visual, (example,), file, dynamo=False, opset_version=_OPSET, dynamic_axes=axes, **names)
