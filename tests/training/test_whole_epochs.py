@@ -13,6 +13,7 @@ from lightning import Callback
 
 from eventclip import cluster
 from eventclip.training import experiment, requeue
+from eventclip.training.whole_epochs import StepCallback
 
 CACHED = ("features=cached", "features.copies=2", "trainer.max_epochs=4")
 STEPS = 12  # 4 epochs of 9 recordings in batches of 4, 4 and 1
@@ -20,7 +21,7 @@ JOINT = ("adapter=joint", "adapter.width=16", "adapter.mlp_width=16", "adapter.h
 VISUAL = ("adapter=visual", "adapter.width=16", "adapter.mlp_width=16", "adapter.heads=2")
 
 
-class Struck(Callback):
+class Struck(StepCallback):
     """Keep a checkpoint of every step, and send this process a signal after one of them."""
 
     __module__ = "eventclip.training.callbacks"  # one of ours, which does not look at batches

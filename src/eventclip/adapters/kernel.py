@@ -311,7 +311,7 @@ class TipAdapterF(TipAdapter):
                 samples = Samples.of(support.take(chosen), keys.dtype)
                 similar = kernel(samples.features, keys, values["beta"])
                 logits = self.logit_scale * samples.features @ support.text.T
-                _, errors = samples.errors(logits + values["alpha"] * _votes(similar, labels, len(support.text)))
+                errors = samples.slope(logits + values["alpha"] * _votes(similar, labels, len(support.text))).gradient
                 pull = similar.mul_(errors[:, labels]).mul_(values["alpha"] * values["beta"] / len(chosen))
                 keys.grad = pull.T @ samples.features
                 optimizer.step()

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from eventclip.adapters.choosing import Values, folds_of, positive
+from eventclip.adapters.newton import minimise
 from eventclip.adapters.prompt_weighting import PromptWeighting, guided
 from eventclip.adapters.support import FOLDS, Samples, Support, SupportAdapter
 from eventclip.errors import UserError, whole
 from eventclip.models.prompts import PromptFeatures
 
 _MOMENTUM = 0.9
+_LOOSENING = (1.0, 0.1, 0.01, 0.001, 0.0001)
 
 
 class LinearProbeAdapter(SupportAdapter):
     """Logistic regression that starts from CLIP's text and is held to it: a maximum a posteriori (MAP) probe.
 
     Minimises the cross entropy summed over recordings plus prior_weight / 2 times the squared distance of the
-    classifier W from W_0 = s T, s the logit scale. Convex: L-BFGS finds the one minimum.
+    classifier W from W_0 = s T, s the logit scale. Convex: Newton's steps find the one minimum.
 
     Example:
         >>> import torch
@@ -70,6 +72,7 @@ class LinearProbeAdapter(SupportAdapter):
             raise UserError(f"adapter.class_weights must be uniform or clap, got {class_weights!r}")
         self.prior_weight = positive(prior_weight, "prior_weight")
         self.class_weights = class_weights
+        self._near: dict[tuple[float, ...], Tensor] = {}  # rough fits to folds, while free weights are chosen
         self.register_buffer("weight", torch.zeros_like(self.text_features))
 
     def constants(self, support: Support) -> Values:
@@ -92,7 +95,7 @@ class LinearProbeAdapter(SupportAdapter):
     def solve(self, support: Support, values: Values, seed: int) -> dict[str, Tensor]:
         """The classifier."""
         support = guided(support, values.get("gamma", 0.0))
-        return {"weight": self._fit(support, values["prior_weight"], torch.float64).float()}
+        return {"weight": self._fit(support, values["prior_weight"]).float()}
 
     def judge(self, solution: Mapping[str, Tensor], features: Tensor, text: Tensor) -> Tensor:
         """Of a linear classifier without bias."""
@@ -101,7 +104,10 @@ class LinearProbeAdapter(SupportAdapter):
     def free_weights(self, support: Support, held: Support | None, mode: str, seed: int) -> tuple[Values, float]:
         """The prior's weight from rough fits, and the temperature that goes with it from better ones."""
         values, temperature = super().free_weights(support, held, mode, seed)
-        return self.chosen(support, held, seed, [values]) if mode == "support" else (values, temperature)
+        if mode == "support":
+            values, temperature = self.chosen(support, held, seed, [values])
+        self._near.clear()
+        return values, temperature
 
     def left_out(self, support: Support, candidates: Sequence[Values], seed: int) -> Iterator[Tensor]:
         """By cross-validation; where there are many candidates in a few steps each, from the one before.
@@ -109,31 +115,38 @@ class LinearProbeAdapter(SupportAdapter):
         The place where such a search stops depends on rounding: it serves to choose, not to be told.
         What is fitted to are recordings' mean features, as many times fewer as there are passes.
         """
-        dtype, steps = (torch.float32, 50) if len(candidates) > 1 else (torch.float64, 500)
+        rough = len(candidates) > 1
         folds = folds_of(support.labels, min(FOLDS, support.shots))
         weights: dict[int, Tensor] = {}
         for values in candidates:
             logits = support.passes.new_zeros(*support.share.shape, len(support.text))
             for fold in range(int(folds.max()) + 1):
                 rest = guided(support.take(folds != fold).merged(), values.get("gamma", 0.0))
-                weights[fold] = self._fit(rest, values["prior_weight"], dtype, weights.get(fold), steps=steps)
+                key = (fold, *values.values())
+                weights[fold] = self._fit(
+                    rest, values["prior_weight"], self._near.get(key, weights.get(fold)), rough=rough
+                )
+                if rough:
+                    self._near[key] = weights[fold]
                 logits[folds == fold] = support.passes[folds == fold] @ weights[fold].float().T
             yield logits
 
     def _fit(
-        self,
-        support: Support,
-        prior_weight: float,
-        dtype: torch.dtype,
-        start: Tensor | None = None,
-        *,
-        steps: int = 500,
+        self, support: Support, prior_weight: float, start: Tensor | None = None, *, rough: bool = False
     ) -> Tensor:
-        prior = self.prior(support).to(dtype)
-        held = torch.full((len(support.text),), prior_weight, dtype=dtype, device=prior.device)
+        """The classifier (K, D): roughly in single precision, and from there to the minimum in double."""
+        held = torch.ones(len(support.text), dtype=torch.float64, device=support.text.device)
         if self.class_weights == "clap":
             held *= clap_weights(support, self.logit_scale)
-        return fit_linear(Samples.of(support, dtype), prior, held, start, steps=steps)
+        prior = self.prior(support)
+        samples = Samples.of(support, prior.dtype)
+        looser = [] if start is not None else [weight for weight in _LOOSENING if weight > 2 * prior_weight]
+        for weight in looser:  # what hardly holds is found soonest from what is held
+            start = fit_linear(samples, prior, weight * held.float(), start, tolerance=1e-3)
+        near = fit_linear(samples, prior, prior_weight * held.float(), start, tolerance=1e-4)
+        if rough:
+            return near
+        return fit_linear(Samples.of(support, held.dtype), prior.double(), prior_weight * held, near.double())
 
 
 class RandomProbeAdapter(LinearProbeAdapter):
@@ -234,8 +247,8 @@ class LPPlusPlusAdapter(SupportAdapter):
         blend_rate = len(support) / (4 * float(curved))
         speeds = [torch.zeros_like(moved) for moved in (weight, bias, blend)]
         for step in range(self.steps):
-            _, errors = samples.errors(samples.features @ weight.T + bias + blend * cosines)
-            errors /= len(support)
+            logits = samples.features @ weight.T + bias + blend * cosines
+            errors = samples.slope(logits).gradient / len(support)
             parts = [(weight, errors.T @ samples.features, rate), (bias, errors.sum(dim=0), rate)]
             if step % 10 == 9:
                 parts.append((blend, (errors * cosines).sum(dim=0), blend_rate))
@@ -261,77 +274,25 @@ def clap_weights(support: Support, logit_scale: float) -> Tensor:
 
 
 def fit_linear(
-    samples: Samples, prior: Tensor, held: Tensor, start: Tensor | None = None, *, steps: int = 500
+    samples: Samples, prior: Tensor, held: Tensor, start: Tensor | None = None, *, tolerance: float = 1e-11
 ) -> Tensor:
-    """Minimise cross entropy summed over recordings + sum_k held_k / 2 |w_k - prior_k|^2 by L-BFGS.
+    """Minimise cross entropy summed over recordings + sum_k held_k / 2 |w_k - prior_k|^2 by Newton's steps.
 
     Args:
         samples: N samples.
         prior: (K, D).
         held: (K,), above 0.
         start: (K, D) where to begin; None begins at the prior.
-        steps: at most.
+        tolerance: see :func:`.minimise`.
 
     Returns:
         (K, D) the minimum.
     """
-    start = None if start is None else start - prior
-    curvature = (samples.features.T @ (samples.features * samples.share.unsqueeze(1))) / len(prior)
-    return prior + fit_outputs(
-        samples.features, samples.features @ prior.T, samples.errors, held, curvature, start, steps
+    return prior + minimise(
+        samples.features,
+        samples.features @ prior.T,
+        samples.slope,
+        held,
+        None if start is None else start - prior,
+        tolerance=tolerance,
     )
-
-
-def fit_outputs(
-    features: Tensor,
-    offset: Tensor,
-    errors: Callable[[Tensor], tuple[Tensor, Tensor]],
-    held: Tensor,
-    curvature: Tensor,
-    start: Tensor | None = None,
-    steps: int = 500,
-) -> Tensor:
-    """Minimise loss(offset + X Mᵀ) + sum_o held_o / 2 |m_o|^2 over M by L-BFGS.
-
-    Args:
-        features: X (N, D).
-        offset: (N, O).
-        errors: outputs (N, O) -> the loss, and its gradient by them.
-        held: (O,), above 0.
-        curvature: (D, D) about how curved the loss is in M, the same for each output.
-        start: (O, D) where to begin; None begins at 0.
-        steps: at most.
-
-    Returns:
-        M (O, D).
-    """
-    # Features of a tower share most of their length: in coordinates where the loss is about as curved in all
-    # directions, M = Z L^-1, a few dozen steps do where thousands would not.
-    curvature = curvature.clone()
-    curvature.diagonal().add_(held.mean())
-    factor = torch.linalg.cholesky(curvature)
-    whitened = torch.linalg.solve_triangular(factor, features.T, upper=False).T.contiguous()
-    moved = offset.new_zeros(offset.shape[1], features.shape[1]) if start is None else start @ factor
-
-    def away() -> Tensor:
-        distance: Tensor = torch.linalg.solve_triangular(factor, moved, upper=False, left=False)
-        return distance
-
-    def closure() -> float:
-        loss, gradient = errors(offset + whitened @ moved.T)
-        distance = away()
-        pull = torch.linalg.solve_triangular(factor.T, held.unsqueeze(1) * distance, upper=True, left=False)
-        moved.grad = gradient.T @ whitened + pull
-        return float(loss + 0.5 * (held * distance.square().sum(dim=1)).sum())
-
-    optimizer = torch.optim.LBFGS(
-        [moved],
-        max_iter=steps,
-        max_eval=2 * steps,
-        history_size=20,
-        tolerance_grad=1e-6 if steps > 50 else 1e-3,
-        tolerance_change=1e-10,
-        line_search_fn="strong_wolfe",
-    )
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return away()

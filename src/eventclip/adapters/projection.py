@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eventclip.adapters.choosing import Values, folds_of, positive
-from eventclip.adapters.probe import fit_outputs
 from eventclip.adapters.support import FOLDS, Samples, Support, SupportAdapter
 
 
@@ -150,12 +149,67 @@ class _Fit:
         # Of a class, about half of a logit's slope s / |z| turns into curvature, shared by the D outputs.
         slope = self.logit_scale**2 / self.offset.square().sum(dim=1).mean() / 2 / len(held)
         curvature = self.features.T @ self.features * slope
-        self.moved = fit_outputs(self.features, self.offset, self._errors, held, curvature, self.moved, steps)
+        self.moved = _fit_outputs(self.features, self.offset, self._errors, held, curvature, self.moved, steps)
         return self.basis @ self.moved.T
 
     def _errors(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         length = outputs.norm(dim=1, keepdim=True).clamp(min=1e-12)
         unit = outputs / length
-        loss, errors = self.samples.errors(self.logit_scale * unit @ self.text.T)
-        slope = self.logit_scale * errors @ self.text
-        return loss, (slope - unit * (unit * slope).sum(dim=1, keepdim=True)) / length
+        about = self.samples.slope(self.logit_scale * unit @ self.text.T)
+        slope = self.logit_scale * about.gradient @ self.text
+        return about.loss, (slope - unit * (unit * slope).sum(dim=1, keepdim=True)) / length
+
+
+def _fit_outputs(
+    features: Tensor,
+    offset: Tensor,
+    errors: Callable[[Tensor], tuple[Tensor, Tensor]],
+    held: Tensor,
+    curvature: Tensor,
+    start: Tensor | None = None,
+    steps: int = 500,
+) -> Tensor:
+    """Minimise loss(offset + X Mᵀ) + sum_o held_o / 2 |m_o|^2 over M by L-BFGS.
+
+    Args:
+        features: X (N, D).
+        offset: (N, O).
+        errors: outputs (N, O) -> the loss, and its gradient by them.
+        held: (O,), above 0.
+        curvature: (D, D) about how curved the loss is in M, the same for each output.
+        start: (O, D) where to begin; None begins at 0.
+        steps: at most.
+
+    Returns:
+        M (O, D).
+    """
+    # Features of a tower share most of their length: in coordinates where the loss is about as curved in all
+    # directions, M = Z L^-1, a few dozen steps do where thousands would not.
+    curvature = curvature.clone()
+    curvature.diagonal().add_(held.mean())
+    factor = torch.linalg.cholesky(curvature)
+    whitened = torch.linalg.solve_triangular(factor, features.T, upper=False).T.contiguous()
+    moved = offset.new_zeros(offset.shape[1], features.shape[1]) if start is None else start @ factor
+
+    def away() -> Tensor:
+        distance: Tensor = torch.linalg.solve_triangular(factor, moved, upper=False, left=False)
+        return distance
+
+    def closure() -> float:
+        loss, gradient = errors(offset + whitened @ moved.T)
+        distance = away()
+        pull = torch.linalg.solve_triangular(factor.T, held.unsqueeze(1) * distance, upper=True, left=False)
+        moved.grad = gradient.T @ whitened + pull
+        return float(loss + 0.5 * (held * distance.square().sum(dim=1)).sum())
+
+    optimizer = torch.optim.LBFGS(
+        [moved],
+        max_iter=steps,
+        max_eval=2 * steps,
+        history_size=20,
+        tolerance_grad=1e-6 if steps > 50 else 1e-3,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
+    )
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return away()

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eventclip.adapters.choosing import Values, check_weights, choose, folds_of
+from eventclip.adapters.newton import Slope
 from eventclip.errors import UserError
 from eventclip.models.prompts import PromptFeatures
 
@@ -119,14 +120,20 @@ class Samples:
         labels = support.labels.unsqueeze(1).expand_as(support.share)[seen]
         return cls(support.passes[seen].to(dtype), support.share[seen].to(dtype), labels)
 
-    def errors(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross entropy summed over recordings, and its gradient by the logits (N, K)."""
-        index = self.labels.unsqueeze(1)
+    def slope(self, logits: Tensor) -> Slope:
+        """Cross entropy summed over recordings about logits (N, K)."""
+        index, share = self.labels.unsqueeze(1), self.share.unsqueeze(1)
         logarithms = logits.log_softmax(dim=1)
-        loss = -(logarithms.gather(1, index).squeeze(1) * self.share).sum()
-        errors = logarithms.exp_()
-        errors.scatter_add_(1, index, errors.new_full(index.shape, -1.0))
-        return loss, errors.mul_(self.share.unsqueeze(1))
+        loss = -(logarithms.gather(1, index) * share).sum()
+        probabilities = logarithms.exp_()
+        errors = (probabilities * share).scatter_add_(1, index, -share)
+
+        def curve(moved: Tensor) -> Tensor:
+            weighed = probabilities * moved
+            return (weighed - probabilities * weighed.sum(dim=1, keepdim=True)) * share
+
+        spread = (1 - probabilities.square().sum(dim=1)) * self.share / logits.shape[1]
+        return Slope(loss, errors, curve, spread)
 
 
 def mean_features(features: Tensor, valid: Tensor) -> Tensor:

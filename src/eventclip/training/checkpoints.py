@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from eventclip.errors import UserError
 from eventclip.files import whole_file
+from eventclip.training.whole_epochs import StepCallback
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -38,7 +39,7 @@ class WholeFileIO(TorchCheckpointIO):
             ) from error
 
 
-class LastCheckpoint(Checkpoint):
+class LastCheckpoint(Checkpoint, StepCallback):
     """Keep the two latest checkpoints, ``last.ckpt`` and ``previous.ckpt``, the former never older than some steps.
 
     A new one is written as ``next.ckpt`` and then the names move on, so at any moment one whole checkpoint of the

@@ -23,6 +23,7 @@ from torch import Tensor
 from eventclip import cluster
 from eventclip.errors import UserError
 from eventclip.training.checkpoints import LastCheckpoint
+from eventclip.training.whole_epochs import StepCallback
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def slurm_environment() -> list[SLURMEnvironment]:
         raise UserError(" ".join(str(error).split())) from error
 
 
-class Requeue(Checkpoint):
+class Requeue(Checkpoint, StepCallback):
     """Where a watched signal came: save, requeue the Slurm job if that is due, and exit with :data:`COMES_AGAIN`.
 
     The ranks agree after each batch, so that all of them save the same step, at the price of one number reduced over

@@ -8,7 +8,7 @@ that weights and metrics are the same to the last bit; so are the checkpoints, a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
 from lightning import Callback, Trainer
@@ -24,9 +24,8 @@ from eventclip.training.module import LOSSES, LitEventClassifier
 from eventclip.training.optim import AdamWarmupCosine
 
 
-@runtime_checkable
-class StepCallback(Protocol):
-    """A callback that has something to do between two steps of an epoch."""
+class StepCallback(Callback):
+    """A callback that has something to do between two steps of an epoch that is one batch."""
 
     def on_step_end(self, trainer: Trainer) -> None:
         """Called after each step but an epoch's last, for which the hooks of batch and epoch come."""
