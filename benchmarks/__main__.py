@@ -32,6 +32,7 @@ THREADS = {
     "allocator": 1,
     "simulate_views": None,
     "features": None,
+    "engines": None,
     "fewshot": None,
     "memory": None,
     "start": None,
