@@ -75,6 +75,15 @@ def test_a_run_leaves_pictures_in_both_places_and_confusions(run_experiment):
     assert {"test/confusion", "test/calibration", "test/predictions"} <= set(events.Tags()["images"])
 
 
+@pytest.mark.parametrize(("seconds", "steps"), [(60.0, [9]), (0.0, [3, 6, 9])])
+def test_validations_are_drawn_now_and_then_and_the_last(run_experiment, monkeypatch, seconds, steps):
+    monkeypatch.setattr("eventclip.training.callbacks._SECONDS_BETWEEN_PICTURES", seconds)
+    folder = run_experiment("selection=validation", "selection.every_n_epochs=1")
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert [picture.step for picture in events.Images("validate/predictions")] == steps
+    assert (folder / "pictures" / "validate.png").is_file()
+
+
 def test_a_run_without_diagnostics_has_no_confusions(run_experiment):
     folder = run_experiment("callbacks.diagnostics=null", "trainer.max_epochs=1")
     assert "top_confusions" not in json.loads((folder / "results.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -32,8 +34,13 @@ def log_figure(trainer: Trainer, figure: Figure, tag: str, path: Path | None = N
         save_pixels(path, pixels)
 
 
+_SECONDS_BETWEEN_PICTURES = 60.0  # of validations: drawing one takes longer than a small adapter's epoch
+
+
 class PredictionPictures(Callback):
     """Draw recordings spread over the split with their top-3 predictions, at the end of validation and of test.
+
+    While training, validations are drawn at most once a minute, and the last one is.
 
     Args:
         class_names: K names.
@@ -45,6 +52,8 @@ class PredictionPictures(Callback):
         self.class_names, self.folder, self.count = list(class_names), folder, count
         self._cells: list[tuple[NDArray[np.uint8], NDArray[np.float32], int]] = []
         self._wanted: set[int] = set()
+        self._drawn_at: float | None = None
+        self._waiting = False
         self._dataset: RecordingDataset  # has the views where batches hold features
 
     def _start(self, trainer: Trainer, stage: str) -> None:
@@ -83,8 +92,21 @@ class PredictionPictures(Callback):
                 self._cells.append((view, probabilities, int(batch["label"][row])))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
-        self._draw(trainer, "validate")
+        """Draw, unless that was done a moment ago."""
+        now = time.monotonic()
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        self._waiting = fitting and now < (self._drawn_at or now) + _SECONDS_BETWEEN_PICTURES
+        if self._waiting:
+            self._drawn_at = self._drawn_at or now
+        else:
+            self._draw(trainer, "validate")
+            self._drawn_at = now
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last validation, if it was not."""
+        if self._waiting:
+            self._draw(trainer, "validate")
+        self._waiting = False
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the recordings."""
