@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -65,10 +66,17 @@ def share_cores(environment: MutableMapping[str, str] = os.environ, *, groups: P
 
 
 def start_plainly() -> None:
-    """Start processes as Python does by itself, where another way was set that loaders cannot go: joblib's."""
+    """In a process of joblib's, start others as Python does by itself, which loaders need, and end with the parent."""
     known = multiprocessing.get_all_start_methods()  # the platform's own comes first
     if multiprocessing.get_start_method(allow_none=True) not in (None, *known):
         multiprocessing.set_start_method(known[0], force=True)
+        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def map_ordered(

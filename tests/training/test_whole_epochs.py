@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,3 +205,36 @@ def test_runs_at_once_are_those_of_one_after_the_other(tmp_path):
     assert {name: run["metrics"] for name, run in at_once.items()} == {
         name: run["metrics"] for name, run in after.items()
     }
+
+
+def children_of(pid):
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def runs(pid):
+    """Whether a process is there, and not only what its new parent has yet to look at."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_runs_at_once_end_with_the_one_that_began_them(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["experiment=demo", "clip=tiny", "adapter=text", "features=cached", "trainer.max_epochs=100000", "seed=0,1"]
+    command = [sys.executable, "-m", "eventclip.train", "-m", *words, "hydra/launcher=joblib", "hydra.sweep.dir=sweep"]
+    command += [f"paths.cache={tmp_path / 'cache'}", "hydra.launcher.n_jobs=2", "callbacks.last.every_n_steps=10"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("sweep/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        workers = children_of(sweep.pid)
+        sweep.kill()
+    assert len(workers) >= 2
+    deadline = time.monotonic() + 30
+    while any(map(runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [worker for worker in workers if runs(worker)]
