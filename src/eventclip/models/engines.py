@@ -6,12 +6,10 @@ import importlib
 import importlib.util
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +45,7 @@ class Engine:
 
     def __init__(self, name: str, precision: str) -> None:
         self.name, self.precision = name, precision
-        self.version = str(_import(name).__version__)
+        self.version = str(importlib.import_module(name).__version__)
         self._run: _Run | None = None
 
     def __call__(self, visual: nn.Module, images: Tensor) -> Tensor:
@@ -147,15 +145,9 @@ def is_installed(name: str) -> bool:
         return False
 
 
-def _import(name: str) -> Any:
-    """An engine's module; OpenVINO without what would tell its makers of each import."""
-    if name == "openvino":
-        sys.modules.setdefault("openvino_telemetry", cast("ModuleType", None))
-    return importlib.import_module(name)
-
-
 def _with_openvino(visual: nn.Module, example: Tensor, precision: str) -> _Run:
-    openvino = _import("openvino")
+    import openvino
+
     model = openvino.convert_model(visual, example_input=example, input=[-1, *example.shape[1:]])
     # Threads as torch has them: beside loaders' workers, and other runs, more would fight.
     options: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
