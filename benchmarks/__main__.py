@@ -32,7 +32,6 @@ THREADS = {
     "allocator": 1,
     "simulate_views": None,
     "features": None,
-    "engines": None,
     "fewshot": None,
     "memory": None,
     "start": None,

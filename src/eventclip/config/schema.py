@@ -245,8 +245,6 @@ class Clip:
     init_seed: Annotated[int, Between(0, 2**63 - 1)]
     aligned: Path | None
     compiled: bool
-    engine: Literal["torch", "openvino", "onnxruntime"]
-    engine_precision: Literal["exact", "fast"]
 
 
 @dataclass

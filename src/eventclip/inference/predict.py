@@ -30,9 +30,6 @@ NO_EVENTS = "no events"
 """The error of a window of time, or of many in a row, in which nothing happened."""
 
 
-_MANY = 100  # recordings; for fewer, making the tower ready takes another engine longer than it saves
-
-
 def predict(settings: dict[str, Any]) -> None:
     """Find the recordings, build the model, and classify.
 
@@ -46,27 +43,12 @@ def predict(settings: dict[str, Any]) -> None:
     prediction = Prediction(found, settings)
     from eventclip.inference.settings import build_model
 
-    model = build_model(settings)
-    if len(found.paths) >= _MANY and _on_slower_engine(model):
-        key = "clip.engine" if "engine" in (settings.get("clip") or {}) else "+clip.engine"
-        print(f"eventclip: OpenVINO is installed, and faster on this CPU: {key}=openvino", file=sys.stderr)
-    errors = prediction.make(model)
+    errors = prediction.make(build_model(settings))
     if settings["out"] is not None:
         count = len(found.paths)
         print(printable(f"eventclip: {settings['out']}: {count} recording{'s' * (count > 1)}"), file=sys.stderr)
     if errors:
         raise UserError(f"{len(errors)} of {len(found.paths)} recordings could not be classified: {errors[0]}")
-
-
-def _on_slower_engine(model: EventCLIP) -> bool:
-    """Whether torch runs a frozen tower on the CPU where OpenVINO could."""
-    from eventclip.models.engines import is_installed
-
-    encoder = model.encoder
-    if encoder.engine is not None or encoder.precision != "fp32" or encoder.compiled:
-        return False
-    weights = list(encoder.visual.parameters())
-    return is_installed("openvino") and all(one.device.type == "cpu" and not one.requires_grad for one in weights)
 
 
 class Prediction:

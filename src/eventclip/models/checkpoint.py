@@ -19,7 +19,6 @@ from eventclip.class_names import as_clip_reads
 from eventclip.errors import UserError, said
 from eventclip.models.building import build_classifier
 from eventclip.models.classifier import EventClassifier
-from eventclip.models.engines import RUN_BY_TORCH
 from eventclip.models.factory import TINY, Clip, clip_options
 from eventclip.models.prompts import Sentences, check_sentences, find_sentences
 from eventclip.models.torch_files import is_bad_tensor, load_tensors
@@ -253,7 +252,6 @@ def read_checkpoint(
         raise UserError(f"{path} is a checkpoint of {theirs}, not of {_OF[kind]}: {remedy}")
     _check_values(path, metadata, kind)
     config = metadata["config"]
-    config["clip"] |= RUN_BY_TORCH
     if not trust:
         refuse_foreign_code(path, config, own=own)
         refuse_foreign_name(path, config["name"])

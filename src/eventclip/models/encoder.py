@@ -15,7 +15,6 @@ from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
 from eventclip.errors import UserError
-from eventclip.models.engines import Engine
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -73,7 +72,6 @@ class ClipEncoder(nn.Module):
         origin: plain values that tell where it comes from and build it again; see :meth:`describe`.
         precision: "fp32", "fp16" or "bf16", of the weights.
         compiled: whether torch.compile makes kernels for the image tower when it first sees views.
-        engine: what runs the image tower in place of torch; of a frozen tower in float32 alone.
 
     Attributes:
         image_size: side S of the square images that the image tower takes [px].
@@ -82,7 +80,7 @@ class ClipEncoder(nn.Module):
         weights_sha256: checksum of the weights, whatever file they came from.
 
     Raises:
-        UserError: an unknown precision, or one that the engine does not take.
+        UserError: an unknown precision.
     """
 
     pixel_scale: Tensor
@@ -98,15 +96,9 @@ class ClipEncoder(nn.Module):
         origin: Mapping[str, Any] | None = None,
         precision: str = "fp32",
         compiled: bool = False,
-        engine: Engine | None = None,
     ) -> None:
         super().__init__()
         check_precision(precision)
-        if engine is not None and (precision != "fp32" or compiled):
-            raise UserError(
-                f"clip.engine={engine.name} takes a tower as it is: set clip.precision=fp32 and clip.compiled=false"
-            )
-        self.engine = engine
         self.visual, self.preprocess, self.precision, self.compiled = visual, preprocess, precision, compiled
         self.text_tower: nn.Module | None = text
         self._tokenizer: Tokenizer | None = tokenizer
@@ -173,8 +165,6 @@ class ClipEncoder(nn.Module):
         return features.float().reshape(*pixels.shape[:-3], self.width)
 
     def _encode(self, images: Tensor) -> Tensor:
-        if self.engine is not None:
-            return self.engine(self.visual, images.float())
         images = images.to(PRECISIONS[self.precision], memory_format=self._layout)
         with _mistakes_of_compiling() if self.compiled else nullcontext():
             features: Tensor | tuple[Tensor, ...] = self.visual(images)
@@ -231,7 +221,6 @@ class ClipEncoder(nn.Module):
             # A ResNet's attention takes the map for its own, so that one has to be there.
             setattr(holder, name, _same(last) if isinstance(holder, AttentionPool2d) else nn.Identity())
         self.width = len(weight)
-        self._changed()
         return weight.detach().float().contiguous(), bias.detach().float()
 
     def give_projection(self, weight: Tensor, bias: Tensor) -> None:
@@ -248,18 +237,13 @@ class ClipEncoder(nn.Module):
             else:
                 visual.head.proj = last  # type: ignore[union-attr]
         self.width = weight.shape[1]
-        self._changed()
-
-    def _changed(self) -> None:
-        if self.engine is not None:
-            self.engine.forget()
 
     def describe_image_tower(self) -> dict[str, Any]:
         """Plain values that decide the features of given views: weights as they are now, not where they came from."""
         # Compiled kernels sum in another order: the last bits differ, and the rows of a cache shall be of one kind.
         # Told only where it is so, which leaves every other tower its cache.
         kernels = {"compiled": True} if self.compiled else {}
-        return (kernels if self.engine is None else self.engine.describe()) | {
+        return kernels | {
             "vision": self._origin.get("vision", type(self.visual).__qualname__),
             "width": self.width,
             "quick_gelu": self._origin.get("quick_gelu"),
@@ -275,7 +259,6 @@ class ClipEncoder(nn.Module):
             **unnamed,
             **{key: value for key, value in self._origin.items() if key != "vision"},
             "compiled": self.compiled,
-            **({} if self.engine is None else self.engine.describe()),
             **_listed(self.preprocess),
             "precision": self.precision,
             "image_size": self.image_size,

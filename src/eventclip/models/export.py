@@ -21,7 +21,6 @@ from eventclip.files import held, whole_file, write_json
 from eventclip.models.architecture import find_architecture
 from eventclip.models.checkpoint import clip_here, load_classifier
 from eventclip.models.encoder import ClipEncoder, Tokenizer
-from eventclip.models.engines import RUN_BY_TORCH
 from eventclip.models.factory import Clip, clip_options, load_clip
 from eventclip.models.tuning import merge_lora
 from eventclip.models.weights import BESIDE
@@ -34,7 +33,7 @@ _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
 )
-_EXACT = {"precision": "fp32", "compiled": False, **RUN_BY_TORCH}
+_EXACT = {"precision": "fp32", "compiled": False}
 
 
 def export(

@@ -16,7 +16,6 @@ from eventclip.errors import UserError, said
 from eventclip.models.alignment import align
 from eventclip.models.architecture import build_clip, build_tokenizer, find_architecture, lower_precision
 from eventclip.models.encoder import ClipEncoder, Preprocess, check_precision, weights_sha256
-from eventclip.models.engines import find_engine
 from eventclip.models.weights import (
     download_weights,
     fill,
@@ -54,8 +53,6 @@ def load_clip(
     init_seed: int = 0,
     compiled: bool = False,
     aligned: str | Path | None = None,
-    engine: str = "torch",
-    engine_precision: str = "exact",
 ) -> ClipEncoder:
     """Build a frozen CLIP over open_clip.
 
@@ -84,19 +81,14 @@ def load_clip(
         compiled: whether torch.compile makes kernels for the image tower when it first sees views.
         aligned: an alignment file of this CLIP, see :mod:`.alignment`; it is laid over the weights, which makes
             a CLIP of its own that is as fast.
-        engine: what runs the image tower, frozen and on the CPU: "torch", "openvino" or "onnxruntime". One that is
-            not installed is told in a warning, and torch takes its place. The text tower stays torch's.
-        engine_precision: "exact" computes in float32; "fast" as OpenVINO finds best for this CPU, bfloat16 where it
-            has that.
 
     Raises:
         UserError: an unknown architecture or tag, a missing, unreadable or misfitting file, one with weights that
             are not finite or that does not tell its activation, an alignment of another CLIP, no network, or an
-            unknown precision or engine.
+            unknown precision.
     """
     keep_freed_memory()
     check_precision(precision)
-    other = find_engine(engine, engine_precision)
     for name, switch in {"quick_gelu": quick_gelu, "compiled": compiled}.items():
         if not isinstance(switch, bool | None):
             raise UserError(f"clip.{name}={switch!r} must be true or false")
@@ -146,8 +138,7 @@ def load_clip(
         tuple(known["std"] if std is None else std),
     )
     tokenizer = build_tokenizer(architecture, cache)
-    options: dict[str, Any] = {"precision": precision, "compiled": compiled, "engine": other}
-    return ClipEncoder(visual, model, tokenizer, preprocess, origin=origin, **options)
+    return ClipEncoder(visual, model, tokenizer, preprocess, origin=origin, precision=precision, compiled=compiled)
 
 
 def clip_options(clip: Clip) -> dict[str, Any]:

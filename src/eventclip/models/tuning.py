@@ -67,8 +67,8 @@ def tune(
         seed: of LoRA's initial weights.
 
     Raises:
-        UserError: an unknown part, parts that exclude each other, one that this tower does not have, weights stored in
-            half precision, or a tower that another engine runs.
+        UserError: an unknown part, parts that exclude each other, one that this tower does not have, or weights stored
+            in half precision.
     """
     chosen = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts))
     for part in chosen:
@@ -83,8 +83,6 @@ def tune(
             f"tuning={','.join(chosen)} with clip.precision={encoder.precision} would lose small steps to rounding: "
             "set clip.precision=fp32; the trainer's own mixed precision keeps float32 weights"
         )
-    if encoder.engine is not None:
-        encoder.engine.refuse_learning(chosen != ["frozen"])
     encoder.requires_grad_(requires_grad=False)
     if chosen == ["lora"]:
         add_lora(encoder, targets=lora_targets, rank=lora_rank, seed=seed)

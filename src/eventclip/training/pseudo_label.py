@@ -30,7 +30,6 @@ from eventclip.files import check_out, fingerprint, held, write_json
 from eventclip.models.building import build_classifier, call_partial, with_sentences
 from eventclip.models.checkpoint import check_metadata, load_learned, read_checkpoint
 from eventclip.models.classifier import EventClassifier
-from eventclip.models.engines import RUN_BY_TORCH
 from eventclip.plots.style import save_figure
 from eventclip.training.experiment import build_datamodule, build_feature_cache, quieten
 from eventclip.training.scores import ScoreStore, check_tta, score_all
@@ -185,7 +184,6 @@ def _as_the_teacher_sees(cfg: DictConfig, path: Path) -> DictConfig:
     theirs = read_checkpoint(path, trust=cfg.trust)["eventclip"]["config"]
     decisive = ("clip", "tuning", "adapter", "classifier", "frames", "views")
     sections = {name: theirs[name] for name in decisive if name in theirs}
-    sections["clip"] |= {key: cfg.clip[key] for key in RUN_BY_TORCH if key in cfg.clip}
     if cfg.clip.get("aligned") is not None:  # where the file is now; another one is refused by its checksum
         sections["clip"] = {**sections["clip"], "aligned": cfg.clip.aligned}
     return _changed(cfg, sections)
