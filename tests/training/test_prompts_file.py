@@ -83,8 +83,8 @@ def test_other_words_need_sentences_of_their_own(train, tmp_path):
     classifier, _ = load_classifier(run / LAST, classes=words, prompts_file=told)
     own, _ = load_classifier(run / LAST)
     assert torch.allclose(classifier.adapter.text_features[0], own.adapter.text_features[1], atol=1e-6)
-    fitted = train("adapter=gda", folder="gda")
-    with pytest.raises(UserError, match="learned with GDAAdapter"):
+    fitted = train("adapter=probe", folder="probe")
+    with pytest.raises(UserError, match="learned with LinearProbeAdapter"):
         load_classifier(fitted / LAST, classes=words)
 
 
